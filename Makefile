@@ -1,0 +1,41 @@
+# make demo: see it work.   make test: the whole test suite and the linters.
+PYTHON ?= python3
+BIN := .venv/bin
+# Both names: pip up to 25.2 reads the first for build requirements too, later ones the second.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PREPARE := $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("magnet needs Python 3.11 or newer; pass PYTHON=python3.12, say")'
+
+.PHONY: demo test lint format assets clean
+
+demo: .venv/.installed
+	$(BIN)/magnet compute mnist
+	$(BIN)/magnet sample mnist --n 5000 --out samples/demo
+	@echo "open samples/demo/grid.png: draws from the prior above, draws by volume below"
+
+test: .venv/.installed-test lint
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/bin/python:
+	@$(PREPARE)
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/.installed-test: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@ .venv/.installed
+
+clean:
+	rm -rf .venv samples

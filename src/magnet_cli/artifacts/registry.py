@@ -1,0 +1,139 @@
+"""artifacts.toml: what can be fetched, as data.
+
+Owns the Artifact and the reading of lists of them. Knows nothing of downloads or of the cache.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+
+from magnet_cli.errors import ArtifactError
+from magnet_cli.files import explained
+
+KINDS = ("generator", "volume", "image-model")
+SCHEMES = ("builtin", "wheel", "https", "http", "hub", "file")
+_PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One entry of artifacts.toml.
+
+    Attributes:
+        name: its key.
+        kind: "generator", "volume" or "image-model".
+        source: where it comes from, SCHEME:REST.
+        sha256: of its bytes, 64 hex digits; of the listing (files.sha256_folder) where it is a folder.
+        size: bytes.
+        license: SPDX id or name.
+        description: one line.
+        family: architecture of a generator; format of an image model; empty for volumes.
+        generator: of a volume, the name of the generator it belongs to; else empty.
+        commercial_use: False where the licence forbids it: fetching then asks for --accept-license.
+    """
+
+    name: str
+    kind: str
+    source: str
+    sha256: str
+    size: int
+    license: str
+    description: str
+    family: str = ""
+    generator: str = ""
+    commercial_use: bool = True
+
+    @property
+    def scheme(self) -> str:
+        """How it is had: the part of the source before the first colon."""
+        return self.source.partition(":")[0]
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file (or folder), without its folders."""
+        return re.split(r"[/#:]", self.source)[-1]
+
+
+def registry() -> dict[str, Artifact]:
+    """Every known artifact by name: those that ship with magnet, and over them those of MAGNET_ARTIFACTS.
+
+    Raises:
+        ArtifactError: a list cannot be read, or entries in it are wrong; all mistakes are named at once.
+    """
+    lists = [shipped_list()]
+    if own := os.environ.get("MAGNET_ARTIFACTS"):
+        lists.append(Path(own))
+    return {name: artifact for path in lists for name, artifact in read_list(path).items()}
+
+
+def shipped_list() -> Path:
+    """artifacts.toml of this installation: inside the wheel, or at the top of the checkout."""
+    inside = _PACKAGE / "artifacts.toml"
+    return inside if inside.exists() else _PACKAGE.parents[1] / "artifacts.toml"
+
+
+def read_list(path: Path) -> dict[str, Artifact]:
+    """The artifacts of one file.
+
+    Raises:
+        ArtifactError: unreadable, not TOML, or entries in it are wrong; all mistakes are named at once.
+    """
+    try:
+        with explained("read", path):
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        message = f"the list of artifacts {path} does not exist"
+        raise ArtifactError(message, "correct MAGNET_ARTIFACTS, or unset it") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"the list of artifacts {path} is not TOML: {error}"
+        raise ArtifactError(message, "correct the line it names; README shows an entry") from error
+    problems = [f"[{name}] {problem}" for name, table in tables.items() for problem in _problems(table)]
+    if problems:
+        message = f"{path} has {len(problems)} mistakes:\n  " + "\n  ".join(problems)
+        raise ArtifactError(message, "README shows an entry")
+    return {name: Artifact(name=name, **table) for name, table in tables.items()}
+
+
+def find(name: str) -> Artifact:
+    """The artifact of that name.
+
+    Raises:
+        ArtifactError: there is none; the nearest names are given.
+    """
+    known = registry()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    message = f"no artifact is called {name!r}"
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ArtifactError(message, f"{hint}`magnet list` shows all {len(known)}")
+
+
+def _problems(table: object) -> list[str]:
+    """What is wrong with one entry, in words; empty when it is right."""
+    if not isinstance(table, dict):
+        return ["is not a table"]
+    types = {f.name: f.type for f in fields(Artifact) if f.name != "name"}
+    required = {f.name for f in fields(Artifact) if f.default is MISSING and f.name != "name"}
+    found = [f"{key}: missing" for key in sorted(required - table.keys())]
+    found += [f"{key}: unknown field; the fields are {', '.join(types)}" for key in table.keys() - types.keys()]
+    found += [
+        f"{key}: {value!r} is not of type {types[key].__name__}"
+        for key, value in table.items()
+        if key in types and type(value) is not types[key]
+    ]
+    if found:
+        return found
+    if table["kind"] not in KINDS:
+        found.append(f"kind: {table['kind']!r} is not one of {', '.join(KINDS)}")
+    scheme = table["source"].partition(":")[0]
+    if scheme not in SCHEMES:
+        found.append(f"source: {table['source']!r} begins with none of {', '.join(SCHEMES)}")
+    if not re.fullmatch(r"[0-9a-f]{64}", table["sha256"]):
+        found.append(f"sha256: {table['sha256']!r} is not 64 lower-case hex digits")
+    if table["size"] <= 0:
+        found.append(f"size: {table['size']} is not a positive number of bytes")
+    return found

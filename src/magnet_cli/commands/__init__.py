@@ -1,0 +1,1 @@
+"""One thin file per command: options, a spec, one verb, a report."""

@@ -1,0 +1,68 @@
+"""Flags shared by commands: one meaning and one help text each.
+
+Owns their types and the checks that need nothing but the value. Knows nothing of what commands do with them.
+"""
+
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Precision(StrEnum):
+    """Arithmetic of the network's products."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+def _device(value: str | None) -> str | None:
+    kind, _, number = (value or "cpu").partition(":")
+    if kind not in {"cpu", "cuda", "mps"} or (":" in (value or "") and not (kind == "cuda" and number.isdigit())):
+        message = f"{value!r} is not a device; pass cpu, cuda, cuda:N or mps."
+        raise typer.BadParameter(message)
+    return value
+
+
+def _truncation(value: float) -> float:
+    if not 0 < value <= 1:
+        message = f"{value} is not in the range 0<x<=1; 1 is no truncation."
+        raise typer.BadParameter(message)
+    return value
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        message = f"{value} is not a finite number."
+        raise typer.BadParameter(message)
+    return value
+
+
+GENERATOR_HELP = "Name of a generator (`magnet list`), or path of a checkpoint."
+
+Generator = Annotated[str, typer.Argument(metavar="GENERATOR", help=GENERATOR_HELP, show_default=True)]
+TopK = Annotated[
+    int | None, typer.Option(min=1, help="Leading singular values. Default: see above.", show_default=False)
+]
+Truncation = Annotated[
+    float, typer.Option(callback=_truncation, help="ψ in (0, 1]; mnist and DCGANs scale z by it. 1 is none.")
+]
+Rho = Annotated[
+    float, typer.Option(callback=_finite, help="Polarity: <0 modes, 0 the generator, 1 MaGNET, >0 anti-modes.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")]
+VolumePath = Annotated[
+    Path | None, typer.Option("--volume", metavar="PATH", help="The volume's folder.", show_default=False)
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MAGNET_DEVICE", callback=_device, help="cpu, cuda, cuda:N or mps.", show_default="cuda if any"
+    ),
+]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Latents at a time.", show_default="by generator size")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes or hints.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]

@@ -1,0 +1,116 @@
+"""magnet sample."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magnet_cli import console as console_
+from magnet_cli.commands import options
+from magnet_cli.commands.index import Precision, TopK
+
+Images = Annotated[int, typer.Option("--n", min=1, help="Images.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH", help="The sample's folder.", show_default="samples/<generator>-rho<rho>-n<n>-seed<seed>"
+    ),
+]
+Replace = Annotated[bool, typer.Option("--replace", help="Draw with replacement: heavy rows come up more than once.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace another sample in that folder.")]
+
+
+def run(
+    generator: options.Generator = "mnist",
+    n: Images = 64,
+    rho: options.Rho = 1.0,
+    top_k: TopK = None,
+    truncation: options.Truncation = 1.0,
+    precision: Precision = None,
+    seed: options.Seed = 0,
+    replace: Replace = False,
+    volume: options.VolumePath = None,
+    out: Out = None,
+    device: options.Device = None,
+    batch_size: options.BatchSize = None,
+    dry_run: options.DryRun = False,
+    force: Force = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Draw latents by volume, and render them.
+
+    Each row of the volume has weight exp(rho * log-volume). rho 0 is the generator as it is, rho < 0 goes to its modes,
+    rho > 0 to its anti-modes; rho 1 is MaGNET: with a uniform prior the draws are uniform on the manifold, with a
+    Gaussian prior, as here, their density on it follows that prior. Effective size and displaced share say how far
+    the draw is what the weights ask for. Prints the folder: images, latents.npy, metadata.jsonl, sample.json, grid.png.
+
+    \b
+    Examples:
+      magnet sample --n 64 --rho 0.5
+      magnet sample mnist --n 200 --rho -1 --seed 3 --out modes --json
+    """
+    from magnet_cli import generators, index, sample
+    from magnet_cli.artifacts import cache
+    from magnet_cli.commands import lookup
+
+    start = time.monotonic()
+    console = console_.Console(as_json=json, quiet=quiet)
+    checkpoint = cache.checkpoint(generator)
+    wanted = {"path": volume, "top_k": top_k, "precision": precision and precision.value}
+    found = lookup.volume_for_rendering(checkpoint, console, truncation=truncation, **wanted)
+    built, _ = lookup.index_of(found, top_k, console)
+    spec = sample.SampleSpec(
+        generator=checkpoint.name,
+        sha256=checkpoint.sha256,
+        fingerprint=found.fingerprint,
+        pool=len(built.rows),
+        n=n,
+        rho=rho,
+        top_k=built.top_k,
+        seed=seed,
+        replace=replace,
+        truncation=truncation,
+    )
+    folder = out or sample.default_out(spec)
+    drawn = index.draw(built, n, rho, seed, replace=replace)
+    report = {"sample": str(folder), "n": n, "images": n, "rho": rho, "top_k": built.top_k, "replace": replace}
+    report |= {"pool": drawn.pool, "unique_rows": drawn.unique_rows, "effective_size": drawn.effective_size}
+    report |= {"displaced_share": drawn.displaced_share, "largest_useful_rho": drawn.largest_useful_rho}
+    report |= {"target": index.target(built, rho, found.spec), "seconds": None}
+    console.note(
+        f"rho {rho:g}, top_k {built.top_k}: effective size {drawn.effective_size:,.1f} of {drawn.pool:,} rows, "
+        f"displaced share {drawn.displaced_share:.3f}, {drawn.unique_rows:,} different rows in {n:,}"
+    )
+    console.note(f"target: {report['target']}")
+    for warning in index.warnings(drawn, n, rho, replace=replace):
+        console.warning(warning)
+    done = None if force else sample.finished(folder, spec)
+    if dry_run:
+        console.note(f"{n:,} images would be written to {folder}; nothing was done")
+        console.result(report, str(folder))
+        return
+    if done:
+        console.note(f"{folder} already holds this sample")
+        console.result(done, str(folder))
+        return
+    loaded = generators.load(checkpoint, device or generators.default_device())
+    if force:
+        sample.discard(folder)
+    written = 0
+    try:
+        with console.progress("rendering", n, "images") as advance:
+            for images in sample.write(folder, spec, drawn, found, loaded, batch_size):
+                advance(images)
+                written += images
+    except KeyboardInterrupt:
+        safe = f"{written:,} of {n:,} images are in {folder}"
+        console_.show_stopped(f"stopped: {safe}; the same command goes on from there")
+        raise
+    report["seconds"] = round(time.monotonic() - start, 3)
+    sample.finish(folder, spec, drawn, found, ["magnet", *sys.argv[1:]], report)
+    console.result(report, str(folder))
+    console.note(f"look at {folder / 'grid.png'}")
+    console.hint(f"magnet info {folder} --check")

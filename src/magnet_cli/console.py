@@ -1,0 +1,124 @@
+"""The only module that prints: results on stdout, everything else on stderr.
+
+Owns streams, JSON, tables, progress and how errors look. Used by commands alone; knows nothing of what it shows.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+
+from magnet_cli.errors import MagnetError
+
+_LOG_SECONDS = 30  # without a terminal, at most one line of progress in this time
+
+
+class Console:
+    """One command's output.
+
+    Args:
+        as_json: the result is one JSON object.
+        quiet: no progress, notes or hints; warnings and errors stay.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+
+    def result(self, fields: dict, text: str) -> None:
+        """The result: with --json the fields, else the text; the one thing on stdout."""
+        _print(json.dumps(fields, ensure_ascii=False, allow_nan=False) if self.as_json else text, sys.stdout)
+
+    def table(self, fields: dict, header: list[str], rows: list[list[str]]) -> None:
+        """The result as a table, with --json the fields. Columns are as wide as they need; nothing is cut."""
+        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+        aligned = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in (header, *rows))
+        self.result(fields, "\n".join(line.rstrip() for line in aligned))
+
+    def note(self, text: str) -> None:
+        """Something about the result, on stderr."""
+        if not self.quiet:
+            _print(text, sys.stderr)
+
+    def hint(self, command: str) -> None:
+        """What to do next, on stderr: a command to copy."""
+        self.note(f"next: {command}")
+
+    def warning(self, text: str) -> None:
+        """A reason to doubt the result, on stderr; --quiet keeps it."""
+        _print(f"warning: {text}", sys.stderr)
+
+    @contextlib.contextmanager
+    def progress(self, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """Progress on stderr: a bar on a terminal, else at most a line every 30 s.
+
+        Args:
+            label: what is done.
+            total: how many units there are.
+            unit: their name.
+
+        Yields:
+            A function to call with the number of units done since the last call.
+        """
+        if self.quiet or total == 0:
+            yield lambda _: None
+        elif sys.stderr.isatty():
+            with _bar(label, total, unit) as advance:
+                yield advance
+        else:
+            yield _lines(label, total, unit)
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    from rich import console, progress
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn(unit),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=console.Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def _lines(label: str, total: int, unit: str) -> Callable[[int], None]:
+    start = said = time.monotonic()
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done, said
+        done += more
+        now = time.monotonic()
+        if now - said >= _LOG_SECONDS:
+            said = now
+            rate = done / (now - start)
+            _print(f"{label}: {done:,} of {total:,} {unit}, {(total - done) / rate:,.0f} s left", sys.stderr)
+
+    return advance
+
+
+def show_error(error: MagnetError) -> None:
+    """An expected failure on stderr: what was asked and found, then what to do; the trace with MAGNET_DEBUG=1."""
+    if os.environ.get("MAGNET_DEBUG") == "1":
+        traceback.print_exception(error)
+    _print(f"error: {error.message}", sys.stderr)
+    if error.hint:
+        _print(f"  do: {error.hint}", sys.stderr)
+
+
+def show_stopped(text: str) -> None:
+    """A word on what is safe after Ctrl-C, on stderr."""
+    _print(text, sys.stderr)
+
+
+def _print(text: str, stream: object) -> None:
+    print(text, file=stream, flush=True)

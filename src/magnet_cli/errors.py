@@ -1,0 +1,39 @@
+"""The expected failures: what was asked, what was found, what to do.
+
+Owns MagnetError and its kinds. Knows nothing of how they are shown (console) or where they come from. Anything that
+is not a MagnetError is a bug and keeps its traceback.
+"""
+
+
+class MagnetError(Exception):
+    """An expected failure that a user can act on.
+
+    Args:
+        message: what was asked and what was found, one or two sentences.
+        hint: what to do about it, ideally a command to copy.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class SpecError(MagnetError):
+    """A value outside the range that a file or generator gives it. What the command line alone shows, Typer refuses."""
+
+
+class ArtifactError(MagnetError):
+    """An artifact that is unknown, cannot be had, or is not what its entry says."""
+
+
+class GeneratorError(MagnetError):
+    """Weights that fit no family, a function that cannot be differentiated, values that are not finite."""
+
+
+class VolumeError(MagnetError):
+    """A volume that is missing, damaged, made with other settings, or too small for what was asked."""
+
+
+class SampleError(MagnetError):
+    """A sample folder that is taken, or cannot be written."""

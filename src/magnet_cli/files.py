@@ -1,0 +1,204 @@
+"""Files that appear whole or not at all, and JSON documents that notice a flipped byte.
+
+Owns temporary names, fsync, publication by rename or link, and the text of disk failures. Knows nothing of what the
+files mean.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from magnet_cli.errors import MagnetError
+
+_PART = ".part"  # suffix of temporaries: they are never read, and swept when old
+_STALE_SECONDS = 3600
+_REASONS = {
+    errno.ENOSPC: ("no space is left on the device", "free some space there, or choose another place"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space there, or choose another place"),
+    errno.EFBIG: ("the file would pass the size limit set for it", "raise the limit, or choose another place"),
+    errno.EACCES: ("permission is denied", "choose a place you may write to"),
+    errno.EPERM: ("permission is denied", "choose a place you may write to"),
+    errno.EROFS: ("the file system is read-only", "choose a place you may write to"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another place"),
+    errno.EEXIST: ("a file of that name is in the way", "move it away, or choose another place"),
+    errno.EISDIR: ("a folder of that name is in the way", "move it away, or choose another place"),
+    errno.EIO: ("the disk reports an input/output error", "check the disk or the network mount"),
+    errno.ENAMETOOLONG: ("the name is too long for the file system", "choose a shorter name"),
+}
+
+
+@contextlib.contextmanager
+def explained(action: str, path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a MagnetError that says what was tried, why it failed, what to do.
+
+    Args:
+        action: what is being done, an infinitive: "write", "read".
+        path: the file or folder it is done to.
+
+    Raises:
+        MagnetError: for the failures a user can act on; any other OSError passes through.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REASONS:
+            raise
+        reason, remedy = _REASONS[error.errno]
+        message = f"cannot {action} {path}: {reason}"
+        hint = f"{remedy} (--out and --volume name a place; MAGNET_HOME moves what magnet keeps)"
+        raise MagnetError(message, hint) from error
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex sha256 of a byte string."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read in pieces.
+
+    Raises:
+        MagnetError: the file cannot be read.
+    """
+    with explained("read", path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_folder(folder: Path) -> tuple[str, int]:
+    """Hex sha256 of a folder's listing, and the bytes in it.
+
+    The listing is what `find . -type f | LC_ALL=C sort | xargs sha256sum` prints, so
+    that line piped into `sha256sum` gives the same value.
+
+    Raises:
+        MagnetError: a file cannot be read.
+    """
+    files = sorted("./" + p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    listing = "".join(f"{sha256_file(folder / name)}  {name}\n" for name in files)
+    return sha256_bytes(listing.encode()), sum((folder / name).stat().st_size for name in files)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, if they are not there.
+
+    Raises:
+        MagnetError: it cannot be made.
+    """
+    with explained("create", path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def temporary(path: Path) -> Path:
+    """A name in the same folder for a file that is not yet `path`; unique to this call."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_PART}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporaries that a killed process left here over an hour ago."""
+    limit = time.time() - _STALE_SECONDS
+    for stray in folder.glob(f".*{_PART}"):
+        with contextlib.suppress(OSError):  # another process may sweep the same file, or own it
+            if stray.stat().st_mtime < limit:
+                shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+
+
+def publish(path: Path, data: bytes, *, replace: bool = True, durable: bool = True) -> bool:
+    """Make a file appear whole: temporary in the same folder, fsync, then rename (or link), fsync of the folder.
+
+    Args:
+        path: the file's final name; its folder exists.
+        data: its bytes.
+        replace: replace a file of that name; otherwise leave it and return False.
+        durable: fsync before the file is visible; images, cheap to render again, go without.
+
+    Returns:
+        True when the file was published, False when one was there and `replace` is off.
+
+    Raises:
+        MagnetError: no space, no permission; nothing is left behind.
+    """
+    part = temporary(path)
+    with explained("write", path):
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            published = _appear(part, path, replace=replace)
+        finally:
+            part.unlink(missing_ok=True)
+        if durable:
+            sync_folder(path.parent)
+    return published
+
+
+def _appear(part: Path, path: Path, *, replace: bool) -> bool:
+    if replace:
+        part.replace(path)
+        return True
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+            raise
+        if path.exists():  # no links here (some network and FAT mounts): rename is the best there is
+            return False
+        part.replace(path)
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, where the system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems have no fsync for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def canonical(fields: dict) -> bytes:
+    """The one byte string for a JSON object: sorted keys, no spaces, UTF-8; what hashes are taken of."""
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def document(fields: dict) -> bytes:
+    """A JSON object as readable text, with the sha256 of its canonical form under "checksum"."""
+    whole = {**fields, "checksum": sha256_bytes(canonical(fields))}
+    return (json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def read_document(path: Path) -> dict:
+    """The fields of a document written by `document`, every byte of it verified.
+
+    Raises:
+        MagnetError: unreadable, not such a document, or changed since it was written.
+    """
+    with explained("read", path):
+        data = path.read_bytes()
+    hint = "restore it from a copy, or remove what it belongs to and make that again"
+    try:
+        fields = json.loads(data)
+    except ValueError as error:
+        message = f"{path} is not JSON: it is damaged, or was not written by magnet"
+        raise MagnetError(message, hint) from error
+    checksum = fields.pop("checksum", None) if isinstance(fields, dict) else None
+    if checksum is None:
+        message = f"{path} holds JSON without a checksum: it was not written by magnet"
+        raise MagnetError(message, hint)
+    if checksum != sha256_bytes(canonical(fields)) or document(fields) != data:
+        message = f"{path} was changed after it was written: its checksum does not fit its contents"
+        raise MagnetError(message, hint)
+    return fields

@@ -1,0 +1,55 @@
+"""Checkpoint formats: bytes in, a state dict out, and nothing in the bytes is ever run.
+
+Owns safetensors and weights-only torch files. Knows nothing of architectures.
+"""
+
+import io
+import pickle
+import zipfile
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from magnet_cli.errors import GeneratorError
+
+
+def read_state_dict(data: bytes, name: str) -> dict[str, Tensor]:
+    """The tensors in a checkpoint's bytes, on the CPU, keyed as in the file.
+
+    Args:
+        data: the whole file: safetensors, or what torch.save writes (read with weights_only=True).
+        name: what to call the file in errors.
+
+    Returns:
+        Flat mapping of names to tensors. A torch file that holds one mapping of tensors under some key (as
+        {"netG_state_dict": {...}}) gives that mapping.
+
+    Raises:
+        GeneratorError: neither format, damaged, or more than tensors in it.
+    """
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        return _read_torch(data, name)
+    try:
+        return load_safetensors(data)
+    except SafetensorError as error:
+        message = f"{name} is neither safetensors nor a torch checkpoint ({len(data):,} bytes): {error}"
+        hint = "pass a .safetensors file or one made by torch.save(module.state_dict(), …)"
+        raise GeneratorError(message, hint) from error
+
+
+def _read_torch(data: bytes, name: str) -> dict[str, Tensor]:
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        message = f"{name} cannot be read as weights alone: {first_line}"
+        hint = "it is damaged, or holds pickled code, which magnet never runs; save its state dict instead"
+        raise GeneratorError(message, hint) from error
+    nested = [v for v in content.values() if isinstance(v, dict)] if isinstance(content, dict) else []
+    state = nested[0] if len(nested) == 1 else content
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        message = f"{name} is a torch file, but holds no single mapping from names to tensors"
+        raise GeneratorError(message, "save the generator's state dict alone: torch.save(module.state_dict(), …)")
+    return state

@@ -1,0 +1,114 @@
+"""Say what a path or a name is: volume, index, sample, checkpoint, generator or other artifact.
+
+Owns telling them apart and their description. The checks themselves belong to what is checked.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from magnet_cli import files
+from magnet_cli.artifacts import cache, registry
+from magnet_cli.errors import ArtifactError, MagnetError
+from magnet_cli.volume import Volume, as_json
+
+
+def describe(reference: str, *, check: bool) -> dict:
+    """What it is, as fields: kind, path, its spec, ok, problems.
+
+    Args:
+        reference: a path, or the name of an artifact.
+        check: re-read every byte.
+
+    Raises:
+        ArtifactError: there is no such path or name.
+        MagnetError: it is of ours, but unreadable.
+    """
+    path = Path(reference).expanduser()
+    if path.exists():
+        return _of_path(path, check=check)
+    if os.sep in reference:
+        message = f"there is nothing at {reference}"
+        raise ArtifactError(message, "pass the path of a volume, index, sample or checkpoint, or a name")
+    artifact = registry.find(reference)
+    if artifact.kind == "generator":
+        return _generator(cache.checkpoint(reference), "generator", check=check)
+    if not cache.is_cached(artifact):
+        message = f"{reference} is not in the cache ({artifact.size:,} bytes, {artifact.license})"
+        raise ArtifactError(message, f"get it first: magnet fetch {reference}")
+    found = cache.path_of(artifact)
+    problems = _problems(lambda: cache.verify(artifact, found)) if check else []
+    if artifact.kind == "volume":
+        fields = _volume(found, check=check)
+        return _with(fields, problems + fields["problems"])
+    return _with({"kind": artifact.kind, "path": str(found)} | dataclasses.asdict(artifact), problems)
+
+
+def _of_path(path: Path, *, check: bool) -> dict:
+    if (path / "volume.json").exists():
+        return _volume(path, check=check)
+    if (path / "sample.json").exists():
+        return _sample(path, check=check)
+    if path.is_dir():
+        message = f"{path} is a folder that holds neither volume.json nor sample.json"
+        raise ArtifactError(message, "pass the folder that `magnet compute` or `magnet sample` printed")
+    if path.suffix == ".h5":
+        return _index(path, check=check)
+    return _generator(cache.checkpoint(str(path)), "checkpoint", check=check)
+
+
+def _volume(path: Path, *, check: bool) -> dict:
+    volume = Volume.open(path)
+    fields = {"kind": "volume", "path": str(path), "fingerprint": volume.fingerprint} | as_json(volume.spec)
+    problems = volume.check() if check else []
+    try:
+        fields |= {"rows": volume.num_rows, "shards": len(volume.shards())}
+    except MagnetError as error:
+        fields |= {"rows": None, "shards": len(volume.shards())}
+        problems = problems or [error.message]
+    return _with(fields, problems)
+
+
+def _sample(path: Path, *, check: bool) -> dict:
+    from magnet_cli import sample
+
+    fields = files.read_document(path / "sample.json")
+    kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
+    return _with({"kind": "sample", "path": str(path)} | kept, sample.check(path) if check else [])
+
+
+def _index(path: Path, *, check: bool) -> dict:
+    mark_path = path.with_suffix(".json")
+    if not mark_path.is_file():
+        message = f"{path} is an HDF5 file without the mark {mark_path.name} beside it"
+        raise ArtifactError(message, "pass an index that `magnet index` printed, or the folder of a volume")
+    mark = files.read_document(mark_path)
+    kind = mark.get("kind", "shard")
+    fields = {"kind": kind, "path": str(path)} | {k: v for k, v in mark.items() if k not in {"kind", "shards"}}
+    wrong = check and files.sha256_file(path) != mark["sha256"]
+    return _with(fields, [f"{path} was changed after it was written"] if wrong else [])
+
+
+def _generator(checkpoint: cache.Checkpoint, kind: str, *, check: bool) -> dict:
+    from magnet_cli import generators
+
+    fields = {"kind": kind, "path": str(checkpoint.path), "generator": checkpoint.name, "sha256": checkpoint.sha256}
+    problems = _problems(checkpoint.read) if check else []
+    if not problems:
+        found = generators.load(checkpoint)
+        fields |= {"family": found.family, "latent_dim": found.latent_dim, "image_shape": list(found.image_shape)}
+        fields |= {"prior": found.prior, "num_classes": found.num_classes}
+        fields |= {"parameters": sum(p.numel() for p in found.module.parameters())}
+    return _with(fields, problems)
+
+
+def _problems(verify) -> list[str]:  # noqa: ANN001
+    try:
+        verify()
+    except MagnetError as error:
+        return [error.message]
+    return []
+
+
+def _with(fields: dict, problems: list[str]) -> dict:
+    return fields | {"ok": not problems, "problems": problems}

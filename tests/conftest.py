@@ -1,0 +1,97 @@
+"""What every test stands on: a home of its own, tiny real generators, and the command line in this process."""
+
+import json
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from magnet_cli import compute, generators
+from magnet_cli.artifacts import cache
+from magnet_cli.cli import app
+from magnet_cli.volume import Volume
+from toys import toy_weights
+
+
+def pytest_addoption(parser):
+    parser.addoption("--network", action="store_true", help="run the tests that need the package index")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--network") or os.environ.get("CI"):
+        return
+    for item in items:
+        if "network" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs the package index: --network, or CI=true"))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A fresh MAGNET_HOME, nothing of the user's, and a working folder to write into."""
+    for name in [n for n in os.environ if n.startswith("MAGNET_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MAGNET_HOME", str(tmp_path / "home"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """Path of a small real checkpoint: D = 5, 1x8x8 images."""
+    path = tmp_path / "toy.safetensors"
+    save_file(toy_weights(), path)
+    return path
+
+
+@pytest.fixture
+def toy_generator(toy):
+    return generators.load(cache.checkpoint(str(toy)))
+
+
+@pytest.fixture
+def toy_volume(toy_generator, tmp_path):
+    """200 rows of the toy in shards of 64, the last of them short."""
+    volume = Volume.create(tmp_path / "toy.vol", compute.spec(toy_generator, rows_per_shard=64))
+    list(compute.fill(volume, toy_generator, 200, batch=32))
+    return volume
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def magnet():
+    """Run a command line in this process; a bug keeps its traceback."""
+
+    def run(*args):
+        result = CliRunner().invoke(app, [str(a) for a in args], prog_name="magnet", catch_exceptions=False)
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def dense():
+    """Singular values of the dense float64 Jacobian, by reverse mode and a full SVD: an independent way."""
+
+    def values(function, latents):
+        rows = []
+        for z in torch.as_tensor(np.asarray(latents), dtype=torch.float64):
+            jacobian = torch.autograd.functional.jacobian(lambda x: function(x[None]).flatten(), z)
+            rows.append(torch.linalg.svdvals(jacobian).numpy())
+        return np.stack(rows)
+
+    return values

@@ -1,0 +1,215 @@
+"""index: weights, draws and their diagnostics, against closed forms and simulation."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magnet_cli import index
+from magnet_cli.errors import SpecError, VolumeError
+from magnet_cli.index import Index
+from magnet_cli.volume import Shard, Volume, VolumeSpec
+
+settings.register_profile("magnet", deadline=None)  # machines are shared: time says nothing here
+settings.load_profile("magnet")
+
+finite = st.floats(-1e4, 1e4)
+volumes = st.lists(finite, min_size=1, max_size=40)
+
+
+def of(values, above_floor=None):
+    values = np.asarray(values, dtype=np.float64)
+    real = np.ones(len(values), bool) if above_floor is None else np.asarray(above_floor)
+    return Index("f" * 64, 1, np.arange(len(values)), values, real)
+
+
+def normal(sd, size=20_000, seed=0):
+    return of(np.random.default_rng(seed).normal(size=size) * sd)
+
+
+def test_log_volume_is_the_sum_of_logs():
+    values = np.array([[4.0, 2.0, 0.5], [3.0, 1.0, 0.0]], dtype=np.float32)
+    np.testing.assert_allclose(index.log_volume(values, 2), [np.log(8), np.log(3)], rtol=1e-12)
+    np.testing.assert_allclose(index.log_volume(values, 3), [np.log(4), -np.inf])
+
+
+def test_log_volume_of_many_large_values_does_not_overflow():
+    values = np.full((1, 512), 1e30, dtype=np.float32)
+    np.testing.assert_allclose(index.log_volume(values, 512), 512 * np.log(np.float64(np.float32(1e30))))
+
+
+@pytest.mark.parametrize("top_k", [0, 4])
+def test_log_volume_refuses_a_k_it_does_not_have(top_k):
+    with pytest.raises(SpecError, match=r"1\.\.3"):
+        index.log_volume(np.ones((2, 3), np.float32), top_k)
+
+
+@given(volumes, st.floats(-50, 50))
+def test_weights_are_the_tilted_softmax(values, rho):
+    log_weights = of(values).log_weights(rho)
+    assert np.isclose(np.exp(log_weights).sum(), 1)
+    scores = rho * np.asarray(values)
+    np.testing.assert_allclose(log_weights - log_weights[0], scores - scores[0], rtol=1e-9, atol=1e-6)
+
+
+@given(volumes, st.floats(-5, 5), st.integers(0, 2**31), st.booleans(), st.data())
+def test_the_first_m_of_n_draws_are_the_draw_of_m(values, rho, seed, replace, data):
+    n = data.draw(st.integers(1, len(values)))
+    m = data.draw(st.integers(1, n))
+    log_weights = of(values).log_weights(rho)
+    long = index.choose(log_weights, n, seed, replace=replace).tolist()
+    assert long[:m] == index.choose(log_weights, m, seed, replace=replace).tolist()
+    assert replace or len(set(long)) == n
+
+
+@given(volumes, st.floats(-5, 5), st.data())
+def test_displaced_share_is_a_share(values, rho, data):
+    n = data.draw(st.integers(1, len(values)))
+    assert 0 <= index.displaced_share(of(values).log_weights(rho), n) <= 1
+
+
+@given(volumes, st.floats(-5, 5))
+def test_effective_size_is_between_one_and_the_pool(values, rho):
+    assert 1 - 1e-9 <= index.effective_size(of(values).log_weights(rho)) <= len(values) + 1e-6
+
+
+def test_effective_size_by_hand():
+    weights = np.array([0.5, 0.25, 0.25])
+    assert index.effective_size(np.log(weights)) == pytest.approx(1 / (weights**2).sum())
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_first_draws_follow_the_weights(replace):
+    """χ² of 20,000 first draws on five rows; fails for exp(0.9·log-volume)."""
+    values = np.array([0.0, 0.5, 1.0, 2.0, 3.0])
+    first = [index.choose(values, 1, seed, replace=replace)[0] for seed in range(20_000)]
+    counts = np.bincount(first, minlength=5)
+
+    def chi2(power):
+        expected = np.exp(power * values) / np.exp(power * values).sum() * len(first)
+        return ((counts - expected) ** 2 / expected).sum()
+
+    assert chi2(1.0) < 23.5  # p = 1e-4 at 4 degrees of freedom
+    assert chi2(0.9) > 23.5
+
+
+def test_draw_without_replacement_is_sequential_sampling():
+    """Ordered pairs of three rows have probability w_i w_j / (1 - w_i)."""
+    weights = np.array([0.6, 0.3, 0.1])
+    draws = [tuple(index.choose(np.log(weights), 2, seed)) for seed in range(20_000)]
+    for i in range(3):
+        for j in set(range(3)) - {i}:
+            expected = weights[i] * weights[j] / (1 - weights[i])
+            assert draws.count((i, j)) / len(draws) == pytest.approx(expected, abs=5 * np.sqrt(expected / len(draws)))
+
+
+def test_displaced_share_equals_simulation():
+    """Mean inclusion over 300 draws of 500 of 2,000 rows, rows binned by weight to average out the noise."""
+    known = normal(1.0, size=2000)
+    log_weights = known.log_weights(1.0)
+    counts = np.zeros(2000)
+    for seed in range(300):
+        counts[index.choose(log_weights, 500, seed)] += 1
+    order = np.argsort(log_weights)
+    inclusion = (counts / 300)[order].reshape(40, 50).mean(axis=1)
+    asked = 500 * np.exp(log_weights)[order].reshape(40, 50).mean(axis=1)
+    simulated = 0.5 * np.abs(inclusion - asked).sum() * 50 / 500
+    assert index.displaced_share(log_weights, 500) == pytest.approx(simulated, abs=0.01)
+
+
+def test_displaced_share_at_the_ends():
+    assert index.displaced_share(np.zeros(1000), 100) < 1e-9  # equal weights: never displaced
+    heavy = np.log([1 - 1e-9, *[1e-10] * 10])
+    assert index.displaced_share(heavy, 11) == pytest.approx(10 / 11, abs=1e-6)  # all rows drawn, one was asked for
+    assert index.displaced_share(np.array([0.0, -5000.0, -9000.0]), 2) == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize(("sd", "low", "high"), [(0.5, 0.02, 0.05), (1, 0.09, 0.13), (2, 0.38, 0.47), (5, 0.92, 0.96)])
+def test_displaced_share_of_normal_log_volumes(sd, low, high):
+    """5,000 of 20,000: METHOD's figures, .03 / .12 / .44 / .94 on small trials."""
+    assert low < index.displaced_share(normal(sd).log_weights(1.0), 5000) < high
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_largest_useful_rho_is_where_the_share_reaches_the_limit(sign):
+    known = normal(2.0)
+    rho = index.largest_useful_rho(known, 5000, sign * 1.0)
+    assert np.sign(rho) == sign
+    assert index.displaced_share(known.log_weights(rho), 5000) <= 0.05
+    assert index.displaced_share(known.log_weights(rho * 1.03), 5000) > 0.05
+
+
+def test_warnings_tell_shaky_draws_from_sound_ones():
+    known = normal(2.0)
+    for rho, word in ((0.0, None), (0.2, None), (0.5, "not where rho asks"), (4.0, "selection")):
+        found = index.warnings(index.draw(known, 5000, rho, 0), 5000, rho, replace=False)
+        assert bool(found) == bool(word)
+        assert not word or word in found[0]
+    copies = index.draw(known, 5000, 4.0, 0, replace=True)
+    assert "copies" in index.warnings(copies, 5000, 4.0, replace=True)[0]
+
+
+def test_a_draw_larger_than_the_pool():
+    known = of([0.0, 1.0, 2.0], above_floor=[True, True, False])
+    assert len(index.draw(known, 3, 0.0, 0).rows) == 3  # at rho 0 every row competes
+    with pytest.raises(VolumeError, match="2 rows of the volume compete"):
+        index.draw(known, 3, 1.0, 0)
+    assert set(index.draw(known, 50, 1.0, 0, replace=True).rows.tolist()) == {0, 1}
+
+
+def volume_of(path, values, rank_floor=1e-5):
+    values = np.asarray(values, np.float32)
+    spec = VolumeSpec(
+        generator="g", sha256="0" * 64, family="dcgan", prior="normal", latent_dim=values.shape[1], space="z",
+        output="pixel", truncation=1.0, top_k=values.shape[1], solver="exact", precision="float32",
+        rank_floor=rank_floor, seed=0, shard_rows=len(values),
+    )  # fmt: skip
+    volume = Volume.create(path, spec)
+    volume.write(0, Shard(np.zeros_like(values), values))
+    return volume
+
+
+def test_rank_floor_refuses_a_k_of_rounding_and_names_the_largest(tmp_path):
+    values = np.tile([10.0, 1.0, 1e-2, 1e-6], (1000, 1))
+    values[:2, 2] = 1e-7  # 0.2 % of the rows fall below at k = 3
+    values[:2, 3] = 1e-8
+    volume = volume_of(tmp_path / "v", values)
+    for k in (3, 4):
+        with pytest.raises(VolumeError, match=rf"top_k {k} reaches below the rank floor") as error:
+            index.build(volume, k)
+        assert "--top-k 2" in error.value.hint
+    assert index.build(volume, 2).above_floor.all()
+
+
+def test_rows_below_the_floor_do_not_compete(tmp_path):
+    values = np.tile([10.0, 1.0], (2000, 1))
+    values[5, 1] = 0.0
+    built = index.build(volume_of(tmp_path / "v", values), 2)
+    assert np.flatnonzero(~built.above_floor).tolist() == [5]
+    assert np.isneginf(built.log_weights(-3.0)[5])
+    assert np.isfinite(built.log_weights(0.0)).all()
+    assert 5 not in index.draw(built, 1999, -3.0, 0).rows
+
+
+def test_stored_index_is_used_until_the_volume_changes(toy_volume, toy_generator, tmp_path):
+    from magnet_cli import compute
+
+    path = index.path_of(tmp_path / "indices", toy_volume, 5)
+    assert index.stored(path, toy_volume, 5) is None
+    built = index.build(toy_volume, 5)
+    index.store(built, toy_volume, path)
+    found = index.stored(path, toy_volume, 5)
+    np.testing.assert_array_equal(found.log_volume, built.log_volume)
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    assert index.stored(path, toy_volume, 5) is None
+    index.store(built, toy_volume, path)
+    list(compute.fill(toy_volume, toy_generator, 201))
+    assert index.stored(path, toy_volume, 5) is None
+
+
+def test_needs_no_torch():
+    code = "import sys; sys.modules['torch'] = None; import magnet_cli.index, magnet_cli.volume"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,96 @@
+"""The layers of the house (ARCHITECTURE): who may import whom, and who may print."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import magnet_cli
+
+PACKAGE = Path(magnet_cli.__file__).parent
+MODULES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
+
+# module or folder -> what of ours it may import; verbs join nouns, nouns know as little as they must
+ALLOWED = {
+    "__init__.py": set(),
+    "__main__.py": {"cli"},
+    "errors.py": set(),
+    "files.py": {"errors"},
+    "console.py": {"errors"},
+    "jacobian.py": {"errors"},
+    "image_models.py": set(),
+    "artifacts/": {"errors", "files", "artifacts"},
+    "generators/": {"errors", "artifacts.cache", "generators"},
+    "volume.py": {"errors", "files"},
+    "index.py": {"errors", "files", "volume"},
+    "render.py": {"generators"},
+    "sheet.py": {"render"},
+    "compute.py": {"errors", "generators", "jacobian", "volume"},
+    "sample.py": {"errors", "files", "generators", "index", "render", "sheet", "volume"},
+    "info.py": {"errors", "files", "artifacts", "generators", "sample", "volume"},
+    "commands/": None,
+    "cli.py": None,
+}
+WITHOUT_TORCH = ("errors.py", "files.py", "console.py", "volume.py", "index.py", "artifacts/", "commands/", "cli.py")
+
+
+def imports(name, *, top_level_only=False):
+    tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rule(name):
+    keys = [key for key in ALLOWED if name == key or (key.endswith("/") and name.startswith(key))]
+    assert keys, f"{name} has no place in the layers yet: add it to ALLOWED"
+    return ALLOWED[keys[0]]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_stay_within_the_layers(name):
+    allowed = rule(name)
+    if allowed is None:
+        return
+    for imported in imports(name):
+        if not imported.startswith("magnet_cli."):
+            continue
+        inner = imported.removeprefix("magnet_cli.")
+        known = {"__version__", *allowed}
+        assert any(inner == a or inner.startswith(f"{a}.") for a in known), f"{name} may not import {inner}"
+
+
+@pytest.mark.parametrize("name", [m for m in MODULES if m.startswith(WITHOUT_TORCH)])
+def test_torch_stays_out_where_it_is_not_needed(name):
+    assert not [i for i in imports(name) if i.split(".")[0] == "torch"]
+
+
+@pytest.mark.parametrize(
+    "name", [m for m in MODULES if m.startswith(("commands/", "cli.py", "errors.py", "console.py"))]
+)
+def test_commands_import_heavy_things_inside(name):
+    light = {"magnet_cli", "typer", *sys.stdlib_module_names}
+    for imported in imports(name, top_level_only=True):
+        assert imported.split(".")[0] in light
+        if name.startswith("commands/") and name != "commands/lookup.py" and imported.startswith("magnet_cli."):
+            assert imported.split(".")[1] in {"commands", "console", "errors"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_click_and_no_printing_outside_the_console(name):
+    assert not [i for i in imports(name) if i.split(".")[0] == "click"]
+    if name != "console.py":
+        names = {n.id for n in ast.walk(ast.parse((PACKAGE / name).read_text())) if isinstance(n, ast.Name)}
+        assert "print" not in names
+        assert not [i for i in imports(name) if i.split(".")[0] == "rich"]
+    if not name.startswith(("commands/", "cli.py")):
+        assert not [i for i in imports(name) if i.split(".")[0] == "typer"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_says_what_it_owns(name):
+    assert ast.get_docstring(ast.parse((PACKAGE / name).read_text(encoding="utf-8")))
