@@ -16,6 +16,7 @@ from magnet_cli.errors import ArtifactError
 
 BUILT_IN = Path(__file__).parents[1] / "assets"
 DEFAULT_GENERATOR = "mnist"
+_CHANGED = "fetch it again; if that does not help, its publisher has changed the file"
 
 
 def home() -> Path:
@@ -44,8 +45,8 @@ def is_cached(artifact: Artifact) -> bool:
     return path.is_dir() or (path.is_file() and path.stat().st_size == artifact.size)
 
 
-def verify(artifact: Artifact, path: Path) -> None:
-    """Compare the bytes at `path` with what the artifact's entry says.
+def verify(artifact: Artifact, path: Path, hint: str = "") -> None:
+    """Compare the bytes at `path` with what the artifact's entry says; `hint`: what to do where they differ.
 
     Raises:
         ArtifactError: size or sha256 differ.
@@ -60,7 +61,8 @@ def verify(artifact: Artifact, path: Path) -> None:
             f"{artifact.name} is not what was pinned: asked for {artifact.size:,} bytes, sha256 {artifact.sha256}; "
             f"found {size:,} bytes, sha256 {sha256}"
         )
-        raise ArtifactError(message, "fetch it again; if that does not help, its publisher has changed the file")
+        hint = hint or f"remove {path.resolve()} and fetch it again: magnet fetch {artifact.name}"
+        raise ArtifactError(message, hint)
 
 
 def fetch(artifact: Artifact, *, accept_license: bool = False, advance: Callable[[int], None] = lambda _: None) -> bool:
@@ -105,7 +107,7 @@ def fetch(artifact: Artifact, *, accept_license: bool = False, advance: Callable
         try:
             with files.explained("write", part):
                 sources.download(artifact, part, place=path, advance=advance)
-                verify(artifact, part)
+                verify(artifact, part, _CHANGED)
                 part.replace(path)
                 files.sync_folder(path.parent)
         finally:
@@ -117,7 +119,7 @@ def _fetch_from_hub(artifact: Artifact) -> None:
     """Into the hub's own cache, where the user's other tools find it too; what differs is removed again."""
     path = sources.hub_file(artifact, download=True)
     try:
-        verify(artifact, path)
+        verify(artifact, path, _CHANGED)
     except ArtifactError:
         path.resolve().unlink()
         path.unlink(missing_ok=True)

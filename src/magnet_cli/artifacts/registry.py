@@ -14,7 +14,14 @@ from magnet_cli.errors import ArtifactError
 from magnet_cli.files import explained
 
 KINDS = ("generator", "volume", "image-model")
-SCHEMES = ("builtin", "wheel", "https", "http", "hub", "file")
+SOURCES = {  # scheme: what follows it
+    "builtin": r"[\w.-]+",
+    "wheel": r"[A-Za-z0-9][\w.-]*==[\w.!+-]+#(?!.*\.\.)([\w.-]+/)*[\w.-]+",
+    "https": r"//[^/?#]+/([^?#]*/)?[^/?#]+",
+    "http": r"//[^/?#]+/([^?#]*/)?[^/?#]+",
+    "hub": r"[\w.-]+/[\w.-]+@[0-9a-f]{40}/([\w.-]+/)*[\w.-]+",
+    "file": r"(.*/)?[^/]+",
+}
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -125,15 +132,16 @@ def _problems(table: object) -> list[str]:
         for key, value in table.items()
         if key in types and type(value) is not types[key]
     ]
-    if found:
-        return found
-    if table["kind"] not in KINDS:
-        found.append(f"kind: {table['kind']!r} is not one of {', '.join(KINDS)}")
-    scheme = table["source"].partition(":")[0]
-    if scheme not in SCHEMES:
-        found.append(f"source: {table['source']!r} begins with none of {', '.join(SCHEMES)}")
-    if not re.fullmatch(r"[0-9a-f]{64}", table["sha256"]):
-        found.append(f"sha256: {table['sha256']!r} is not 64 lower-case hex digits")
-    if table["size"] <= 0:
-        found.append(f"size: {table['size']} is not a positive number of bytes")
+    right = {key: value for key, value in table.items() if key in types and type(value) is types[key]}
+    if (kind := right.get("kind")) is not None and kind not in KINDS:
+        found.append(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
+    scheme, _, rest = right.get("source", "builtin:absent").partition(":")
+    if scheme not in SOURCES:
+        found.append(f"source: {right['source']!r} begins with none of {', '.join(SOURCES)}")
+    elif not re.fullmatch(SOURCES[scheme], rest) or rest.rpartition("/")[2] in {".", ".."}:
+        found.append(f"source: {right['source']!r} is not a file's place; README shows what follows {scheme}:")
+    if (sha256 := right.get("sha256")) is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        found.append(f"sha256: {sha256!r} is not 64 lower-case hex digits")
+    if (size := right.get("size")) is not None and size <= 0:
+        found.append(f"size: {size} is not a positive number of bytes")
     return found

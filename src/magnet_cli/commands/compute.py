@@ -42,7 +42,7 @@ def run(
 
     \b
     Examples:
-      magnet compute mnist --n 20000
+      magnet compute mnist --n 500
       magnet compute dcgan-digiface --n 512 --volume faces.vol --json
     """
     from magnet_cli import compute, generators

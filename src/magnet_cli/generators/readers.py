@@ -5,7 +5,6 @@ Owns safetensors and weights-only torch files. Knows nothing of architectures.
 
 import io
 import pickle
-import zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +12,12 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from magnet_cli.errors import GeneratorError
+
+# What torch's weights-only unpickler raises on changed bytes (found by flipping each byte of a file).
+_DAMAGED = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError),
+    *(ValueError, TypeError, AttributeError, AssertionError),
+)
 
 
 def read_state_dict(data: bytes, name: str) -> dict[str, Tensor]:
@@ -29,7 +34,7 @@ def read_state_dict(data: bytes, name: str) -> dict[str, Tensor]:
     Raises:
         GeneratorError: neither format, damaged, or more than tensors in it.
     """
-    if zipfile.is_zipfile(io.BytesIO(data)):
+    if data.startswith(b"PK\x03\x04"):  # a zip file, as torch.save has written since 1.6
         return _read_torch(data, name)
     try:
         return load_safetensors(data)
@@ -42,8 +47,8 @@ def read_state_dict(data: bytes, name: str) -> dict[str, Tensor]:
 def _read_torch(data: bytes, name: str) -> dict[str, Tensor]:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    except _DAMAGED as error:
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         message = f"{name} cannot be read as weights alone: {first_line}"
         hint = "it is damaged, or holds pickled code, which magnet never runs; save its state dict instead"
         raise GeneratorError(message, hint) from error

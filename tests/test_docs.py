@@ -1,0 +1,114 @@
+"""README, help and commands stay in step: every example in them is run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from magnet_cli.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [command.name for command in app.registered_commands]
+
+
+def commands_in(text):
+    """The magnet command lines of the ```sh blocks of a page, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = (line.partition(" #")[0].strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line.startswith("magnet ")]
+
+
+def examples_of(magnet, command):
+    text = magnet(command, "--help").out.partition("Examples:")[2]
+    return [line.strip() for line in text.splitlines() if line.strip().startswith(f"magnet {command}")]
+
+
+def run(magnet, line):
+    done = magnet(*shlex.split(line)[1:])
+    assert done.code == 0, f"{line}\n{done.err}"
+    return done
+
+
+def test_readme_opens_with_the_two_commands():
+    assert re.match(r"# magnet\n\n```sh\nmake demo .*\nmake test .*\n```\n\n!\[.*\]\(docs/.*\.png\)\n", README)
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_names_every_command(command):
+    table = README.partition("## Commands")[2].partition("## ")[0]
+    assert f"| `magnet {command}" in table
+    assert f"magnet {command}" in "\n".join(commands_in(README))
+
+
+def test_readme_and_code_agree_on_the_environment():
+    source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "src").rglob("*.py"))
+    named = set(re.findall(r"MAGNET_[A-Z_]+", source))
+    assert named - {"MAGNET_ACCEPT_LICENSE"} <= set(re.findall(r"MAGNET_[A-Z_]+", README))
+
+
+def test_readme_tour_runs(magnet):
+    lines = [line for line in commands_in(README) if "dcgan-digiface" not in line]
+    assert len(lines) >= 6
+    for line in lines:
+        run(magnet, line)
+    assert len(list(Path("typical/images").iterdir())) == 100
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_in_help_run(magnet, command):
+    lines = examples_of(magnet, command)
+    assert len(lines) >= 2
+    for line in lines:
+        if "dcgan-digiface" not in line:
+            run(magnet, line)
+
+
+def test_the_example_entry_is_valid(tmp_path):
+    from magnet_cli.artifacts import registry
+
+    path = tmp_path / "mine.toml"
+    path.write_text(README.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    assert registry.read_list(path)["my-dcgan"].family == "dcgan"
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / link).is_file(), link
+
+
+@pytest.mark.network
+def test_readme_faces_run(magnet, dense):
+    """The commands on the face generator, with fewer rows; then its values against the dense float64 Jacobian."""
+    import io
+
+    import numpy as np
+    import torch
+
+    from magnet_cli.generators.dcgan import DCGAN
+    from magnet_cli.volume import Volume
+
+    lines = [line for line in commands_in(README) if "dcgan-digiface" in line]
+    assert len(lines) == 3
+    for line in lines:
+        done = run(magnet, line.replace("--n 512", "--n 10").replace("--n 128", "--n 4"))
+        if " fetch " in line:
+            weights = Path(done.out.strip())
+        if " compute " in line:
+            volume = Volume.open(Path(done.out.strip()))
+    assert len(list(Path("samples").glob("*/images/*.png"))) == 4
+
+    network = DCGAN(100, (512, 256, 128, 64), 3)
+    state = torch.load(io.BytesIO(weights.read_bytes()), map_location="cpu", weights_only=True)
+    network.load_state_dict(state["netG_state_dict"])
+    network = network.to(torch.float64).eval().requires_grad_(False)
+    rows = volume.read(0)
+    truth = dense(network, rows.latents[:3])
+    strong = truth >= 1e-3 * truth[:, :1]
+    error = np.abs(np.log(rows.singular_values[:3]) - np.log(truth))
+    assert strong.mean() > 0.5
+    assert error[strong].max() <= 1e-3
