@@ -191,6 +191,25 @@ def test_replace_and_force(magnet, toy):
     assert np.load("s/latents.npy").shape == (8, 5)
 
 
+def test_a_terminal_gets_a_bar(toy):
+    """stderr is a pseudo-terminal: the bar is there, and stdout is still the result alone."""
+    main, terminal = os.openpty()
+    command = [sys.executable, "-m", "magnet_cli", "compute", str(toy), "--n", "300", "--shard-rows", "50"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True) as running:
+        os.close(terminal)
+        out = running.stdout.read()
+    shown = b""
+    try:
+        while piece := os.read(main, 4096):
+            shown += piece
+    except OSError:  # Linux reports the closed end so
+        pass
+    os.close(main)
+    assert "computing toy" in shown.decode()
+    assert "300" in shown.decode()
+    assert Path(out.strip()).is_dir()
+
+
 # --- every way in that is wrong -----------------------------------------------------------------------------------
 
 
@@ -286,6 +305,16 @@ def test_damaged_and_foreign_hdf5(magnet, toy):
         assert shard.read_bytes() == wrong
     check_failure(magnet("sample", toy, "--volume", shard), 1, "is not a volume")
     check_failure(magnet("info", shard.parent), 1, "neither volume.json nor sample.json")
+
+
+def test_a_family_that_cannot_be_built_yet(magnet, toy, tmp_path, monkeypatch):
+    from magnet_cli import files
+
+    entry = f'[other]\nkind = "generator"\nfamily = "stylegan2"\nsource = "file:{toy}"\nlicense = "MIT"\n'
+    entry += f'description = "x"\nsize = {toy.stat().st_size}\nsha256 = "{files.sha256_file(toy)}"\n'
+    (tmp_path / "mine.toml").write_text(entry)
+    monkeypatch.setenv("MAGNET_ARTIFACTS", str(tmp_path / "mine.toml"))
+    check_failure(magnet("compute", "other"), 1, "of the family stylegan2, which this magnet cannot build", "dcgan")
 
 
 def test_files_that_are_no_checkpoint(magnet, tmp_path):

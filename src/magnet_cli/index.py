@@ -222,7 +222,7 @@ def draw(index: Index, n: int, rho: float, seed: int, *, replace: bool = False) 
     if n > pool and not replace:
         message = f"{n:,} samples are asked for without replacement, and {pool:,} rows of the volume compete"
         raise VolumeError(
-            message, f"make it longer (magnet compute --n {n}), ask for at most {pool}, or pass --replace"
+            message, f"make it longer (magnet compute GENERATOR --n {n}), ask for at most {pool}, or pass --replace"
         )
     places = choose(log_weights, n, seed, replace=replace)
     return Draw(

@@ -150,12 +150,14 @@ class Checkpoint:
         path: where it is.
         sha256: what its bytes must hash to: pinned, or as found for a file of the user's own.
         reference: what the user typed, to be shown in commands to copy.
+        family: what the artifact's entry says it is; empty for a file, whose weights tell.
     """
 
     name: str
     path: Path
     sha256: str
     reference: str
+    family: str = ""
 
     def read(self) -> bytes:
         """The bytes, verified.
@@ -191,4 +193,4 @@ def checkpoint(reference: str) -> Checkpoint:
     if not is_cached(artifact):
         message = f"{reference} is not in the cache ({artifact.size:,} bytes, {artifact.license})"
         raise ArtifactError(message, f"get it first: magnet fetch {reference}")
-    return Checkpoint(artifact.name, path_of(artifact), artifact.sha256, reference)
+    return Checkpoint(artifact.name, path_of(artifact), artifact.sha256, reference, artifact.family)

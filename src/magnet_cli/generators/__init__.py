@@ -57,6 +57,9 @@ def load(checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch
         ArtifactError: the bytes are not those that were pinned.
         GeneratorError: no family fits the weights, or the device does not exist.
     """
+    if checkpoint.family and checkpoint.family not in FAMILIES:
+        message = f"{checkpoint.name} is of the family {checkpoint.family}, which this magnet cannot build"
+        raise GeneratorError(message, f"families it can: {', '.join(FAMILIES)}; `magnet list` shows whose are whose")
     state = read_state_dict(checkpoint.read(), checkpoint.name)
     family = next((name for name, module in FAMILIES.items() if module.recognises(state)), None)
     if family is None:
