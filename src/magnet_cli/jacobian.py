@@ -30,7 +30,8 @@ def exact(function: Callable[[Tensor], Tensor], latents: Tensor, top_k: int, chu
         chunk_size: tangents pushed at a time; bounds memory. Default: all D.
 
     Returns:
-        [B, K] float64, descending, ≥ 0; units of the output per unit of latent. Cost: D forward products a latent.
+        [B, K] float64, descending, ≥ 0, nan where J is not finite; units of the output per unit of latent. Cost: D
+        forward products a latent.
 
     Raises:
         SpecError: top_k outside 1..D.
@@ -53,5 +54,12 @@ def exact(function: Callable[[Tensor], Tensor], latents: Tensor, top_k: int, chu
         message = f"the function cannot be differentiated in forward mode: {error}"
         raise GeneratorError(message, "write the module in differentiable torch operations, without detach") from error
     transposed = columns.reshape(dim, batch, -1).transpose(0, 1).to(torch.float64)  # [B, D, M], a row a column of J
-    eigenvalues = torch.linalg.eigvalsh(transposed @ transposed.mT)  # [B, D], ascending
-    return eigenvalues.clamp_min(0).sqrt().flip(-1)[:, :top_k]
+    return _roots(transposed @ transposed.mT, top_k)
+
+
+def _roots(squares: Tensor, top_k: int) -> Tensor:
+    """Square roots of the top_k eigenvalues of [B, n, n], descending; nan where a matrix is not finite."""
+    finite = squares.isfinite().all(dim=2).all(dim=1)
+    usable = torch.where(finite[:, None, None], squares, 0)  # the library raises, or does not end, on the others
+    values = torch.linalg.eigvalsh(usable).clamp_min(0).sqrt().flip(-1)[:, :top_k]
+    return torch.where(finite[:, None], values, torch.nan)
