@@ -57,8 +57,8 @@ def toy_generator(toy):
 @pytest.fixture
 def toy_volume(toy_generator, tmp_path):
     """200 rows of the toy in shards of 64, the last of them short."""
-    volume = Volume.create(tmp_path / "toy.vol", compute.spec(toy_generator, rows_per_shard=64))
-    list(compute.fill(volume, toy_generator, 200, batch=32))
+    volume = Volume.create(tmp_path / "toy.vol", compute.asked(toy_generator, rows_per_shard=64))
+    list(compute.fill(volume, toy_generator, 200, compute.Plan(32)))
     return volume
 
 

@@ -413,7 +413,7 @@ def test_no_permission(toy, tmp_path):
 def test_a_bug_keeps_its_traceback(toy):
     code = (
         "import magnet_cli.compute as c, sys\n"
-        "c.spec = None\n"
+        "c.asked = None\n"
         "from magnet_cli.cli import app\n"
         "app(['compute', sys.argv[1]], prog_name='magnet')\n"
     )

@@ -1,6 +1,7 @@
 """compute: the values are right, and no interruption changes a byte."""
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -38,7 +39,7 @@ def test_values_equal_the_dense_jacobian(toy_volume, dense):
 def test_truncation_is_part_of_the_function(toy, tmp_path, dense, precision):
     dtype = {"float32": torch.float32, "float64": torch.float64}[precision]
     generator = generators.load(cache.checkpoint(str(toy)), dtype=dtype)
-    spec = compute.spec(generator, truncation=0.5, precision=precision)
+    spec = compute.asked(generator, truncation=0.5, precision=precision)
     volume = Volume.create(tmp_path / "v", spec)
     list(compute.fill(volume, generator, 8))
     exact = generators.load(cache.checkpoint(str(toy)), dtype=torch.float64)
@@ -49,17 +50,17 @@ def test_truncation_is_part_of_the_function(toy, tmp_path, dense, precision):
 
 def test_stopping_and_going_on_changes_no_byte(toy_generator, toy_volume, tmp_path):
     volume = Volume.create(tmp_path / "v", toy_volume.spec)
-    assert list(itertools.islice(compute.fill(volume, toy_generator, 200, batch=32), 2)) == [(0, 64), (1, 64)]
-    assert list(compute.fill(volume, toy_generator, 200, batch=32)) == [(2, 64), (3, 8)]
+    assert list(itertools.islice(compute.fill(volume, toy_generator, 200, compute.Plan(32)), 2)) == [(0, 64), (1, 64)]
+    assert list(compute.fill(volume, toy_generator, 200, compute.Plan(32))) == [(2, 64), (3, 8)]
     assert shard_bytes(volume) == shard_bytes(toy_volume)
-    assert list(compute.fill(volume, toy_generator, 200, batch=32)) == []
+    assert list(compute.fill(volume, toy_generator, 200, compute.Plan(32))) == []
 
 
 def test_extending_copies_stored_rows_bit_for_bit(toy_generator, toy_volume, tmp_path):
     volume = Volume.create(tmp_path / "v", toy_volume.spec)
     for rows in (3, 70, 150, 200):
         before = {s: volume.read(s) for s in volume.shards()}
-        list(compute.fill(volume, toy_generator, rows, batch=32))
+        list(compute.fill(volume, toy_generator, rows, compute.Plan(32)))
         for shard, old in before.items():
             new = volume.read(shard)
             np.testing.assert_array_equal(new.singular_values[: len(old.latents)], old.singular_values)
@@ -73,7 +74,7 @@ def test_extending_copies_stored_rows_bit_for_bit(toy_generator, toy_volume, tmp
 
 def test_batch_size_changes_nothing_but_rounding(toy_generator, toy_volume, tmp_path):
     volume = Volume.create(tmp_path / "v", toy_volume.spec)
-    list(compute.fill(volume, toy_generator, 64, batch=7))
+    list(compute.fill(volume, toy_generator, 64, compute.Plan(7)))
     found, known = volume.read(0), toy_volume.read(0)
     np.testing.assert_array_equal(found.latents, known.latents)
     np.testing.assert_allclose(found.singular_values, known.singular_values, rtol=1e-5)
@@ -81,13 +82,91 @@ def test_batch_size_changes_nothing_but_rounding(toy_generator, toy_volume, tmp_
 
 def test_values_that_are_not_finite_name_shard_and_row(tmp_path):
     state = toy_weights()
+    state["main.0.weight"] = state["main.0.weight"] * 2.5e38  # overflows float32 at a latent here and there
+    state["main.3.weight"] = state["main.3.weight"] * 1e-38
+    save_file(state, tmp_path / "broken.safetensors")
+    generator = generators.load(cache.checkpoint(str(tmp_path / "broken.safetensors")))
+    volume = Volume.create(tmp_path / "v", compute.asked(generator))
+    with pytest.raises(GeneratorError, match=r"not finite at shard 0, row \d+") as error:
+        list(compute.fill(volume, generator, 100))
+    assert volume.shards() == []
+    row = int(error.value.message.rsplit(" ", 1)[1])
+    latents = torch.from_numpy(compute.draw_latents(5, 0, 0, row + 1))
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda z: generator(z[None])))(latents)
+    assert jacobians.isfinite().flatten(1).all(dim=1).tolist() == [True] * row + [False]
+
+
+def test_a_function_that_is_not_finite_is_refused_at_once(tmp_path):
+    state = toy_weights()
     state["main.1.bias"][0] = float("inf")
     save_file(state, tmp_path / "broken.safetensors")
     generator = generators.load(cache.checkpoint(str(tmp_path / "broken.safetensors")))
-    volume = Volume.create(tmp_path / "v", compute.spec(generator))
-    with pytest.raises(GeneratorError, match="not finite at shard 0, row 0"):
+    volume = Volume.create(tmp_path / "v", compute.asked(generator))
+    with pytest.raises(GeneratorError, match="values that are not finite"):
         list(compute.fill(volume, generator, 10))
     assert volume.shards() == []
+
+
+# --- plans and memory ---------------------------------------------------------------------------------------------
+
+
+def test_less_memory_cuts_the_work_and_changes_nothing_but_rounding(tmp_path):
+    save_file(toy_weights(latent_dim=60), tmp_path / "many.safetensors")  # its Jacobian takes more than a vector's way
+    generator = generators.load(cache.checkpoint(str(tmp_path / "many.safetensors")))
+    spec = compute.asked(generator)
+    latents = compute.draw_latents(60, 0, 0, 5)
+    truth = compute.singular_values(generator, latents, spec, compute.Plan(5))
+    plans = [compute.plan(generator, memory) for memory in (1 << 30, 800_000, 100_000, 30_000, 15_000)]
+    assert len(set(plans)) == len(plans)
+    assert plans[0].chunk is None
+    assert [cut.whole for cut in plans] == [True, True, True, True, False]
+    for cut in plans:
+        found = compute.singular_values(generator, latents, spec, cut)
+        np.testing.assert_allclose(found[:, :30], truth[:, :30], rtol=1e-4)
+    with pytest.raises(GeneratorError, match="one vector at one latent"):
+        compute.plan(generator, 1000)
+
+
+def test_halving_ends():
+    cut, smallest = compute.Plan(8), compute.Plan(1, 1, whole=False)
+    for _ in range(30):
+        if cut == smallest:
+            break
+        cut = cut.halved()
+    with pytest.raises(GeneratorError, match="memory runs out"):
+        smallest.halved()
+    assert cut == smallest
+
+
+def test_when_memory_runs_out_the_run_goes_on_and_says_so(tmp_path):
+    """A real limit on a real process's address space."""
+    path = tmp_path / "wide.safetensors"
+    save_file(toy_weights(latent_dim=64, widths=(64, 64, 32, 16)), path)
+    code = (
+        "import resource, sys, torch\n"
+        "from magnet_cli import compute, generators\n"
+        "from magnet_cli.artifacts import cache\n"
+        "from magnet_cli.volume import Volume\n"
+        "torch.set_num_threads(1)\n"
+        "generator = generators.load(cache.checkpoint(sys.argv[1]))\n"
+        "volume = Volume.create(__import__('pathlib').Path(sys.argv[2]), compute.asked(generator, rows_per_shard=64))\n"
+        "list(compute.fill(volume, generator, 1, compute.Plan(1)))\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, used + 300_000_000))\n"
+        "list(compute.fill(volume, generator, 64, compute.Plan(64)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, tmp_path / "v"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    volume = Volume.open(tmp_path / "v")
+    assert volume.num_rows == 64
+    notes = json.loads((tmp_path / "v" / "volume.json").read_text())["notes"]
+    assert notes
+    assert "memory ran out at shard 0" in notes[0]
+    generator = generators.load(cache.checkpoint(str(path)))
+    plain = compute.singular_values(generator, volume.read(0).latents[:4], volume.spec, compute.Plan(2))
+    np.testing.assert_allclose(volume.read(0).singular_values[:4], plain, rtol=1e-4)
 
 
 def test_sizes_are_fixed_by_the_generator(toy_generator):
@@ -130,6 +209,6 @@ def test_a_process_stopped_at_any_time_leaves_whole_shards(tmp_path, number, cod
         assert "the same command goes on" in err
     first = volume.shard_path(0).read_bytes()
     generator = generators.load(cache.checkpoint(command[4]))
-    list(compute.fill(volume, generator, safe + 8, batch=8))
+    list(compute.fill(volume, generator, safe + 8, compute.Plan(8)))
     assert volume.num_rows == safe + 8
     assert volume.shard_path(0).read_bytes() == first

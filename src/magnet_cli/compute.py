@@ -4,17 +4,27 @@ Joins generators, jacobian and volume. The caller owns progress and stopping: `f
 disk, and may be dropped at any time.
 """
 
+import dataclasses
+import functools
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from magnet_cli import jacobian
 from magnet_cli.errors import GeneratorError
 from magnet_cli.generators import Generator
+from magnet_cli.jacobian import solvers, trust
+from magnet_cli.jacobian.products import Function
 from magnet_cli.volume import Shard, Volume, VolumeSpec
 
 DEFAULT_ROWS = {"mnist": 20_000}
+DEFAULT_TOLERANCE = 0.1  # nats, rms of log-volume
+_TESTS = 0x746573  # keeps the test matrices' random stream apart from the latents'
+_LIVE = 4  # a layer's input and output are alive about so often: values, tangents, and what the library copies
 _SHARD_WORK = 1 << 27  # numbers in a shard's Jacobians: minutes on two cores for a 64x64 face generator
 _BATCH_WORK = 1 << 22  # numbers in a batch of Jacobians: tens of MB, and large enough calls to be fast
 
@@ -34,25 +44,112 @@ def shard_rows(generator: Generator) -> int:
     return int(np.clip(_SHARD_WORK // _jacobian_size(generator), 64, 2000))
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How the work is cut to fit into memory: a function of generator and memory, never of a timing.
+
+    Attributes:
+        batch: B, latents at a time.
+        chunk: vectors at a time, for each of them; None for all.
+        whole: whether a whole Jacobian fits; otherwise JᵀJ is made a column at a time.
+    """
+
+    batch: int
+    chunk: int | None = None
+    whole: bool = True
+
+    def halved(self) -> "Plan":
+        """Half of it, after memory ran out.
+
+        Raises:
+            GeneratorError: there is no less than one latent and one vector.
+        """
+        if self.batch > 1:
+            return dataclasses.replace(self, batch=self.batch // 2)
+        if self.chunk is None or self.chunk > 1:
+            return dataclasses.replace(self, chunk=(self.chunk or 64) // 2)
+        if self.whole:
+            return Plan(1, 1, whole=False)
+        message = "memory runs out with one latent and one vector at a time"
+        raise GeneratorError(message, "free memory, or use a device with more of it")
+
+
+def plan(generator: Generator, memory: int | None = None) -> Plan:
+    """How to cut the work.
+
+    Args:
+        generator: on its device.
+        memory: bytes the working set may take; default: half of what is free on the device.
+
+    Raises:
+        GeneratorError: not even one vector at one latent fits.
+    """
+    weight = next(generator.module.parameters())
+    item = weight.element_size()
+    limit = memory or _free_memory(weight.device) // 2
+    outputs = int(np.prod(generator.image_shape))
+    jacobian_bytes = generator.latent_dim * outputs * item
+    vector_bytes = _LIVE * _largest_activation(generator) * item
+    whole = jacobian_bytes + vector_bytes <= limit
+    if not whole:
+        chunk = (limit // vector_bytes - 1) // 2  # both the forward and the reverse pass of a column are alive
+        if chunk < 1:
+            message = f"one vector at one latent of {generator.name} takes {3 * vector_bytes:,} bytes of {limit:,}"
+            raise GeneratorError(message, f"pass --memory {3 * vector_bytes} or more")
+        return Plan(1, min(chunk, generator.latent_dim), whole=False)
+    latent_bytes = jacobian_bytes + generator.latent_dim * vector_bytes
+    largest = int(np.clip(_BATCH_WORK // _jacobian_size(generator), 1, 64))
+    if latent_bytes <= limit:
+        return Plan(min(largest, limit // latent_bytes))
+    return Plan(1, (limit - jacobian_bytes) // vector_bytes)
+
+
 def batch_size(generator: Generator) -> int:
-    """Latents whose Jacobians are computed at once; a function of the generator alone, so that runs are repeatable."""
-    return int(np.clip(_BATCH_WORK // _jacobian_size(generator), 1, 64))
+    """Latents whose Jacobians are computed at once, where memory is no matter."""
+    return plan(generator).batch
+
+
+def _largest_activation(generator: Generator) -> int:
+    """Numbers in the largest input and output of a layer, for one latent."""
+    sizes = [int(np.prod(generator.image_shape))]
+
+    def watch(_module: nn.Module, inputs: tuple, output: object) -> None:
+        tensors = [t for t in (*inputs, output) if isinstance(t, Tensor)]
+        sizes.append(sum(t.numel() for t in tensors))
+
+    hooks = [m.register_forward_hook(watch) for m in generator.module.modules() if not list(m.children())]
+    try:
+        with torch.no_grad():
+            generator(torch.zeros(1, generator.latent_dim).to(next(generator.module.parameters())))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(sizes)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _jacobian_size(generator: Generator) -> int:
     return generator.latent_dim * int(np.prod(generator.image_shape))
 
 
-def spec(
+def asked(
     generator: Generator,
     *,
     top_k: int | None = None,
     truncation: float = 1.0,
+    solver: str = "exact",
     precision: str = "float32",
+    tolerance: float = DEFAULT_TOLERANCE,
     seed: int = 0,
     rows_per_shard: int | None = None,
 ) -> VolumeSpec:
-    """The spec of a generator's volume, what was not asked for filled in.
+    """The spec of a generator's volume as it is asked for; resolved where solver and precision leave no choice.
 
     Raises:
         SpecError: a value outside its range.
@@ -67,9 +164,13 @@ def spec(
         output="pixel",
         truncation=truncation,
         top_k=top_k or default_top_k(generator.latent_dim),
-        solver="exact",
+        solver=solver,
+        solver_size=0,
+        solver_power=0,
+        solver_sweep=False,
+        tolerance=tolerance,
         precision=precision,
-        rank_floor=jacobian.RANK_FLOOR[precision],
+        rank_floor=jacobian.RANK_FLOOR.get(precision, 0.0),
         seed=seed,
         shard_rows=rows_per_shard or shard_rows(generator),
     )
@@ -84,30 +185,48 @@ def draw_latents(latent_dim: int, seed: int, shard: int, rows: int) -> np.ndarra
     return np.random.default_rng([seed, shard]).standard_normal((rows, latent_dim), dtype=np.float32)
 
 
-def fill(volume: Volume, generator: Generator, num_rows: int, batch: int | None = None) -> Iterator[tuple[int, int]]:
+def fill(volume: Volume, generator: Generator, num_rows: int, cut: Plan | None = None) -> Iterator[tuple[int, int]]:
     """Compute what is missing of rows 0..num_rows-1, shard by shard.
 
     Args:
-        volume: where the rows go; its spec is that of `generator`.
+        volume: where the rows go; its spec is resolved, and that of `generator`.
         generator: on its device, its weights in the spec's precision.
         num_rows: N, how many rows the volume is to have at least.
-        batch: latents at a time; default `batch_size`.
+        cut: how the work is cut; default `plan`. When memory runs out it is halved, and volume.json says so.
 
     Yields:
         (shard, new rows in it), once they are safe on disk.
 
     Raises:
-        GeneratorError: singular values are not finite (shard and row are named), or no forward products.
+        GeneratorError: the function is no function of each latent alone; singular values are not finite (shard and row
+            are named); it cannot be differentiated; memory runs out at the smallest cut.
         VolumeError: a stored shard that is to be extended is damaged.
         MagnetError: the volume cannot be written.
     """
     volume.settle()
-    size = batch or batch_size(generator)
-    for shard, rows in volume.missing(num_rows):
-        latents = draw_latents(generator.latent_dim, volume.spec.seed, shard, rows)
+    missing = volume.missing(num_rows)
+    if not missing:
+        return
+    cut = cut or plan(generator)
+    basis = volume.pilot()
+    spec = volume.spec
+    few = torch.from_numpy(draw_latents(generator.latent_dim, spec.seed, 0, 3))
+    trust.check(lambda x: generator(x, spec.truncation), few.to(next(generator.module.parameters())))
+    for shard, rows in missing:
+        latents = draw_latents(generator.latent_dim, spec.seed, shard, rows)
         stored = volume.read(shard).singular_values if shard in volume.shards() else None
         done = 0 if stored is None else len(stored)
-        new = singular_values(generator, latents[done:], volume.spec, size)
+        first_row = shard * spec.shard_rows + done
+        while True:
+            try:
+                new = singular_values(generator, latents[done:], spec, cut, basis=basis, first_row=first_row)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                cut = cut.halved()
+                volume.note(f"memory ran out at shard {shard}: from there on {cut}; values agree to rounding")
+            else:
+                break
         if not np.isfinite(new).all():
             row = done + int(np.flatnonzero(~np.isfinite(new).all(axis=1))[0])
             message = f"the Jacobian of {generator.name} is not finite at shard {shard}, row {row}"
@@ -117,25 +236,69 @@ def fill(volume: Volume, generator: Generator, num_rows: int, batch: int | None 
         yield shard, rows - done
 
 
-def singular_values(generator: Generator, latents: np.ndarray, spec: VolumeSpec, size: int) -> np.ndarray:
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def singular_values(
+    generator: Generator,
+    latents: np.ndarray,
+    spec: VolumeSpec,
+    cut: Plan,
+    *,
+    basis: np.ndarray | None = None,
+    first_row: int = 0,
+) -> np.ndarray:
     """The singular values at given latents; the last batch is padded, so that every call has the same shape.
 
     Args:
         generator: on its device, its weights in the spec's precision.
         latents: [r, D] float32.
-        spec: top_k, precision and truncation are used.
-        size: B, latents at a time.
+        spec: top_k, truncation, and the solver with its sizes are used.
+        cut: latents and vectors at a time.
+        basis: [D, D] float64, the pilot basis, for the solver that needs it.
+        first_row: number of the first row; the random test matrices of a sketch are functions of (seed, row).
 
     Returns:
         [r, K] float32, descending.
     """
-    dtype = jacobian.PRECISIONS[spec.precision]
-    device = next(generator.module.parameters()).device
+    weight = next(generator.module.parameters())
+    if weight.is_cuda:  # torch's default lets convolutions in float32 be tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.precision == "tf32"
     parts = []
-    for start in range(0, len(latents), size):
-        batch = latents[start : start + size]
-        padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
-        z = torch.from_numpy(padded).to(device=device, dtype=dtype)
-        values = jacobian.exact(lambda x: generator(x, spec.truncation), z, spec.top_k)
+    for start in range(0, len(latents), cut.batch):
+        batch = latents[start : start + cut.batch]
+        padded = np.concatenate([batch, np.repeat(batch[-1:], cut.batch - len(batch), axis=0)])
+        z = torch.from_numpy(padded).to(weight)
+        values = _solve(lambda x: generator(x, spec.truncation), z, spec, cut, basis, first_row + start)
         parts.append(values[: len(batch)].to(device="cpu", dtype=torch.float32).numpy())
     return np.concatenate(parts)
+
+
+def _solve(
+    function: Function, z: Tensor, spec: VolumeSpec, cut: Plan, basis: np.ndarray | None, first_row: int
+) -> Tensor:
+    """One batch, by the spec's solver."""
+    if spec.solver == "exact":
+        if cut.whole:
+            return solvers.exact(function, z, spec.top_k, cut.chunk)
+        return solvers.roots(solvers.gram_by_columns(function, z, cut.chunk), spec.top_k)
+    if spec.solver == "pilot":
+        strongest = torch.from_numpy(basis[:, : spec.solver_size]).to(z.device)
+        return solvers.pilot(function, z, spec.top_k, strongest, sweep=spec.solver_sweep, chunk_size=cut.chunk)
+    if spec.solver == "sketch":
+        rows = range(first_row, first_row + len(z))
+        tests = test_matrices(z.shape[1], spec.solver_size, spec.seed, rows).to(z.device)
+        return solvers.sketch(function, z, spec.top_k, tests, power=spec.solver_power, chunk_size=cut.chunk)
+    return solvers.projection(function, z, spec.top_k, _projection_rows(function(z[:1]).numel()), cut.chunk)
+
+
+@functools.cache
+def _projection_rows(outputs: int) -> Tensor:
+    return solvers.projection_rows(outputs)
+
+
+def test_matrices(latent_dim: int, size: int, seed: int, rows: range) -> Tensor:
+    """Test matrices of a sketch, each a function of (seed, row): [B, D, m] float64; fewer columns come first."""
+    drawn = [np.random.default_rng([_TESTS, seed, row]).standard_normal((size, latent_dim)) for row in rows]
+    return torch.from_numpy(np.stack(drawn)).mT

@@ -20,9 +20,10 @@ from magnet_cli import __version__, files
 from magnet_cli.errors import MagnetError, SpecError, VolumeError
 
 FORMAT = 1
+_PILOT = "pilot.h5"
 _SHARD = "shard-{:06d}"
 _MARK = re.compile(r"shard-(\d{6,})\.json")
-_NAMES_ONLY = ("generator",)  # fields of the spec that change no number
+_SOLVER_SIZES = ("solver_size", "solver_power", "solver_sweep")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class VolumeSpec:
     """Exactly what changes the numbers in a volume; how the work is done and how many rows there are does not.
 
     Attributes:
-        generator: the generator's name; no part of the fingerprint.
+        generator: the generator's name; no part of the fingerprint, for names change no number.
         sha256: of its checkpoint.
         family: its architecture.
         prior: the distribution of the latents.
@@ -39,11 +40,16 @@ class VolumeSpec:
         output: what the Jacobian is taken of: "pixel".
         truncation: ψ in (0, 1], part of the function differentiated; 1 = none.
         top_k: K, singular values kept a row.
-        solver: how they are computed: "exact".
-        precision: arithmetic of the products: "float32" or "float64".
+        solver: how they are computed: "exact", "pilot", "sketch" or "projection"; as asked also "auto".
+        precision: arithmetic of the products: "float64", "float32", "tf32" or "bfloat16"; as asked also "auto".
         rank_floor: singular values below this share of their row's first are rounding.
         seed: of the latents.
         shard_rows: R, rows of a shard.
+        solver_size: vectors a pass of the solver; 0 for exact, and where it is yet to be chosen.
+        solver_power: further passes of a sketch.
+        solver_sweep: whether reverse products follow a pilot's forward ones.
+        tolerance: rms error of log-volume, in nats, that solver and precision were chosen for; part of the
+            fingerprint only while they are not.
     """
 
     generator: str
@@ -60,6 +66,10 @@ class VolumeSpec:
     rank_floor: float
     seed: int
     shard_rows: int
+    solver_size: int = 0
+    solver_power: int = 0
+    solver_sweep: bool = False
+    tolerance: float = 0.1
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -80,9 +90,15 @@ class VolumeSpec:
             raise SpecError(message, "pass a larger value")
 
     @property
+    def resolved(self) -> bool:
+        """Whether solver, sizes and precision are chosen."""
+        return "auto" not in {self.solver, self.precision} and (self.solver == "exact" or self.solver_size > 0)
+
+    @property
     def fingerprint(self) -> str:
         """Hex sha256 of the canonical spec and the format."""
-        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NAMES_ONLY}
+        silent = ("generator", *["tolerance"] * self.resolved, *(_SOLVER_SIZES if self.solver == "exact" else ()))
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in silent}
         return files.sha256_bytes(files.canonical({"format": FORMAT, **fields}))
 
 
@@ -96,6 +112,7 @@ class Mark:
         rows: rows in it, 1..R.
         first_row: number of its first row in the volume.
         fingerprint: of the volume's spec.
+        pilot: sha256 of the pilot basis its values were computed with; empty where the solver needs none.
     """
 
     sha256: str
@@ -103,6 +120,7 @@ class Mark:
     rows: int
     first_row: int
     fingerprint: str
+    pilot: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,12 +144,17 @@ class Volume:
     Attributes:
         path: the folder.
         spec: what its numbers depend on.
+        fingerprint: of the spec.
+        pilot_sha256: of pilot.h5; empty where the solver needs none.
+        measured: what solver and precision were chosen by.
     """
 
-    def __init__(self, path: Path, spec: VolumeSpec) -> None:
+    def __init__(self, path: Path, spec: VolumeSpec, *, pilot_sha256: str = "", measured: dict | None = None) -> None:
         self.path = path
         self.spec = spec
         self.fingerprint = spec.fingerprint
+        self.pilot_sha256 = pilot_sha256
+        self.measured = measured or {}
 
     @classmethod
     def open(cls, path: Path) -> "Volume":
@@ -159,57 +182,110 @@ class Volume:
         if fields.get("fingerprint") != spec.fingerprint:
             message = f"the fingerprint in {path / 'volume.json'} is not that of its spec"
             raise VolumeError(message, "use the magnet that made it, or compute it again")
-        return cls(path, spec)
+        return cls(path, spec, pilot_sha256=fields.get("pilot", ""), measured=fields.get("measured"))
 
     @classmethod
-    def create(cls, path: Path, spec: VolumeSpec) -> "Volume":
-        """The volume of that spec in a folder; made where there is none yet.
+    def create(
+        cls,
+        path: Path,
+        spec: VolumeSpec,
+        *,
+        asked: VolumeSpec | None = None,
+        measured: dict | None = None,
+        pilot: np.ndarray | None = None,
+    ) -> "Volume":
+        """Make a volume of that spec; where another process was first, the volume is that process's.
+
+        Args:
+            path: its folder, new or empty.
+            spec: resolved: solver, sizes and precision are names and numbers.
+            asked: what the user asked for, which the volume of a process that was first has to be; default `spec`.
+            measured: what was measured to choose them, kept in volume.json.
+            pilot: [D, D] float64, the pilot basis, kept in pilot.h5.
 
         Raises:
             VolumeError: the folder holds a volume of another spec (all differing fields are named), or other files.
             MagnetError: it cannot be written.
         """
-        volume = cls.planned(path, spec)
+        volume = cls.planned(path, asked or spec)
         if (path / "volume.json").exists():
             return volume
         files.make_folder(path / "shards")
+        pilot_sha256 = ""
+        if pilot is not None:
+            files.publish(path / _PILOT, _pilot_bytes(pilot), replace=False)
+            pilot_sha256 = files.sha256_file(path / _PILOT)
         fields = {
             "format": FORMAT,
             "fingerprint": spec.fingerprint,
             "spec": dataclasses.asdict(spec),
+            "pilot": pilot_sha256,
+            "measured": measured or {},
+            "notes": [],
             "magnet": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        if not files.publish(path / "volume.json", files.document(fields), replace=False):
-            return cls._existing(path, spec)
-        return volume
+        files.publish(path / "volume.json", files.document(fields), replace=False)
+        return cls.open(path)
 
     @classmethod
-    def planned(cls, path: Path, spec: VolumeSpec) -> "Volume":
-        """As `create`, but nothing is written: the volume that is there, or one of no rows.
+    def planned(cls, path: Path, asked: VolumeSpec) -> "Volume":
+        """The volume in a folder if it is what is asked for, or one of no rows; nothing is written.
+
+        Args:
+            path: the folder.
+            asked: the spec; where its solver or precision is "auto", whatever was chosen will do.
 
         Raises:
-            VolumeError, MagnetError: as `create`.
+            VolumeError: the folder holds a volume of another spec (all differing fields are named), or other files.
+            MagnetError: volume.json is damaged.
         """
         if (path / "volume.json").exists():
-            return cls._existing(path, spec)
+            volume = cls.open(path)
+            if listed := _differences(asked, volume.spec):
+                message = f"{path} was made with other settings: {listed}"
+                raise VolumeError(message, "pass another folder with --volume, or the settings it was made with")
+            return volume
         with files.explained("read", path):
-            if path.exists() and (not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir())):
+            ours = {"shards", _PILOT}  # what a process that was stopped before volume.json leaves
+            if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir() if p.name[0] != "."} - ours):
                 found = "other files" if path.is_dir() else "a file"
                 message = f"{path} is asked for as a volume, but holds {found}"
                 raise VolumeError(message, "pass a new folder with --volume")
-        return cls(path, spec)
+        return cls(path, asked)
 
-    @classmethod
-    def _existing(cls, path: Path, spec: VolumeSpec) -> "Volume":
-        volume = cls.open(path)
-        asked, found = dataclasses.asdict(spec), dataclasses.asdict(volume.spec)
-        differing = [k for k in asked if asked[k] != found[k] and k not in _NAMES_ONLY]
-        if differing:
-            listed = ", ".join(f"{k} {found[k]} (asked {asked[k]})" for k in differing)
-            message = f"{path} was made with other settings: {listed}"
-            raise VolumeError(message, "pass another folder with --volume, or the settings it was made with")
-        return volume
+    def note(self, text: str) -> None:
+        """Add a line to the notes in volume.json, once: what happened to the work that its reader should know.
+
+        Raises:
+            MagnetError: it cannot be read or written.
+        """
+        path = self.path / "volume.json"
+        fields = files.read_document(path)
+        if text not in fields["notes"]:
+            files.publish(path, files.document(fields | {"notes": [*fields["notes"], text]}))
+
+    def pilot(self) -> np.ndarray | None:
+        """The pilot basis [D, D] float64, columns strongest first; None where the solver needs none.
+
+        Raises:
+            VolumeError: its bytes are not those the volume was made with.
+            MagnetError: it cannot be read.
+        """
+        if not self.pilot_sha256:
+            return None
+        path = self.path / _PILOT
+        data = self._read_bytes(path) if path.is_file() else b""
+        if files.sha256_bytes(data) != self.pilot_sha256:
+            message = f"{path} is damaged or gone: its {len(data):,} bytes are not those the volume was made with"
+            raise VolumeError(message, "restore it from a copy; without it no rows can be added, those here stay good")
+        with h5py.File(io.BytesIO(data), "r") as file:
+            return file["basis"][:]
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is on disk: a planned volume is not."""
+        return (self.path / "volume.json").is_file()
 
     def shard_path(self, shard: int) -> Path:
         """The HDF5 file of a shard, there or not."""
@@ -242,7 +318,8 @@ class Volume:
             message = f"{path} is not the mark of a shard: {error}"
             raise VolumeError(message, self._remedy(shard)) from error
         first_row, rows = shard * self.spec.shard_rows, self.spec.shard_rows
-        if mark.fingerprint != self.fingerprint or mark.first_row != first_row or not 1 <= mark.rows <= rows:
+        ours = (self.fingerprint, self.pilot_sha256)
+        if (mark.fingerprint, mark.pilot) != ours or mark.first_row != first_row or not 1 <= mark.rows <= rows:
             message = f"{path} is the mark of a shard of another volume, or of another place in this one"
             raise VolumeError(message, self._remedy(shard))
         return mark
@@ -398,7 +475,8 @@ class Volume:
 
     def _mark_document(self, shard: int, rows: Shard, data: bytes) -> bytes:
         first_row = shard * self.spec.shard_rows
-        mark = Mark(files.sha256_bytes(data), len(data), len(rows.latents), first_row, self.fingerprint)
+        ours = (self.fingerprint, self.pilot_sha256)
+        mark = Mark(files.sha256_bytes(data), len(data), len(rows.latents), first_row, *ours)
         return files.document(dataclasses.asdict(mark))
 
     def _serialise(self, shard: int, rows: Shard) -> bytes:
@@ -423,6 +501,10 @@ class Volume:
                 self.read(shard)
             except MagnetError as error:
                 problems.append(error.message)
+        try:
+            self.pilot()
+        except MagnetError as error:
+            problems.append(error.message)
         for path in sorted((self.path / "shards").glob("*")):
             if path.stem not in marked and not path.name.startswith("."):
                 problems.append(f"{path} has no commit mark: it does not count, and `magnet compute` settles it")
@@ -432,3 +514,25 @@ class Volume:
 def as_json(spec: VolumeSpec) -> dict:
     """The spec as JSON fields, spelled as the flags are."""
     return json.loads(files.canonical(dataclasses.asdict(spec)))
+
+
+def _differences(asked: VolumeSpec, found: VolumeSpec) -> str:
+    """The fields in which a volume is not what is asked for, with both values; empty where it is."""
+    free = {"generator"}
+    if asked.solver == "auto":
+        free.add("solver")
+    if not asked.resolved:
+        free |= {"solver_size", "solver_power", "solver_sweep"}
+    if asked.precision == "auto":
+        free |= {"precision", "rank_floor"}
+    if found.solver == "exact" or asked.solver_size:
+        free.add("tolerance")
+    wanted, there = dataclasses.asdict(asked), dataclasses.asdict(found)
+    return ", ".join(f"{k} {there[k]} (asked {wanted[k]})" for k in wanted if wanted[k] != there[k] and k not in free)
+
+
+def _pilot_bytes(basis: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.create_dataset("basis", data=basis, dtype=np.float64)
+    return buffer.getvalue()

@@ -1,12 +1,19 @@
 """magnet compute."""
 
+import dataclasses
+import functools
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magnet_cli import console as console_
 from magnet_cli.commands import options
+
+if TYPE_CHECKING:
+    from magnet_cli.compute import Plan
+    from magnet_cli.generators import Generator
+    from magnet_cli.volume import Volume
 
 Rows = Annotated[
     int | None,
@@ -14,6 +21,15 @@ Rows = Annotated[
 ]
 TopK = Annotated[
     int | None, typer.Option(min=1, help="Singular values kept a row.", show_default="all D where D <= 128, else 30")
+]
+Tolerance = Annotated[
+    float, typer.Option(callback=options.positive, help="Error of log-volume the solver may make, rms in nats.")
+]
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        parser=options.size, metavar="BYTES", help="Working set, as 512MiB or 2GB.", show_default="half of what is free"
+    ),
 ]
 ShardRows = Annotated[int | None, typer.Option(min=1, help="Rows of a shard.", show_default="by generator size")]
 
@@ -23,29 +39,33 @@ def run(
     n: Rows = None,
     top_k: TopK = None,
     truncation: options.Truncation = 1.0,
+    solver: options.Solver = options.Solver.auto,
     precision: options.Precision = options.Precision.float32,
+    tolerance: Tolerance = 0.1,
     seed: options.Seed = 0,
     volume: options.VolumePath = None,
     shard_rows: ShardRows = None,
     device: options.Device = None,
     batch_size: options.BatchSize = None,
+    memory: Memory = None,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
     """Compute and store singular values.
 
-    Those of the generator's Jacobian at many latents: all D of them, exactly, from forward-mode products. The volume
-    is a folder of shards that appear whole: stop at any time, and the same command goes on from there; a larger --n
-    makes the volume longer. Without --volume it is kept under MAGNET_HOME/volumes, where `magnet index` and `magnet
-    sample` find it. Prints the volume's path.
+    Those of the generator's Jacobian at many latents: all D of them exactly, or the leading --top-k from fewer
+    products, by the solver that --solver auto finds cheapest within the tolerance. The volume is a folder of shards
+    that appear whole: stop at any time, and the same command goes on from there; a larger --n makes the volume longer.
+    Without --volume it is kept under MAGNET_HOME/volumes, where `magnet index` and `magnet sample` find it. Prints the
+    volume's path.
 
     \b
     Examples:
       magnet compute mnist --n 500
       magnet compute dcgan-digiface --n 512 --volume faces.vol --json
     """
-    from magnet_cli import compute, generators
+    from magnet_cli import compute, generators, tune
     from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
     from magnet_cli.jacobian import PRECISIONS
@@ -54,36 +74,76 @@ def run(
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
-    found = generators.load(checkpoint, device or generators.default_device(), PRECISIONS[precision])
-    spec = compute.spec(
-        found, top_k=top_k, truncation=truncation, precision=precision.value, seed=seed, rows_per_shard=shard_rows
+    place = device or generators.default_device()
+
+    @functools.cache
+    def load(precision: str) -> generators.Generator:
+        return generators.load(checkpoint, place, PRECISIONS[precision])
+
+    found = load("float32")
+    asked = compute.asked(
+        found,
+        top_k=top_k,
+        truncation=truncation,
+        solver=solver.value,
+        precision=precision.value,
+        tolerance=tolerance,
+        seed=seed,
+        rows_per_shard=shard_rows,
     )
-    path = volume or lookup.volume_path(found.name, spec.fingerprint)
+    path = volume or lookup.volume_path(found.name, asked.fingerprint)
     num_rows = n or compute.default_rows(found.name)
-    filled = Volume.planned(path, spec) if dry_run else Volume.create(path, spec)
-    missing = filled.missing(num_rows)
+    filled = Volume.planned(path, asked)
     before = filled.num_rows
+    tuning_start = time.monotonic()
+    if not (filled.exists or dry_run):
+        resolution = tune.resolve(load, asked, memory)
+        kept = {"measured": resolution.measured, "pilot": resolution.basis}
+        filled = Volume.create(path, resolution.spec, asked=asked, **kept)
+        console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
     rows_start = time.monotonic()
     if not dry_run:
-        new = sum(rows for _, rows in missing) - sum(filled.marks()[s].rows for s, _ in missing if s in filled.marks())
-        try:
-            with console.progress(f"computing {found.name}", new, "rows") as advance:
-                for _, rows in compute.fill(filled, found, num_rows, batch_size):
-                    advance(rows)
-        except KeyboardInterrupt:
-            safe = f"{filled.num_rows:,} of {num_rows:,} rows are safe in {path}"
-            console_.show_stopped(f"stopped: {safe}; the same command goes on from there")
-            raise
-    seconds = time.monotonic() - rows_start
-    new_rows = filled.num_rows - before
-    fields = {"volume": str(path), "generator": found.name, "fingerprint": spec.fingerprint, "rows": filled.num_rows}
-    fields |= {"new_rows": new_rows, "shards": len(filled.shards()), "top_k": spec.top_k, "solver": spec.solver}
-    fields |= {"precision": spec.precision, "seconds": round(time.monotonic() - start, 3), "tuning_seconds": 0.0}
-    fields |= {"rows_per_second": round(new_rows / seconds, 3) if new_rows else None}
+        chosen = load(filled.spec.precision)
+        cut = compute.plan(chosen, memory)
+        cut = dataclasses.replace(cut, batch=batch_size) if batch_size else cut
+        _fill(console, filled, chosen, num_rows, cut)
+    end = time.monotonic()
+    missing = len(filled.missing(num_rows))
+    spec, new_rows = filled.spec, filled.num_rows - before
+    fields = {
+        "volume": str(path),
+        "generator": found.name,
+        "fingerprint": spec.fingerprint,
+        "rows": filled.num_rows,
+        "new_rows": new_rows,
+        "shards": len(filled.shards()),
+        "missing_shards": missing,
+        "top_k": spec.top_k,
+        "solver": spec.solver,
+        "precision": spec.precision,
+        "seconds": round(end - start, 3),
+        "tuning_seconds": round(rows_start - tuning_start, 3),
+        "rows_per_second": round(new_rows / (end - rows_start), 3) if new_rows else None,
+    }
     if dry_run:
-        fields |= {"missing_shards": len(missing), "shard_rows": spec.shard_rows}
-        console.note(f"{len(missing)} shards of {spec.shard_rows:,} rows are missing in {path}; nothing was done")
+        console.note(f"{missing} shards of {spec.shard_rows:,} rows are missing in {path}; nothing was done")
     elif not new_rows:
         console.note(f"{path} already holds {filled.num_rows:,} rows")
     console.result(fields, str(path))
     console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else ""))
+
+
+def _fill(console: console_.Console, filled: "Volume", chosen: "Generator", num_rows: int, cut: "Plan") -> None:
+    """Run the verb with progress; after Ctrl-C say what is safe."""
+    from magnet_cli import compute
+
+    marks = filled.marks()
+    new = sum(rows - (marks[s].rows if s in marks else 0) for s, rows in filled.missing(num_rows))
+    try:
+        with console.progress(f"computing {chosen.name}", new, "rows") as advance:
+            for _, rows in compute.fill(filled, chosen, num_rows, cut):
+                advance(rows)
+    except KeyboardInterrupt:
+        safe = f"{filled.num_rows:,} of {num_rows:,} rows are safe in {filled.path}"
+        console_.show_stopped(f"stopped: {safe}; the same command goes on from there")
+        raise

@@ -7,6 +7,7 @@ import typer
 from magnet_cli.commands import options
 from magnet_cli.console import Console
 
+Solver = Annotated[options.Solver | None, typer.Option(help="Only a volume of this solver.", show_default="any")]
 Precision = Annotated[
     options.Precision | None, typer.Option(help="Only a volume of this precision.", show_default="any")
 ]
@@ -20,6 +21,7 @@ def run(
     generator: options.Generator = "mnist",
     top_k: TopK = None,
     truncation: options.Truncation = 1.0,
+    solver: Solver = None,
     precision: Precision = None,
     volume: options.VolumePath = None,
     quiet: options.Quiet = False,
@@ -42,7 +44,8 @@ def run(
 
     console = Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
-    wanted = {"top_k": top_k, "precision": precision and precision.value, "truncation": truncation}
+    wanted = {"top_k": top_k, "truncation": truncation}
+    wanted |= {"solver": options.chosen(solver), "precision": options.chosen(precision)}
     found = lookup.volume(checkpoint, console, path=volume, **wanted)
     built, path = lookup.index_of(found, top_k, console)
     sizes = {f"{rho:g}": round(index.effective_size(built.log_weights(rho)), 1) for rho in _RHOS}

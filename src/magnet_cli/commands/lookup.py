@@ -25,6 +25,7 @@ def volume(
     *,
     path: Path | None,
     top_k: int | None,
+    solver: str | None,
     precision: str | None,
     truncation: float,
 ) -> Volume:
@@ -35,6 +36,7 @@ def volume(
         console: where the choice is named.
         path: the folder, if the user named one.
         top_k: k, if the user asked for one: at least as many singular values have to be stored.
+        solver: how its values were computed, if the user cares.
         precision: likewise.
         truncation: ψ the volume was computed at.
 
@@ -50,7 +52,7 @@ def volume(
             raise VolumeError(message, f"pass the generator it belongs to: {found.spec.generator}")
         return found
     for candidates in (_own(console), _published(checkpoint.name)):
-        fitting = [v for v in candidates if _fits(v, checkpoint.sha256, top_k, precision, truncation)]
+        fitting = [v for v in candidates if _fits(v, checkpoint.sha256, top_k, (solver, precision), truncation)]
         if fitting:
             longest = max(fitting, key=lambda v: v.num_rows)
             others = f", the longest of {len(fitting)}" if len(fitting) > 1 else ""
@@ -58,7 +60,7 @@ def volume(
             return longest
     flags = "".join(
         f" --{name} {value}"
-        for name, value in (("top-k", top_k), ("precision", precision), ("truncation", truncation))
+        for name, value in (("top-k", top_k), ("solver", solver), ("precision", precision), ("truncation", truncation))
         if value not in {None, 1.0}
     )
     message = f"there is no volume of {checkpoint.name}{f' with{flags}' if flags else ''}"
@@ -71,6 +73,7 @@ def volume_for_rendering(
     *,
     path: Path | None,
     top_k: int | None,
+    solver: str | None,
     precision: str | None,
     truncation: float,
 ) -> Volume:
@@ -79,7 +82,7 @@ def volume_for_rendering(
     Raises:
         VolumeError, MagnetError: as `volume`.
     """
-    wanted = {"path": path, "top_k": top_k, "precision": precision}
+    wanted = {"path": path, "top_k": top_k, "solver": solver, "precision": precision}
     try:
         found = volume(checkpoint, console, truncation=truncation, **wanted)
     except VolumeError:
@@ -95,10 +98,11 @@ def volume_for_rendering(
     return found
 
 
-def _fits(found: Volume, sha256: str, top_k: int | None, precision: str | None, truncation: float) -> bool:
+def _fits(found: Volume, sha256: str, top_k: int | None, how: tuple[str | None, ...], truncation: float) -> bool:
     spec = found.spec
-    same = spec.sha256 == sha256 and spec.truncation == truncation and precision in {None, spec.precision}
-    return same and spec.top_k >= (top_k or 1) and bool(found.shards())
+    same = spec.sha256 == sha256 and spec.truncation == truncation
+    wanted = all(asked in {None, real} for asked, real in zip(how, (spec.solver, spec.precision), strict=True))
+    return same and wanted and spec.top_k >= (top_k or 1) and bool(found.shards())
 
 
 def _own(console: Console) -> list[Volume]:

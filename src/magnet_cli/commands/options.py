@@ -4,6 +4,7 @@ Owns their types and the checks that need nothing but the value. Knows nothing o
 """
 
 import math
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +15,21 @@ import typer
 class Precision(StrEnum):
     """Arithmetic of the network's products."""
 
-    float32 = "float32"
+    auto = "auto"
     float64 = "float64"
+    float32 = "float32"
+    tf32 = "tf32"
+    bfloat16 = "bfloat16"
+
+
+class Solver(StrEnum):
+    """How singular values are computed."""
+
+    auto = "auto"
+    exact = "exact"
+    sketch = "sketch"
+    pilot = "pilot"
+    projection = "projection"
 
 
 def _device(value: str | None) -> str | None:
@@ -38,6 +52,30 @@ def _finite(value: float) -> float:
         message = f"{value} is not a finite number."
         raise typer.BadParameter(message)
     return value
+
+
+def chosen(value: Solver | Precision | None) -> str | None:
+    """The name, or None where any will do."""
+    return None if value is None or value == "auto" else value.value
+
+
+def positive(value: float) -> float:
+    """A finite number above 0, or a usage error."""
+    if not (math.isfinite(value) and value > 0):
+        message = f"{value} is not a positive number."
+        raise typer.BadParameter(message)
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes, from "512MiB", "2GB" or a plain number; or a usage error."""
+    units = {"": 1, "b": 1} | {f"{u}b": 1000**i for i, u in enumerate("kmgt", 1)}
+    units |= {f"{u}ib": 1024**i for i, u in enumerate("kmgt", 1)}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if not found or found[2] not in units or float(found[1]) <= 0:
+        message = f"{text!r} is not a number of bytes, as 512MiB or 2GB."
+        raise typer.BadParameter(message)
+    return int(float(found[1]) * units[found[2]])
 
 
 GENERATOR_HELP = "Name of a generator (`magnet list`), or path of a checkpoint."
