@@ -28,12 +28,19 @@ def steep(tmp_path):
 
 @pytest.fixture
 def load(steep):
-    return lambda precision: generators.load(cache.checkpoint(str(steep)), dtype=jacobian.PRECISIONS[precision])
+    def load(precision):
+        return generators.load(cache.checkpoint(str(steep)), dtype=jacobian.PRECISIONS[precision])
+
+    return load
+
+
+def resolve(load, asked):
+    return tune.resolve(lambda precision: (load(precision), None), asked)
 
 
 def made(tmp_path, load, rows=48, **asked):
     spec = compute.asked(load("float32"), top_k=6, **asked)
-    resolution = tune.resolve(load, spec)
+    resolution = resolve(load, spec)
     volume = Volume.create(
         tmp_path / "v", resolution.spec, asked=spec, measured=resolution.measured, pilot=resolution.basis
     )
@@ -59,23 +66,24 @@ def test_rows_are_within_the_tolerance(tmp_path, load, dense, solver, tolerance)
 
 def test_a_smaller_tolerance_takes_more_products(load):
     sizes = [
-        tune.resolve(load, compute.asked(load("float32"), top_k=6, solver="pilot", tolerance=t)).measured
+        resolve(load, compute.asked(load("float32"), top_k=6, solver="pilot", tolerance=t)).measured
         for t in (0.3, 0.02)
     ]
-    rough, fine = (m["verified_on"][-1]["products_per_latent"] for m in sizes)
-    assert rough < fine
+    for kind in (0, 1):  # forward only, and with a sweep
+        rough, fine = (m["chosen_on"][kind]["products_per_latent"] for m in sizes)
+        assert rough < fine
 
 
 def test_all_values_need_all_directions(load):
     asked = compute.asked(load("float32"), solver="auto")
-    resolution = tune.resolve(load, asked)
+    resolution = resolve(load, asked)
     assert (resolution.spec.solver, resolution.spec.top_k) == ("exact", 24)
     assert resolution.basis is None
     assert resolution.spec.fingerprint == compute.asked(load("float32"), solver="exact").fingerprint
 
 
 def test_auto_takes_the_cheapest_of_those_it_timed(load):
-    resolution = tune.resolve(load, compute.asked(load("float32"), top_k=6, solver="auto", tolerance=0.3))
+    resolution = resolve(load, compute.asked(load("float32"), top_k=6, solver="auto", tolerance=0.3))
     timed = resolution.measured["timed"]
     assert timed == sorted(timed, key=lambda row: row["seconds_per_latent"])
     assert {row["solver"].split()[0] for row in timed} == {"exact", "pilot", "sketch"}
@@ -102,24 +110,22 @@ def test_projection_is_taken_as_it_is(tmp_path, load):
 def test_a_precision_that_misses_the_tolerance_is_refused(load):
     asked = compute.asked(load("float32"), top_k=6, solver="exact", precision="bfloat16", tolerance=1e-4)
     with pytest.raises(GeneratorError, match=r"bfloat16 0\.\d+") as error:
-        tune.resolve(load, asked)
+        resolve(load, asked)
     assert "--precision float64" in error.value.hint
     coarse = compute.asked(load("float32"), top_k=6, solver="exact", precision="bfloat16", tolerance=2.0)
-    resolution = tune.resolve(load, coarse)
+    resolution = resolve(load, coarse)
     assert (resolution.spec.precision, resolution.spec.rank_floor) == ("bfloat16", 1e-2)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here tf32 exists")
 def test_tf32_needs_cuda(load):
     with pytest.raises(GeneratorError, match="tf32 is arithmetic of CUDA devices"):
-        tune.resolve(load, compute.asked(load("float32"), precision="tf32"))
+        resolve(load, compute.asked(load("float32"), precision="tf32"))
 
 
 def test_a_tolerance_out_of_reach_is_refused(load):
     with pytest.raises(GeneratorError, match="no sketch of fewer than 24 directions"):
-        tune.resolve(
-            load, compute.asked(load("float32"), top_k=23, solver="sketch", precision="float64", tolerance=1e-12)
-        )
+        resolve(load, compute.asked(load("float32"), top_k=23, solver="sketch", precision="float64", tolerance=1e-12))
 
 
 def test_the_choice_is_made_once(tmp_path, magnet, steep):

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli import jacobian
-from magnet_cli.errors import GeneratorError
+from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.generators import Generator
+from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import solvers, trust
 from magnet_cli.jacobian.products import Function
 from magnet_cli.volume import Shard, Volume, VolumeSpec
@@ -142,6 +143,8 @@ def asked(
     generator: Generator,
     *,
     top_k: int | None = None,
+    space: str = "z",
+    output: ImageModel | None = None,
     truncation: float = 1.0,
     solver: str = "exact",
     precision: str = "float32",
@@ -152,18 +155,22 @@ def asked(
     """The spec of a generator's volume as it is asked for; resolved where solver and precision leave no choice.
 
     Raises:
-        SpecError: a value outside its range.
+        SpecError: a value outside its range, or a space that the generator does not have.
     """
+    if space not in generator.spaces:
+        message = f"{generator.name} ({generator.family}) has no space {space!r}: found {', '.join(generator.spaces)}"
+        raise SpecError(message, f"pass --space {generator.spaces[0]}")
     return VolumeSpec(
         generator=generator.name,
         sha256=generator.sha256,
         family=generator.family,
         prior=generator.prior,
         latent_dim=generator.latent_dim,
-        space="z",
-        output="pixel",
+        space=space,
+        output=output.name if output else "pixel",
+        output_sha256=output.sha256 if output else "",
         truncation=truncation,
-        top_k=top_k or default_top_k(generator.latent_dim),
+        top_k=top_k or default_top_k(generator.latent_dim - (generator.prior == "sphere")),
         solver=solver,
         solver_size=0,
         solver_power=0,
@@ -176,16 +183,50 @@ def asked(
     )
 
 
-def draw_latents(latent_dim: int, seed: int, shard: int, rows: int) -> np.ndarray:
-    """The first latents of a shard from N(0, I): a function of (seed, shard) alone.
+def draw_latents(latent_dim: int, seed: int, shard: int, rows: int, prior: str = "normal") -> np.ndarray:
+    """The first latents of a shard: a function of (seed, shard) alone.
 
     Returns:
-        [rows, D] float32; fewer rows are a prefix of more.
+        [rows, D] float32 from N(0, I), for the prior "sphere" scaled to |z| = √D; fewer rows are a prefix of more.
     """
-    return np.random.default_rng([seed, shard]).standard_normal((rows, latent_dim), dtype=np.float32)
+    z = np.random.default_rng([seed, shard]).standard_normal((rows, latent_dim), dtype=np.float32)
+    return on_sphere(z) if prior == "sphere" else z
 
 
-def fill(volume: Volume, generator: Generator, num_rows: int, cut: Plan | None = None) -> Iterator[tuple[int, int]]:
+def on_sphere(z: np.ndarray) -> np.ndarray:
+    """Latents [r, D] float32 scaled to |z| = √D."""
+    length = np.linalg.norm(z.astype(np.float64), axis=1, keepdims=True)
+    return (z * (np.sqrt(z.shape[1]) / length)).astype(np.float32)
+
+
+def function(generator: Generator, spec: VolumeSpec, output: ImageModel | None = None) -> Function:
+    """What the Jacobian is taken of: latents [B, D] to images, or to what an image model says of them."""
+    if output is None:
+        return lambda z: generator(z, spec.truncation)
+    return lambda z: output.module(generator(z, spec.truncation))
+
+
+def check(generator: Generator, spec: VolumeSpec, output: ImageModel | None = None) -> None:
+    """Before a run: the image model takes the generator's images, and the whole is a function of each latent alone.
+
+    Raises:
+        GeneratorError: it is not.
+    """
+    few = torch.from_numpy(draw_latents(generator.latent_dim, spec.seed, 0, 3, generator.prior))
+    few = few.to(next(generator.module.parameters()))
+    if output is not None:
+        try:
+            output.module(generator(few, spec.truncation))
+        except (RuntimeError, ValueError) as error:
+            shape = "×".join(map(str, generator.image_shape))
+            message = f"{output.name} does not take the {shape} images of {generator.name}: {error}"
+            raise GeneratorError(message, "pass --output pixel, or a model that takes images of that shape") from error
+    trust.check(function(generator, spec, output), few)
+
+
+def fill(
+    volume: Volume, generator: Generator, num_rows: int, cut: Plan | None = None, output: ImageModel | None = None
+) -> Iterator[tuple[int, int]]:
     """Compute what is missing of rows 0..num_rows-1, shard by shard.
 
     Args:
@@ -193,6 +234,7 @@ def fill(volume: Volume, generator: Generator, num_rows: int, cut: Plan | None =
         generator: on its device, its weights in the spec's precision.
         num_rows: N, how many rows the volume is to have at least.
         cut: how the work is cut; default `plan`. When memory runs out it is halved, and volume.json says so.
+        output: the image model that follows, in the same precision.
 
     Yields:
         (shard, new rows in it), once they are safe on disk.
@@ -210,16 +252,16 @@ def fill(volume: Volume, generator: Generator, num_rows: int, cut: Plan | None =
     cut = cut or plan(generator)
     basis = volume.pilot()
     spec = volume.spec
-    few = torch.from_numpy(draw_latents(generator.latent_dim, spec.seed, 0, 3))
-    trust.check(lambda x: generator(x, spec.truncation), few.to(next(generator.module.parameters())))
+    check(generator, spec, output)
     for shard, rows in missing:
-        latents = draw_latents(generator.latent_dim, spec.seed, shard, rows)
+        latents = draw_latents(generator.latent_dim, spec.seed, shard, rows, generator.prior)
         stored = volume.read(shard).singular_values if shard in volume.shards() else None
         done = 0 if stored is None else len(stored)
         first_row = shard * spec.shard_rows + done
         while True:
             try:
-                new = singular_values(generator, latents[done:], spec, cut, basis=basis, first_row=first_row)
+                more = {"basis": basis, "first_row": first_row, "output": output}
+                new = singular_values(generator, latents[done:], spec, cut, **more)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -248,6 +290,7 @@ def singular_values(
     *,
     basis: np.ndarray | None = None,
     first_row: int = 0,
+    output: ImageModel | None = None,
 ) -> np.ndarray:
     """The singular values at given latents; the last batch is padded, so that every call has the same shape.
 
@@ -258,6 +301,7 @@ def singular_values(
         cut: latents and vectors at a time.
         basis: [D, D] float64, the pilot basis, for the solver that needs it.
         first_row: number of the first row; the random test matrices of a sketch are functions of (seed, row).
+        output: the image model that follows.
 
     Returns:
         [r, K] float32, descending.
@@ -265,12 +309,13 @@ def singular_values(
     weight = next(generator.module.parameters())
     if weight.is_cuda:  # torch's default lets convolutions in float32 be tf32
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.precision == "tf32"
+    differentiated = function(generator, spec, output)
     parts = []
     for start in range(0, len(latents), cut.batch):
         batch = latents[start : start + cut.batch]
         padded = np.concatenate([batch, np.repeat(batch[-1:], cut.batch - len(batch), axis=0)])
         z = torch.from_numpy(padded).to(weight)
-        values = _solve(lambda x: generator(x, spec.truncation), z, spec, cut, basis, first_row + start)
+        values = _solve(differentiated, z, spec, cut, basis, first_row + start)
         parts.append(values[: len(batch)].to(device="cpu", dtype=torch.float32).numpy())
     return np.concatenate(parts)
 

@@ -1,10 +1,24 @@
 """Image models: networks that look at images and give features or class scores.
 
-Owns the built-in digit classifier. Knows nothing of generators, samples or files of results.
+Owns the built-in digit classifier, and `load`, the one door to image models with a torch form. Knows nothing of
+generators, samples or files of results.
 """
 
+import hashlib
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 from torch.nn import functional
+
+from magnet_cli.artifacts import cache, registry
+from magnet_cli.artifacts.registry import Artifact
+from magnet_cli.errors import ArtifactError, GeneratorError
 
 
 class DigitClassifier(nn.Module):
@@ -25,3 +39,94 @@ class DigitClassifier(nn.Module):
         x = functional.max_pool2d(functional.relu(self.conv3(x)), 2)
         features = functional.relu(self.hidden(x.flatten(1)))
         return self.head(features), features
+
+
+class DigitFeatures(DigitClassifier):
+    """The features of the digit classifier alone: images [B, 1, 32, 32] to [B, 64]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [B, 64] of images [B, 1, 32, 32] in [-1, 1]."""
+        return super().forward(images)[1]
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """A network with a torch form, to be composed with a generator.
+
+    Attributes:
+        name: what the user calls it.
+        sha256: of its weights: of the file where it is an artifact, of the state dict where it is the user's own.
+        module: images [B, C, H, W] in [-1, 1] to one floating tensor [B, ...]; in eval mode, without gradients of its
+            weights.
+    """
+
+    name: str
+    sha256: str
+    module: nn.Module
+
+
+def load(reference: str, device: torch.device, dtype: torch.dtype) -> ImageModel:
+    """An image model by the name of an artifact, or a user's own by "file.py:factory" or "module:factory".
+
+    A factory is honoured where the user types it, on the command line: its code is run.
+
+    Args:
+        reference: the name.
+        device: where its weights go.
+        dtype: of its weights.
+
+    Raises:
+        ArtifactError: no such artifact or factory, not in the cache, or not what was pinned.
+        GeneratorError: it has no torch form.
+    """
+    if ":" in reference:
+        module = _call_factory(reference)
+        sha256 = _state_sha256(module)
+    else:
+        artifact = registry.find(reference)
+        if not _has_torch_form(artifact):
+            what = f"exists as {artifact.family} only" if artifact.kind == "image-model" else f"is a {artifact.kind}"
+            message = f"{reference} {what}, and an image model with a torch form is asked for"
+            those = ", ".join(a.name for a in registry.registry().values() if _has_torch_form(a))
+            raise GeneratorError(message, f"those with one: {those}; or your own, file.py:factory")
+        data = cache.read(artifact)
+        module, sha256 = DigitFeatures(), artifact.sha256
+        module.load_state_dict(load_safetensors(data))
+    return ImageModel(reference, sha256, module.eval().requires_grad_(False).to(device=device, dtype=dtype))
+
+
+def _has_torch_form(artifact: Artifact) -> bool:
+    return artifact.kind == "image-model" and artifact.family == "safetensors"
+
+
+def _call_factory(reference: str) -> nn.Module:
+    """The module a user's factory makes."""
+    place, _, factory = reference.rpartition(":")
+    hint = "pass file.py:factory or module:factory, a function without arguments that returns a torch.nn.Module"
+    try:
+        made = getattr(_import(place), factory)()
+    except (ImportError, FileNotFoundError, AttributeError) as error:
+        message = f"{reference} cannot be had: {error}"
+        raise ArtifactError(message, hint) from error
+    if not isinstance(made, nn.Module):
+        message = f"{reference} returns a {type(made).__name__}, and a torch.nn.Module is asked for"
+        raise ArtifactError(message, hint)
+    return made
+
+
+def _import(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _state_sha256(module: nn.Module) -> str:
+    """Hex sha256 of a state dict: names, types, shapes and bytes, sorted by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -16,6 +16,7 @@ from torch import Tensor
 from magnet_cli import compute, jacobian
 from magnet_cli.errors import GeneratorError
 from magnet_cli.generators import Generator
+from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import calibration, solvers
 from magnet_cli.jacobian.calibration import Candidate
 from magnet_cli.volume import VolumeSpec
@@ -44,11 +45,14 @@ class Resolution:
     basis: np.ndarray | None
 
 
-def resolve(load: Callable[[str], Generator], asked: VolumeSpec, memory: int | None = None) -> Resolution:
+Load = Callable[[str], tuple[Generator, ImageModel | None]]
+
+
+def resolve(load: Load, asked: VolumeSpec, memory: int | None = None) -> Resolution:
     """Resolve the solver, its sizes and the precision that are asked for.
 
     Args:
-        load: the generator in a given precision, on the device of the run.
+        load: the generator, and the image model that follows it if any, in a given precision, on the device of the run.
         asked: the spec as asked.
         memory: bytes the working set may take.
 
@@ -56,6 +60,8 @@ def resolve(load: Callable[[str], Generator], asked: VolumeSpec, memory: int | N
         GeneratorError: a precision or a solver that was asked for misses the tolerance.
     """
     trial = _Trial(load, asked, memory)
+    generator, output = load("float32")
+    compute.check(generator, asked, output)
     precisions = _precisions(trial)
     cheapest = min(precisions, key=lambda row: row["seconds_per_latent"])["precision"]
     if asked.solver == "exact" or (asked.solver == "auto" and asked.top_k == asked.latent_dim):
@@ -71,22 +77,24 @@ def resolve(load: Callable[[str], Generator], asked: VolumeSpec, memory: int | N
 class _Trial:
     """The generator under test, and what is asked of it."""
 
-    load: Callable[[str], Generator]
+    load: Load
     asked: VolumeSpec
     memory: int | None
 
     def latents(self, part: int, rows: int) -> np.ndarray:
         rng = np.random.default_rng([_LATENTS, self.asked.seed, part])
-        return rng.standard_normal((rows, self.asked.latent_dim), dtype=np.float32)
+        z = rng.standard_normal((rows, self.asked.latent_dim), dtype=np.float32)
+        return compute.on_sphere(z) if self.asked.prior == "sphere" else z
 
     def grams(self, part: int, precision: str) -> Tensor:
         """JᵀJ at the latents of a part: [32, D, D] float64."""
-        generator = self.load(precision)
+        generator, output = self.load(precision)
         cut = compute.plan(generator, self.memory)
         weight = next(generator.module.parameters())
         batches = torch.from_numpy(self.latents(part, ROWS)).to(weight).split(cut.batch)
         make = solvers.gram if cut.whole else solvers.gram_by_columns
-        return torch.cat([make(lambda x: generator(x, self.asked.truncation), z, cut.chunk).cpu() for z in batches])
+        differentiated = compute.function(generator, self.asked, output)
+        return torch.cat([make(differentiated, z, cut.chunk).cpu() for z in batches])
 
     def tests(self, part: int) -> Tensor:
         """Test matrices of the latents of a part, as many columns as there can be: [32, D, D]."""
@@ -95,7 +103,7 @@ class _Trial:
 
     def log_volumes(self, chosen: Candidate, precision: str, part: int, rows: int, basis: Tensor | None) -> Tensor:
         """Log-volumes [r] float64 as the solver gives them; what is not positive counts as the least number."""
-        generator = self.load(precision)
+        generator, output = self.load(precision)
         values = compute.singular_values(
             generator,
             self.latents(part, rows),
@@ -103,13 +111,14 @@ class _Trial:
             compute.plan(generator, self.memory),
             basis=None if basis is None else basis.numpy(),
             first_row=part * ROWS,
+            output=output,
         )
         positive = np.maximum(values.astype(np.float64), np.finfo(np.float32).tiny)
         return torch.from_numpy(np.log(positive).sum(axis=1))
 
     def seconds(self, chosen: Candidate, precision: str, basis: Tensor | None) -> float:
         """Seconds a latent: the median of a full batch's times, after one that does not count."""
-        batch = compute.plan(self.load(precision), self.memory).batch
+        batch = compute.plan(self.load(precision)[0], self.memory).batch
         times = []
         for _ in range(1 + _TIMED):
             start = time.perf_counter()
@@ -125,7 +134,7 @@ def _precisions(trial: _Trial) -> list[dict]:
         GeneratorError: none is within the tolerance.
     """
     asked = trial.asked
-    on_cuda = next(trial.load("float32").module.parameters()).device.type == "cuda"
+    on_cuda = next(trial.load("float32")[0].module.parameters()).device.type == "cuda"
     names = ["float32", "bfloat16", *["tf32"] * on_cuda] if asked.precision == "auto" else [asked.precision]
     if asked.precision == "tf32" and not on_cuda:
         message = "tf32 is arithmetic of CUDA devices, and the work is asked for on another"

@@ -37,7 +37,7 @@ class VolumeSpec:
         prior: the distribution of the latents.
         latent_dim: D.
         space: where the Jacobian's input lives: "z".
-        output: what the Jacobian is taken of: "pixel".
+        output: what the Jacobian is taken of: "pixel", or the name of an image model that follows.
         truncation: ψ in (0, 1], part of the function differentiated; 1 = none.
         top_k: K, singular values kept a row.
         solver: how they are computed: "exact", "pilot", "sketch" or "projection"; as asked also "auto".
@@ -50,6 +50,7 @@ class VolumeSpec:
         solver_sweep: whether reverse products follow a pilot's forward ones.
         tolerance: rms error of log-volume, in nats, that solver and precision were chosen for; part of the
             fingerprint only while they are not.
+        output_sha256: of the image model's weights; empty where none follows.
     """
 
     generator: str
@@ -70,6 +71,7 @@ class VolumeSpec:
     solver_power: int = 0
     solver_sweep: bool = False
     tolerance: float = 0.1
+    output_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -77,11 +79,11 @@ class VolumeSpec:
         Raises:
             SpecError: a value outside its range.
         """
-        if not 1 <= self.top_k <= self.latent_dim:
-            message = (
-                f"top_k {self.top_k} is outside 1..{self.latent_dim}: {self.generator} has {self.latent_dim} latents"
-            )
-            raise SpecError(message, f"pass --top-k between 1 and {self.latent_dim}")
+        largest = self.latent_dim - (self.prior == "sphere")  # along z itself the image does not change
+        if not 1 <= self.top_k <= largest:
+            message = f"top_k {self.top_k} is outside 1..{largest}: {self.generator} has {self.latent_dim} latents"
+            message += ", and normalises them" * (self.prior == "sphere")
+            raise SpecError(message, f"pass --top-k between 1 and {largest}")
         if not 0 < self.truncation <= 1:
             message = f"truncation {self.truncation} is outside (0, 1]"
             raise SpecError(message, "pass --truncation between 0 and 1; 1 is none")
@@ -97,7 +99,8 @@ class VolumeSpec:
     @property
     def fingerprint(self) -> str:
         """Hex sha256 of the canonical spec and the format."""
-        silent = ("generator", *["tolerance"] * self.resolved, *(_SOLVER_SIZES if self.solver == "exact" else ()))
+        silent = ["generator"] + ["tolerance"] * self.resolved + ["output_sha256"] * (not self.output_sha256)
+        silent += _SOLVER_SIZES if self.solver == "exact" else ()
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in silent}
         return files.sha256_bytes(files.canonical({"format": FORMAT, **fields}))
 

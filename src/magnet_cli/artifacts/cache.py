@@ -65,6 +65,19 @@ def verify(artifact: Artifact, path: Path, hint: str = "") -> None:
         raise ArtifactError(message, hint)
 
 
+def read(artifact: Artifact) -> bytes:
+    """The verified bytes of an artifact that is in the cache.
+
+    Raises:
+        ArtifactError: it is not in the cache, or not what was pinned.
+        MagnetError: it cannot be read.
+    """
+    if not is_cached(artifact):
+        message = f"{artifact.name} is not in the cache ({artifact.size:,} bytes, {artifact.license})"
+        raise ArtifactError(message, f"get it first: magnet fetch {artifact.name}")
+    return Checkpoint(artifact.name, path_of(artifact), artifact.sha256, artifact.name).read()
+
+
 def fetch(artifact: Artifact, *, accept_license: bool = False, advance: Callable[[int], None] = lambda _: None) -> bool:
     """Put an artifact's verified file into the cache, unless it is there.
 

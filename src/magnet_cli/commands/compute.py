@@ -11,8 +11,8 @@ from magnet_cli import console as console_
 from magnet_cli.commands import options
 
 if TYPE_CHECKING:
-    from magnet_cli.compute import Plan
     from magnet_cli.generators import Generator
+    from magnet_cli.image_models import ImageModel
     from magnet_cli.volume import Volume
 
 Rows = Annotated[
@@ -21,6 +21,12 @@ Rows = Annotated[
 ]
 TopK = Annotated[
     int | None, typer.Option(min=1, help="Singular values kept a row.", show_default="all D where D <= 128, else 30")
+]
+Output = Annotated[
+    str, typer.Option(metavar="NAME", help="Of what: pixel, or an image model's name or file.py:factory.")
+]
+Output = Annotated[
+    str, typer.Option(metavar="NAME", help="Of what: pixel, or an image model's name or file.py:factory.")
 ]
 Tolerance = Annotated[
     float, typer.Option(callback=options.positive, help="Error of log-volume the solver may make, rms in nats.")
@@ -38,6 +44,8 @@ def run(
     generator: options.Generator = "mnist",
     n: Rows = None,
     top_k: TopK = None,
+    space: options.Space = options.SpaceName.z,
+    output: Output = "pixel",
     truncation: options.Truncation = 1.0,
     solver: options.Solver = options.Solver.auto,
     precision: options.Precision = options.Precision.float32,
@@ -65,7 +73,7 @@ def run(
       magnet compute mnist --n 500
       magnet compute dcgan-digiface --n 512 --volume faces.vol --json
     """
-    from magnet_cli import compute, generators, tune
+    from magnet_cli import compute, generators, image_models, tune
     from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
     from magnet_cli.jacobian import PRECISIONS
@@ -77,13 +85,18 @@ def run(
     place = device or generators.default_device()
 
     @functools.cache
-    def load(precision: str) -> generators.Generator:
-        return generators.load(checkpoint, place, PRECISIONS[precision])
+    def load(precision: str) -> "tuple[Generator, ImageModel | None]":
+        loaded = generators.load(checkpoint, place, PRECISIONS[precision])
+        follows = output not in loaded.outputs
+        model = image_models.load(output, generators.check_device(place), PRECISIONS[precision]) if follows else None
+        return loaded, model
 
-    found = load("float32")
+    found, model = load("float32")
     asked = compute.asked(
         found,
         top_k=top_k,
+        space=space.value,
+        output=model,
         truncation=truncation,
         solver=solver.value,
         precision=precision.value,
@@ -103,10 +116,10 @@ def run(
         console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
     rows_start = time.monotonic()
     if not dry_run:
-        chosen = load(filled.spec.precision)
+        chosen, model = load(filled.spec.precision)
         cut = compute.plan(chosen, memory)
         cut = dataclasses.replace(cut, batch=batch_size) if batch_size else cut
-        _fill(console, filled, chosen, num_rows, cut)
+        _fill(console, filled, num_rows, chosen, cut, model)
     end = time.monotonic()
     missing = len(filled.missing(num_rows))
     spec, new_rows = filled.spec, filled.num_rows - before
@@ -133,15 +146,16 @@ def run(
     console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else ""))
 
 
-def _fill(console: console_.Console, filled: "Volume", chosen: "Generator", num_rows: int, cut: "Plan") -> None:
+def _fill(console: console_.Console, filled: "Volume", num_rows: int, *how: object) -> None:
     """Run the verb with progress; after Ctrl-C say what is safe."""
     from magnet_cli import compute
 
+    generator, cut, model = how
     marks = filled.marks()
     new = sum(rows - (marks[s].rows if s in marks else 0) for s, rows in filled.missing(num_rows))
     try:
-        with console.progress(f"computing {chosen.name}", new, "rows") as advance:
-            for _, rows in compute.fill(filled, chosen, num_rows, cut):
+        with console.progress(f"computing {filled.spec.generator}", new, "rows") as advance:
+            for _, rows in compute.fill(filled, generator, num_rows, cut, model):
                 advance(rows)
     except KeyboardInterrupt:
         safe = f"{filled.num_rows:,} of {num_rows:,} rows are safe in {filled.path}"

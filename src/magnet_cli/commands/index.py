@@ -7,6 +7,7 @@ import typer
 from magnet_cli.commands import options
 from magnet_cli.console import Console
 
+Output = Annotated[str, typer.Option(metavar="NAME", help="Only a volume of this: pixel, or an image model.")]
 Solver = Annotated[options.Solver | None, typer.Option(help="Only a volume of this solver.", show_default="any")]
 Precision = Annotated[
     options.Precision | None, typer.Option(help="Only a volume of this precision.", show_default="any")
@@ -21,6 +22,8 @@ def run(
     generator: options.Generator = "mnist",
     top_k: TopK = None,
     truncation: options.Truncation = 1.0,
+    space: options.Space = options.SpaceName.z,
+    output: Output = "pixel",
     solver: Solver = None,
     precision: Precision = None,
     volume: options.VolumePath = None,
@@ -44,9 +47,9 @@ def run(
 
     console = Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
-    wanted = {"top_k": top_k, "truncation": truncation}
-    wanted |= {"solver": options.chosen(solver), "precision": options.chosen(precision)}
-    found = lookup.volume(checkpoint, console, path=volume, **wanted)
+    chosen = options.chosen(solver), options.chosen(precision)
+    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen)
+    found = lookup.volume(checkpoint, console, volume, wanted)
     built, path = lookup.index_of(found, top_k, console)
     sizes = {f"{rho:g}": round(index.effective_size(built.log_weights(rho)), 1) for rho in _RHOS}
     values = built.log_volume[built.above_floor]

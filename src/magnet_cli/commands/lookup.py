@@ -3,6 +3,8 @@
 Owns the order of preference: the user's own volumes before published and built-in ones, of several the longest.
 """
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 from magnet_cli import index
@@ -19,26 +21,53 @@ def volume_path(name: str, fingerprint: str) -> Path:
     return cache.home() / "volumes" / f"{name}-{fingerprint[:12]}"
 
 
-def volume(
-    checkpoint: Checkpoint,
-    console: Console,
-    *,
-    path: Path | None,
-    top_k: int | None,
-    solver: str | None,
-    precision: str | None,
-    truncation: float,
-) -> Volume:
+@dataclass(frozen=True)
+class Wanted:
+    """What a volume has to be to be drawn from; None where any will do.
+
+    Attributes:
+        top_k: k: at least as many singular values have to be stored.
+        space: where the Jacobian's input lived.
+        output: what it was taken of.
+        truncation: ψ it was computed at.
+        solver: how its values were computed.
+        precision: in which arithmetic.
+    """
+
+    top_k: int | None
+    space: str
+    output: str
+    truncation: float
+    solver: str | None
+    precision: str | None
+
+    def fits(self, found: Volume, sha256: str) -> bool:
+        """Whether a volume is that of the generator with this sha256, and what is wanted; an empty one is not."""
+        spec = found.spec
+        same = all(
+            getattr(self, name) in {None, getattr(spec, name)}
+            for name in ("space", "output", "truncation", "solver", "precision")
+        )
+        return same and spec.sha256 == sha256 and spec.top_k >= (self.top_k or 1) and bool(found.shards())
+
+    @property
+    def flags(self) -> str:
+        """The flags of `magnet compute` that make such a volume; what is the default is left out."""
+        usual = {"space": "z", "output": "pixel", "truncation": 1.0}
+        asked = {
+            name: value for name, value in dataclasses.asdict(self).items() if value not in {None, usual.get(name)}
+        }
+        return "".join(f" --{name.replace('_', '-')} {value}" for name, value in asked.items())
+
+
+def volume(checkpoint: Checkpoint, console: Console, path: Path | None, wanted: Wanted) -> Volume:
     """The volume to draw from.
 
     Args:
         checkpoint: of the generator.
         console: where the choice is named.
         path: the folder, if the user named one.
-        top_k: k, if the user asked for one: at least as many singular values have to be stored.
-        solver: how its values were computed, if the user cares.
-        precision: likewise.
-        truncation: ψ the volume was computed at.
+        wanted: what it has to be, where the user did not.
 
     Raises:
         VolumeError: none fits; the `magnet compute` that would make it is named.
@@ -52,43 +81,29 @@ def volume(
             raise VolumeError(message, f"pass the generator it belongs to: {found.spec.generator}")
         return found
     for candidates in (_own(console), _published(checkpoint.name)):
-        fitting = [v for v in candidates if _fits(v, checkpoint.sha256, top_k, (solver, precision), truncation)]
+        fitting = [v for v in candidates if wanted.fits(v, checkpoint.sha256)]
         if fitting:
             longest = max(fitting, key=lambda v: v.num_rows)
             others = f", the longest of {len(fitting)}" if len(fitting) > 1 else ""
             console.note(f"drawing from {longest.path} ({longest.num_rows:,} rows{others})")
             return longest
-    flags = "".join(
-        f" --{name} {value}"
-        for name, value in (("top-k", top_k), ("solver", solver), ("precision", precision), ("truncation", truncation))
-        if value not in {None, 1.0}
-    )
-    message = f"there is no volume of {checkpoint.name}{f' with{flags}' if flags else ''}"
-    raise VolumeError(message, f"make one: magnet compute {checkpoint.reference}{flags}")
+    message = f"there is no volume of {checkpoint.name}{f' with{wanted.flags}' if wanted.flags else ''}"
+    raise VolumeError(message, f"make one: magnet compute {checkpoint.reference}{wanted.flags}")
 
 
-def volume_for_rendering(
-    checkpoint: Checkpoint,
-    console: Console,
-    *,
-    path: Path | None,
-    top_k: int | None,
-    solver: str | None,
-    precision: str | None,
-    truncation: float,
-) -> Volume:
+def volume_for_rendering(checkpoint: Checkpoint, console: Console, path: Path | None, wanted: Wanted) -> Volume:
     """As `volume`; where there is none at the truncation asked for, that without truncation, with a warning.
 
     Raises:
         VolumeError, MagnetError: as `volume`.
     """
-    wanted = {"path": path, "top_k": top_k, "solver": solver, "precision": precision}
+    truncation = wanted.truncation
     try:
-        found = volume(checkpoint, console, truncation=truncation, **wanted)
+        found = volume(checkpoint, console, path, wanted)
     except VolumeError:
         if truncation == 1 or path is not None:
             raise
-        found = volume(checkpoint, console, truncation=1.0, **wanted)
+        found = volume(checkpoint, console, path, dataclasses.replace(wanted, truncation=1.0))
     if found.spec.truncation != truncation:
         made = f"magnet compute {checkpoint.reference} --truncation {truncation:g}"
         console.warning(
@@ -96,13 +111,6 @@ def volume_for_rendering(
             f"{truncation:g}; for one at {truncation:g}: {made}"
         )
     return found
-
-
-def _fits(found: Volume, sha256: str, top_k: int | None, how: tuple[str | None, ...], truncation: float) -> bool:
-    spec = found.spec
-    same = spec.sha256 == sha256 and spec.truncation == truncation
-    wanted = all(asked in {None, real} for asked, real in zip(how, (spec.solver, spec.precision), strict=True))
-    return same and wanted and spec.top_k >= (top_k or 1) and bool(found.shards())
 
 
 def _own(console: Console) -> list[Volume]:

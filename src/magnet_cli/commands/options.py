@@ -22,6 +22,13 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class SpaceName(StrEnum):
+    """Where the Jacobian's input lives."""
+
+    z = "z"
+    w = "w"
+
+
 class Solver(StrEnum):
     """How singular values are computed."""
 
@@ -87,6 +94,7 @@ TopK = Annotated[
 Truncation = Annotated[
     float, typer.Option(callback=_truncation, help="ψ in (0, 1]; mnist and DCGANs scale z by it. 1 is none.")
 ]
+Space = Annotated[SpaceName, typer.Option(help="Where the Jacobian's input lives.")]
 Rho = Annotated[
     float, typer.Option(callback=_finite, help="Polarity: <0 modes, 0 the generator, 1 MaGNET, >0 anti-modes.")
 ]

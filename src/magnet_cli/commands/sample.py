@@ -9,7 +9,7 @@ import typer
 
 from magnet_cli import console as console_
 from magnet_cli.commands import options
-from magnet_cli.commands.index import Precision, Solver, TopK
+from magnet_cli.commands.index import Output, Precision, Solver, TopK
 
 Images = Annotated[int, typer.Option("--n", min=1, help="Images.")]
 Out = Annotated[
@@ -28,6 +28,8 @@ def run(
     rho: options.Rho = 1.0,
     top_k: TopK = None,
     truncation: options.Truncation = 1.0,
+    space: options.Space = options.SpaceName.z,
+    output: Output = "pixel",
     solver: Solver = None,
     precision: Precision = None,
     seed: options.Seed = 0,
@@ -60,9 +62,9 @@ def run(
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
-    wanted = {"path": volume, "top_k": top_k}
-    wanted |= {"solver": options.chosen(solver), "precision": options.chosen(precision)}
-    found = lookup.volume_for_rendering(checkpoint, console, truncation=truncation, **wanted)
+    chosen = options.chosen(solver), options.chosen(precision)
+    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen)
+    found = lookup.volume_for_rendering(checkpoint, console, volume, wanted)
     built, _ = lookup.index_of(found, top_k, console)
     spec = sample.SampleSpec(
         generator=checkpoint.name,

@@ -26,9 +26,12 @@ class Generator:
         sha256: of the checkpoint's bytes.
         latent_dim: D.
         image_shape: (C, H, W).
-        prior: the distribution of its latents; "normal" is N(0, I).
+        prior: the distribution of its latents; "normal" is N(0, I), "sphere" uniform on |z| = √D: that of generators
+            which normalise z, whatever they draw from.
         num_classes: 0 where it takes no labels.
         module: the network, in eval mode, without gradients of its weights.
+        spaces: where the input of its Jacobian can live.
+        outputs: what of its own its Jacobian can be taken of; image models can follow the images of any.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Generator:
     prior: str
     num_classes: int
     module: nn.Module
+    spaces: tuple[str, ...] = ("z",)
+    outputs: tuple[str, ...] = ("pixel",)
 
     def __call__(self, z: Tensor, truncation: float = 1.0) -> Tensor:
         """Images [B, C, H, W] of latents [B, D], differentiable; z is scaled by the truncation ψ in (0, 1] first."""
