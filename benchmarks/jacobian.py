@@ -13,6 +13,8 @@ timed on 64 of them and scaled.
 """
 
 import argparse
+import copy
+import ctypes
 import json
 import os
 import resource
@@ -38,6 +40,7 @@ from magnet_cli.jacobian.calibration import Candidate
 TOP_K = {"dcgan-digiface": 30, "mnist": 16, "stylegan2-shaped": 30}
 REVERSE_ROWS = 64  # of the methods with a star
 PUBLISHED_BATCH = 8
+CHUNK = 32  # tangents at a time for the StyleGAN2-shaped network
 FEW = 4  # latents that are enough to see that a method is exact to rounding
 
 
@@ -82,7 +85,8 @@ class Synthesis(nn.Module):
         for i, (to_image, style) in enumerate(zip(self.images, self.image_styles, strict=True)):
             if i:
                 x = self._convolve(x, w, *next(layers), up=True)
-                image = self._filter(functional.interpolate(image, scale_factor=2.0), image.shape[1])
+                spread = self.blur.expand(3, 1, 4, 4) * 4
+                image = functional.conv_transpose2d(image, spread, stride=2, padding=1, groups=3)
             x = self._convolve(x, w, *next(layers), up=False)
             scaled = x * style(w)[:, :, None, None] * x.shape[1] ** -0.5
             shown = functional.conv2d(scaled, to_image)
@@ -95,15 +99,15 @@ class Synthesis(nn.Module):
         demodulation = (style.square() @ weight.square().sum(dim=(2, 3)).T + 1e-8).rsqrt()
         x = x * style[:, :, None, None]
         if up:
-            x = functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2, padding=1, output_padding=1)
-            x = self._filter(x, x.shape[1]) * 2
+            x = self._filter(functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         else:
             x = functional.conv2d(x, weight, padding=1)
         return functional.leaky_relu(x * demodulation[:, :, None, None], 0.2) * 2**0.5
 
-    def _filter(self, x: Tensor, channels: int) -> Tensor:
-        padded = functional.pad(x, (1, 2, 1, 2))
-        return functional.conv2d(padded, self.blur.expand(channels, 1, 4, 4), groups=channels)
+    def _filter(self, x: Tensor) -> Tensor:
+        """Blur [B, C, 2H+1, 2W+1] to [B, C, 2H, 2W]; the gain of 4 makes up for the zeros between the inputs."""
+        channels = x.shape[1]
+        return functional.conv2d(x, self.blur.expand(channels, 1, 4, 4) * 4, padding=1, groups=channels)
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class Network:
     batch: int
     device: torch.device
     spherical: bool = False
+    chunk: int | None = None
 
     def latents(self, part: int, rows: int, precision: str = "float32") -> Tensor:
         """Latents [rows, D] of a stream of their own."""
@@ -129,13 +134,14 @@ class Method:
     """A way to singular values: of a batch of latents, [B, k]."""
 
     name: str
-    solve: Callable[[Tensor], Tensor] | None
+    solve: Callable[..., Tensor]
     products: float
     batch: int
     precision: str = "float32"
     scale: float = 1.0
     few: bool = False
     starred: bool = False
+    by_row: bool = False  # solve also takes the first row's number, of which test matrices are a function
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -152,37 +158,31 @@ def network(name: str, device: torch.device) -> Network:
         }
         return Network(name, loaded, loaded["float32"].latent_dim, compute.batch_size(loaded["float32"]), device)
     torch.manual_seed(0)
-    big = device.type == "cuda"
-    made = Synthesis(512, 1024 if big else 64, 32768 if big else 2048, 512 if big else 128).requires_grad_(False)
-    functions = {}
-    for precision in ("float32", "float64", "bfloat16"):
-        copied = Synthesis(512, 1024 if big else 64, 32768 if big else 2048, 512 if big else 128)
-        copied.load_state_dict(made.state_dict())
-        copied = copied.requires_grad_(False).to(device, getattr(torch, precision))
-        functions[precision] = copied.to(memory_format=torch.channels_last)
-    return Network(name, functions, 512, 1, device, spherical=True)
+    sizes = (1024, 32768, 512) if device.type == "cuda" else (64, 2048, 128)
+    made = Synthesis(512, *sizes).requires_grad_(False).to(memory_format=torch.channels_last)
+    functions = {p: copy.deepcopy(made).to(device, getattr(torch, p)) for p in ("float32", "float64", "bfloat16")}
+    return Network(name, functions, 512, 1, device, spherical=True, chunk=CHUNK)
 
 
 def methods(net: Network, tolerances: list[float], rows: int) -> Iterator[Method]:
     """Our solvers at the sizes their tolerance asks for, the published algorithm, and torch's own functions."""
-    k, dim = TOP_K[net.name], net.latent_dim
+    k, dim, chunk = TOP_K[net.name], net.latent_dim, net.chunk
     f = net.functions["float32"]
     outputs = f(net.latents(0, 1)).numel()
     for precision in ("float32", "float64", *["bfloat16"] * has_bfloat16(net.device)):
         g, few = net.functions[precision], precision != "bfloat16"
-        yield Method(f"exact {precision}", lambda z, g=g: solvers.exact(g, z, k), dim, net.batch, precision, few=few)
-    columns = min(dim, 32)
-    yield Method(
-        "exact float32, J never held",
-        lambda z: solvers.roots(solvers.gram_by_columns(f, z, columns), k),
-        2 * dim,
-        net.batch,
-    )
+        yield Method(
+            f"exact {precision}", lambda z, g=g: solvers.exact(g, z, k, chunk), dim, net.batch, precision, few=few
+        )
+    columns = lambda z: solvers.roots(solvers.gram_by_columns(f, z, min(dim, 32)), k)  # noqa: E731
+    yield Method("exact float32, J never held", columns, 2 * dim, net.batch, few=True)
     if k < dim:
         yield from _sketches(net, tolerances, rows)
     plan = solvers.projection_rows(outputs).to(net.device)
     yield Method("published algorithm", lambda z: published(f, z, k, plan), len(plan), PUBLISHED_BATCH)
-    yield Method("projection (the same, vmapped)", lambda z: solvers.projection(f, z, k, plan), len(plan), net.batch)
+    yield Method(
+        "projection (the same, vmapped)", lambda z: solvers.projection(f, z, k, plan, chunk), len(plan), net.batch
+    )
 
     def dense(differentiate: Callable[..., Callable], z: Tensor) -> Tensor:
         return torch.stack([torch.linalg.svdvals(differentiate(lambda x: f(x[None]).flatten())(row))[:k] for row in z])
@@ -198,7 +198,8 @@ def methods(net: Network, tolerances: list[float], rows: int) -> Iterator[Method
 def _sketches(net: Network, tolerances: list[float], rows: int) -> Iterator[Method]:
     """Pilot and sketch, calibrated as `magnet compute` does."""
     k, dim, f = TOP_K[net.name], net.latent_dim, net.functions["float32"]
-    grams = [torch.cat([solvers.gram(f, z).cpu() for z in net.latents(part, rows).split(net.batch)]) for part in (1, 2)]
+    parts = [net.latents(part, rows).split(net.batch) for part in (1, 2)]
+    grams = [torch.cat([solvers.gram(f, z, net.chunk).cpu() for z in part]) for part in parts]
     basis = calibration.pilot_basis(grams[0])
     tests = compute.test_matrices(dim, dim, 0, range(rows))
     exact = calibration.predicted(Candidate("exact", dim), grams[1], k, basis, tests)
@@ -216,20 +217,19 @@ def _sketches(net: Network, tolerances: list[float], rows: int) -> Iterator[Meth
         for candidate in filter(None, (calibration.smallest(kind, k, dim, 0.9 * tolerance, rms) for kind in kinds)):
             for precision in ("float32", *["bfloat16"] * has_bfloat16(net.device)):
                 solve = _solver(candidate, net, precision, basis, k)
-                yield Method(
-                    f"{candidate} {precision} ({tolerance:g})", solve, candidate.products, net.batch, precision
-                )
+                label = f"{candidate} {precision} ({tolerance:g})"
+                yield Method(label, solve, candidate.products, net.batch, precision, by_row=True)
 
 
-def _solver(c: Candidate, net: Network, precision: str, basis: Tensor, k: int) -> Callable[[Tensor], Tensor]:
+def _solver(c: Candidate, net: Network, precision: str, basis: Tensor, k: int) -> Callable[..., Tensor]:
     f = net.functions[precision]
     strongest = basis[:, : c.size].to(net.device)
     if c.solver == "pilot":
-        return lambda z: solvers.pilot(f, z, k, strongest, sweep=c.sweep)
+        return lambda z, _=0: solvers.pilot(f, z, k, strongest, sweep=c.sweep, chunk_size=net.chunk)
 
-    def solve(z: Tensor) -> Tensor:
-        tests = compute.test_matrices(net.latent_dim, c.size, 1, range(len(z))).to(net.device)
-        return solvers.sketch(f, z, k, tests, power=c.power)
+    def solve(z: Tensor, row: int = 0) -> Tensor:
+        tests = compute.test_matrices(net.latent_dim, c.size, 1, range(row, row + len(z))).to(net.device)
+        return solvers.sketch(f, z, k, tests, power=c.power, chunk_size=net.chunk)
 
     return solve
 
@@ -245,9 +245,10 @@ def published(function: Callable[[Tensor], Tensor], z: Tensor, top_k: int, rows:
 def values(method: Method, z: Tensor) -> Tensor:
     """Log-volumes of latents, a full batch at a time."""
     parts = []
-    for part in z.split(method.batch):
+    for number, part in enumerate(z.split(method.batch)):
         padded = torch.cat([part, part[-1:].expand(method.batch - len(part), -1)])
-        parts.append(method.solve(padded)[: len(part)].double().clamp_min(1e-30).log().sum(dim=1).cpu())
+        found = method.solve(padded, *[number * method.batch] * method.by_row)[: len(part)]
+        parts.append(found.double().clamp_min(1e-30).log().sum(dim=1).cpu())
     return torch.cat(parts)
 
 
@@ -275,6 +276,22 @@ def peak_memory(name: str, method: str, arguments: argparse.Namespace) -> float 
     return float(done.stdout) if done.returncode == 0 else None
 
 
+def _working_set(work: Callable[[], object], device: torch.device) -> float:
+    """MiB that a call needs above what was held before it: on the device's own memory where it is a GPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    ctypes.CDLL(None).malloc_trim(0)  # what calibration freed would be used again, and not be seen
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten (Linux)
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    work()
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return (int(peak.split()[1]) * 1024 - before) / 2**20
+
+
 def measure(name: str, arguments: argparse.Namespace) -> dict:
     """One network: the table as rows of fields."""
     device = torch.device(arguments.device)
@@ -288,13 +305,18 @@ def measure(name: str, arguments: argparse.Namespace) -> dict:
     peaks = []
     for repeat in range(1 + arguments.repeats):
         peaks.append(peak_flops(device))
-        for method in every:
+        for method in tuple(every):
             z = net.latents(3, method.batch, method.precision)
-            taken = seconds(lambda m=method, x=z: m.solve(x), device) * method.scale / method.batch
+            try:
+                taken = seconds(lambda m=method, x=z: m.solve(x), device) * method.scale / method.batch
+            except torch.OutOfMemoryError:  # jacfwd has no chunks; its row is left out
+                every.remove(method)
+                continue
             if repeat:
                 times[method.name].append(taken)
         say(f"{name}: repeat {repeat} of {arguments.repeats}")
-    truth_method = Method("truth", lambda z: solvers.exact(net.functions["float64"], z, TOP_K[name]), 0, net.batch)
+    best = net.functions["float64"]
+    truth_method = Method("truth", lambda z: solvers.exact(best, z, TOP_K[name], net.chunk), 0, net.batch)
     truth = values(truth_method, net.latents(4, arguments.rows, "float64"))
     peak = sorted(peaks)[len(peaks) // 2]
     rows = []
@@ -306,7 +328,8 @@ def measure(name: str, arguments: argparse.Namespace) -> dict:
             found = values(method, net.latents(4, arguments.rows, method.precision)[:count])
             error = calibration.errors(found, truth[:count])[0]
         row = {"method": method.name, "seconds_per_latent": middle[method.name], "rms_error": error}
-        row |= {"times_faster": middle.get("published algorithm", float("nan")) / middle[method.name]}
+        base = middle.get("published algorithm")
+        row |= {"times_faster": base and base / middle[method.name]}
         row |= {"products_per_latent": method.products}
         row |= {"share_of_peak": method.products * flops / middle[method.name] / peak}
         row |= {"peak_mib": peak_memory(name, method.name, arguments) if arguments.memory else None}
@@ -324,7 +347,7 @@ def show(result: dict) -> None:
     for row in result["rows"]:
         error = "" if row["rms_error"] is None else f"{row['rms_error']:.2g}"
         mib = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
-        cells = [row["method"], f"{row['seconds_per_latent']:.4g}", f"{row['times_faster']:.2f}", error]
+        cells = [row["method"], f"{row['seconds_per_latent']:.4g}", f"{row['times_faster'] or float('nan'):.2f}", error]
         cells += [f"{row['products_per_latent']:,}", f"{row['share_of_peak']:.2f}", mib]
         say(f"| {' | '.join(cells)} |", sys.stdout)
 
@@ -348,16 +371,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    # a GPU's convolutions are TF32 unless told otherwise: float32 means float32 here
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if arguments.quick:
         arguments.repeats, arguments.rows = 1, 8
     if arguments.one:
         net = network(arguments.networks[0], torch.device(arguments.device))
         method = next(m for m in methods(net, arguments.tolerances, arguments.rows) if m.name == arguments.one)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten (Linux)
-        before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-        method.solve(net.latents(3, method.batch, method.precision))
-        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-        say(str((int(peak.split()[1]) * 1024 - before) / 2**20), sys.stdout)
+        z = net.latents(3, method.batch, method.precision)
+        say(str(_working_set(lambda: method.solve(z), net.device)), sys.stdout)
         return
     about = {"torch": torch.__version__, "device": arguments.device, "threads": torch.get_num_threads()}
     about |= {"date": f"{datetime.now(UTC):%Y-%m-%d}", "load": os.getloadavg()[0], "repeats": arguments.repeats}

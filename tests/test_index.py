@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from magnet_cli import index
 from magnet_cli.errors import SpecError, VolumeError
 from magnet_cli.index import Index
-from magnet_cli.volume import Shard, Volume, VolumeSpec
+from magnet_cli.volume import Shard, Volume
+from magnet_cli.volume.spec import VolumeSpec
 
 settings.register_profile("magnet", deadline=None)  # machines are shared: time says nothing here
 settings.load_profile("magnet")

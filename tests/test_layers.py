@@ -22,7 +22,7 @@ ALLOWED = {
     "image_models.py": {"errors", "artifacts"},
     "artifacts/": {"errors", "files", "artifacts"},
     "generators/": {"errors", "artifacts.cache", "generators"},
-    "volume.py": {"errors", "files"},
+    "volume/": {"errors", "files", "volume"},
     "index.py": {"errors", "files", "volume"},
     "render.py": {"generators"},
     "sheet.py": {"render"},
@@ -33,7 +33,7 @@ ALLOWED = {
     "commands/": None,
     "cli.py": None,
 }
-WITHOUT_TORCH = ("errors.py", "files.py", "console.py", "volume.py", "index.py", "artifacts/", "commands/", "cli.py")
+WITHOUT_TORCH = ("errors.py", "files.py", "console.py", "volume/", "index.py", "artifacts/", "commands/", "cli.py")
 
 
 def imports(name, *, top_level_only=False):

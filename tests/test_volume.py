@@ -10,7 +10,8 @@ import pytest
 
 from magnet_cli import compute, files
 from magnet_cli.errors import MagnetError, SpecError, VolumeError
-from magnet_cli.volume import Shard, Volume, VolumeSpec
+from magnet_cli.volume import Shard, Volume
+from magnet_cli.volume.spec import VolumeSpec
 
 SPEC = VolumeSpec(
     generator="g", sha256="0" * 64, family="dcgan", prior="normal", latent_dim=3, space="z", output="pixel",

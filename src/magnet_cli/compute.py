@@ -20,7 +20,8 @@ from magnet_cli.generators import Generator
 from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import solvers, trust
 from magnet_cli.jacobian.products import Function
-from magnet_cli.volume import Shard, Volume, VolumeSpec
+from magnet_cli.volume import Shard, Volume
+from magnet_cli.volume.spec import VolumeSpec
 
 DEFAULT_ROWS = {"mnist": 20_000}
 DEFAULT_TOLERANCE = 0.1  # nats, rms of log-volume
@@ -307,8 +308,7 @@ def singular_values(
         [r, K] float32, descending.
     """
     weight = next(generator.module.parameters())
-    if weight.is_cuda:  # torch's default lets convolutions in float32 be tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.precision == "tf32"
+    set_arithmetic(weight.device, spec.precision)
     differentiated = function(generator, spec, output)
     parts = []
     for start in range(0, len(latents), cut.batch):
@@ -318,6 +318,12 @@ def singular_values(
         values = _solve(differentiated, z, spec, cut, basis, first_row + start)
         parts.append(values[: len(batch)].to(device="cpu", dtype=torch.float32).numpy())
     return np.concatenate(parts)
+
+
+def set_arithmetic(device: torch.device, precision: str) -> None:
+    """Let products on a CUDA device be tf32 if that is the precision, and only then: torch's default differs."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def _solve(

@@ -13,7 +13,8 @@ import numpy as np
 
 from magnet_cli import __version__, files
 from magnet_cli.errors import MagnetError, SpecError, VolumeError
-from magnet_cli.volume import Volume, VolumeSpec
+from magnet_cli.volume import Volume
+from magnet_cli.volume.spec import VolumeSpec
 
 DISPLACED_WARNING = 0.05  # METHOD: above this share a draw is not where the weights ask
 DISPLACED_SELECTION = 0.5  # and above this it is a selection by volume

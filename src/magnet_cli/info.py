@@ -10,7 +10,8 @@ from pathlib import Path
 from magnet_cli import files
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.errors import ArtifactError, MagnetError
-from magnet_cli.volume import Volume, as_json
+from magnet_cli.volume import Volume
+from magnet_cli.volume.spec import as_json
 
 
 def describe(reference: str, *, check: bool) -> dict:

@@ -21,7 +21,8 @@ from magnet_cli import __version__, files, render, sheet
 from magnet_cli.errors import SampleError
 from magnet_cli.generators import Generator
 from magnet_cli.index import Draw
-from magnet_cli.volume import Volume, as_json
+from magnet_cli.volume import Volume
+from magnet_cli.volume.spec import as_json
 
 FORMAT = 1
 SHEET_IMAGES = 64  # of each kind on the contact sheet

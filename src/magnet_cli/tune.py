@@ -19,7 +19,7 @@ from magnet_cli.generators import Generator
 from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import calibration, solvers
 from magnet_cli.jacobian.calibration import Candidate
-from magnet_cli.volume import VolumeSpec
+from magnet_cli.volume.spec import VolumeSpec
 
 ROWS = 32  # latents of the pilot basis, of the choice, and of its verification: 32 each, disjoint
 _PRECISION_ROWS = 8  # latents a precision is held against float64 at
@@ -91,6 +91,7 @@ class _Trial:
         generator, output = self.load(precision)
         cut = compute.plan(generator, self.memory)
         weight = next(generator.module.parameters())
+        compute.set_arithmetic(weight.device, precision)
         batches = torch.from_numpy(self.latents(part, ROWS)).to(weight).split(cut.batch)
         make = solvers.gram if cut.whole else solvers.gram_by_columns
         differentiated = compute.function(generator, self.asked, output)

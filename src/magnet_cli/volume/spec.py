@@ -1,0 +1,113 @@
+"""The spec of a volume: exactly what changes the numbers in it, and its fingerprint.
+
+Owns the fields, their ranges, and when one spec is another. Knows nothing of files.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from magnet_cli import files
+from magnet_cli.errors import SpecError
+
+FORMAT = 1
+_SOLVER_SIZES = ["solver_size", "solver_power", "solver_sweep"]
+
+
+@dataclass(frozen=True)
+class VolumeSpec:
+    """Exactly what changes the numbers in a volume; how the work is done and how many rows there are does not.
+
+    Attributes:
+        generator: the generator's name; no part of the fingerprint, for names change no number.
+        sha256: of its checkpoint.
+        family: its architecture.
+        prior: the distribution of the latents.
+        latent_dim: D.
+        space: where the Jacobian's input lives: "z".
+        output: what the Jacobian is taken of: "pixel", or the name of an image model that follows.
+        truncation: ψ in (0, 1], part of the function differentiated; 1 = none.
+        top_k: K, singular values kept a row.
+        solver: how they are computed: "exact", "pilot", "sketch" or "projection"; as asked also "auto".
+        precision: arithmetic of the products: "float64", "float32", "tf32" or "bfloat16"; as asked also "auto".
+        rank_floor: singular values below this share of their row's first are rounding.
+        seed: of the latents.
+        shard_rows: R, rows of a shard.
+        solver_size: vectors a pass of the solver; 0 for exact, and where it is yet to be chosen.
+        solver_power: further passes of a sketch.
+        solver_sweep: whether reverse products follow a pilot's forward ones.
+        tolerance: rms error of log-volume, in nats, that solver and precision were chosen for; part of the
+            fingerprint only while they are not.
+        output_sha256: of the image model's weights; empty where none follows.
+    """
+
+    generator: str
+    sha256: str
+    family: str
+    prior: str
+    latent_dim: int
+    space: str
+    output: str
+    truncation: float
+    top_k: int
+    solver: str
+    precision: str
+    rank_floor: float
+    seed: int
+    shard_rows: int
+    solver_size: int = 0
+    solver_power: int = 0
+    solver_sweep: bool = False
+    tolerance: float = 0.1
+    output_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            SpecError: a value outside its range.
+        """
+        largest = self.latent_dim - (self.prior == "sphere")  # along z itself the image does not change
+        if not 1 <= self.top_k <= largest:
+            message = f"top_k {self.top_k} is outside 1..{largest}: {self.generator} has {self.latent_dim} latents"
+            message += ", and normalises them" * (self.prior == "sphere")
+            raise SpecError(message, f"pass --top-k between 1 and {largest}")
+        if not 0 < self.truncation <= 1:
+            message = f"truncation {self.truncation} is outside (0, 1]"
+            raise SpecError(message, "pass --truncation between 0 and 1; 1 is none")
+        if self.shard_rows < 1 or self.seed < 0:
+            message = f"shard_rows {self.shard_rows} and seed {self.seed} must be at least 1 and 0"
+            raise SpecError(message, "pass a larger value")
+
+    @property
+    def resolved(self) -> bool:
+        """Whether solver, sizes and precision are chosen."""
+        return "auto" not in {self.solver, self.precision} and (self.solver == "exact" or self.solver_size > 0)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 of the canonical spec and the format."""
+        silent = ["generator"] + ["tolerance"] * self.resolved + ["output_sha256"] * (not self.output_sha256)
+        silent += _SOLVER_SIZES if self.solver == "exact" else ()
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in silent}
+        return files.sha256_bytes(files.canonical({"format": FORMAT, **fields}))
+
+
+def differences(asked: VolumeSpec, found: VolumeSpec) -> str:
+    """The fields in which a volume is not what is asked for, with both values; empty where it is."""
+    free = {"generator"}
+    if asked.solver == "auto":
+        free.add("solver")
+    if not asked.resolved:
+        free |= {"solver_size", "solver_power", "solver_sweep"}
+    if asked.precision == "auto":
+        free |= {"precision", "rank_floor"}
+    if found.solver == "exact" or asked.solver_size:
+        free.add("tolerance")
+    wanted, there = dataclasses.asdict(asked), dataclasses.asdict(found)
+    return ", ".join(f"{k} {there[k]} (asked {wanted[k]})" for k in wanted if wanted[k] != there[k] and k not in free)
+
+
+def as_json(spec: VolumeSpec) -> dict:
+    """The spec as JSON fields, spelled as the flags are."""
+    return json.loads(files.canonical(dataclasses.asdict(spec)))
