@@ -5,13 +5,13 @@ Owns telling them apart and their description. The checks themselves belong to w
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from magnet_cli import files
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.errors import ArtifactError, MagnetError
 from magnet_cli.volume import Volume
-from magnet_cli.volume.spec import as_json
 
 
 def describe(reference: str, *, check: bool) -> dict:
@@ -60,7 +60,7 @@ def _of_path(path: Path, *, check: bool) -> dict:
 
 def _volume(path: Path, *, check: bool) -> dict:
     volume = Volume.open(path)
-    fields = {"kind": "volume", "path": str(path), "fingerprint": volume.fingerprint} | as_json(volume.spec)
+    fields = {"kind": "volume", "path": str(path), "fingerprint": volume.fingerprint} | dataclasses.asdict(volume.spec)
     problems = volume.check() if check else []
     try:
         fields |= {"rows": volume.num_rows, "shards": len(volume.shards())}
@@ -103,7 +103,7 @@ def _generator(checkpoint: cache.Checkpoint, kind: str, *, check: bool) -> dict:
     return _with(fields, problems)
 
 
-def _problems(verify) -> list[str]:  # noqa: ANN001
+def _problems(verify: Callable[[], object]) -> list[str]:
     try:
         verify()
     except MagnetError as error:

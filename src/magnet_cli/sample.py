@@ -22,7 +22,6 @@ from magnet_cli.errors import SampleError
 from magnet_cli.generators import Generator
 from magnet_cli.index import Draw
 from magnet_cli.volume import Volume
-from magnet_cli.volume.spec import as_json
 
 FORMAT = 1
 SHEET_IMAGES = 64  # of each kind on the contact sheet
@@ -195,7 +194,7 @@ def finish(out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, command: li
         "format": FORMAT,
         "command": command,
         "spec": asdict(spec),
-        "volume": {"path": str(volume.path), "fingerprint": volume.fingerprint, "spec": as_json(volume.spec)},
+        "volume": {"path": str(volume.path), "fingerprint": volume.fingerprint, "spec": asdict(volume.spec)},
         "effective_size": drawn.effective_size,
         "displaced_share": drawn.displaced_share,
         "largest_useful_rho": drawn.largest_useful_rho,

@@ -64,7 +64,9 @@ def resolve(load: Load, asked: VolumeSpec, memory: int | None = None) -> Resolut
     compute.check(generator, asked, output)
     precisions = _precisions(trial)
     cheapest = min(precisions, key=lambda row: row["seconds_per_latent"])["precision"]
-    if asked.solver == "exact" or (asked.solver == "auto" and asked.top_k == asked.latent_dim):
+    if asked.solver == "exact" or (
+        asked.solver == "auto" and asked.top_k >= asked.latent_dim - (asked.prior == "sphere")
+    ):
         reason = "asked for" if asked.solver == "exact" else "all D values are asked for"
         return _resolution(asked, Candidate("exact", asked.latent_dim), cheapest, {"reason": reason}, precisions)
     if asked.solver == "projection":

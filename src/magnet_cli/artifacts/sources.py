@@ -15,6 +15,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from magnet_cli.artifacts.registry import Artifact
 from magnet_cli.errors import ArtifactError
@@ -132,7 +133,7 @@ def hub_file(artifact: Artifact, *, download: bool) -> Path | None:
         raise ArtifactError(message, "check the network, HF_ENDPOINT and HF_TOKEN") from error
 
 
-def _copy(source, part: Path, size: int, advance: Callable[[int], None]) -> None:  # noqa: ANN001
+def _copy(source: IO[bytes], part: Path, size: int, advance: Callable[[int], None]) -> None:
     """Copy at most size + 1 bytes: enough to notice that a file is too long."""
     left = size + 1
     with part.open("xb") as file:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -119,7 +120,7 @@ def run(
         chosen, model = load(filled.spec.precision)
         cut = compute.plan(chosen, memory)
         cut = dataclasses.replace(cut, batch=batch_size) if batch_size else cut
-        _fill(console, filled, num_rows, chosen, cut, model)
+        _follow(compute.fill(filled, chosen, num_rows, cut, model), filled, num_rows, console)
     end = time.monotonic()
     missing = len(filled.missing(num_rows))
     spec, new_rows = filled.spec, filled.num_rows - before
@@ -146,16 +147,13 @@ def run(
     console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else ""))
 
 
-def _fill(console: console_.Console, filled: "Volume", num_rows: int, *how: object) -> None:
-    """Run the verb with progress; after Ctrl-C say what is safe."""
-    from magnet_cli import compute
-
-    generator, cut, model = how
+def _follow(steps: Iterator[tuple[int, int]], filled: "Volume", num_rows: int, console: console_.Console) -> None:
+    """Run the verb's steps with progress; after Ctrl-C say what is safe."""
     marks = filled.marks()
     new = sum(rows - (marks[s].rows if s in marks else 0) for s, rows in filled.missing(num_rows))
     try:
         with console.progress(f"computing {filled.spec.generator}", new, "rows") as advance:
-            for _, rows in compute.fill(filled, generator, num_rows, cut, model):
+            for _, rows in steps:
                 advance(rows)
     except KeyboardInterrupt:
         safe = f"{filled.num_rows:,} of {num_rows:,} rows are safe in {filled.path}"

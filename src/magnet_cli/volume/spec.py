@@ -4,7 +4,6 @@ Owns the fields, their ranges, and when one spec is another. Knows nothing of fi
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 
 from magnet_cli import files
@@ -106,8 +105,3 @@ def differences(asked: VolumeSpec, found: VolumeSpec) -> str:
         free.add("tolerance")
     wanted, there = dataclasses.asdict(asked), dataclasses.asdict(found)
     return ", ".join(f"{k} {there[k]} (asked {wanted[k]})" for k in wanted if wanted[k] != there[k] and k not in free)
-
-
-def as_json(spec: VolumeSpec) -> dict:
-    """The spec as JSON fields, spelled as the flags are."""
-    return json.loads(files.canonical(dataclasses.asdict(spec)))
