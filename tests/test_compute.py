@@ -1,5 +1,6 @@
 """compute: the values are right, and no interruption changes a byte."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -46,6 +47,37 @@ def test_truncation_is_part_of_the_function(toy, tmp_path, dense, precision):
     truth = dense(lambda z: exact.module(0.5 * z), volume.read(0).latents)
     error = np.abs(np.log(volume.read(0).singular_values) - np.log(truth)).max()
     assert error < (1e-4 if precision == "float32" else 1e-6)  # stored as float32
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_are_differentiated_in_the_precision_asked(tmp_path, dense, half):
+    state = {name: value.to(half) for name, value in toy_weights().items()}
+    save_file(state, tmp_path / "half.safetensors")
+    generator = generators.load(cache.checkpoint(str(tmp_path / "half.safetensors")))
+    volume = Volume.create(tmp_path / "v", compute.asked(generator))
+    list(compute.fill(volume, generator, 10))
+    network = DCGAN(5, (8,), 1)
+    network.load_state_dict({name: value.to(torch.float32) for name, value in state.items()}, strict=False)
+    truth = dense(network.to(torch.float64).eval().requires_grad_(False), volume.read(0).latents)
+    assert np.abs(np.log(volume.read(0).singular_values) - np.log(truth)).max() < 1e-4
+
+
+def test_a_module_that_detaches_is_refused_and_nothing_is_written(tmp_path, toy_generator):
+    """Forward mode would give zeros, or half the truth, without a word."""
+    detached = dataclasses.replace(toy_generator, module=Detached(toy_generator.module))
+    volume = Volume.create(tmp_path / "v", compute.asked(detached))
+    with pytest.raises(GeneratorError, match="the derivative torch computes"):
+        list(compute.fill(volume, detached, 10))
+    assert volume.shards() == []
+
+
+class Detached(torch.nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, z):
+        return self.module(z) + self.module(0.5 * z.detach())
 
 
 def test_stopping_and_going_on_changes_no_byte(toy_generator, toy_volume, tmp_path):

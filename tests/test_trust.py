@@ -31,3 +31,44 @@ def test_what_is_no_function_of_each_latent_is_refused(function, said):
         trust.check(function, LATENTS)
     assert said in error.value.message
     assert error.value.hint
+
+
+# --- the derivative is the function's own --------------------------------------------------------------------------
+
+
+def network():
+    torch.manual_seed(1)
+    layers = [torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 20), torch.nn.Tanh()]
+    return torch.nn.Sequential(*layers).requires_grad_(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "function",
+    [
+        network(),
+        torch.sin,
+        lambda z: z / z.norm(dim=1, keepdim=True),
+        lambda z: 1e-6 * torch.relu(z),
+        lambda z: 1e6 + z,
+        torch.ones_like,
+    ],
+)
+def test_derivatives_that_are_the_functions_own_are_trusted(function, dtype):
+    function = function.to(dtype) if isinstance(function, torch.nn.Module) else function
+    trust.check_slope(function, LATENTS.to(dtype))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z: torch.tanh(z.detach()),
+        lambda z: torch.sin(z) + 0.2 * torch.sin(3 * z.detach()),
+        lambda z: z + (torch.round(4 * z) / 4 - z).detach(),  # a straight-through estimator
+        lambda z: torch.round(64 * torch.tanh(z)) / 64,
+    ],
+)
+def test_a_detached_derivative_is_refused(function):
+    with pytest.raises(GeneratorError, match="the derivative torch computes") as error:
+        trust.check_slope(function, LATENTS)
+    assert "detach" in error.value.hint

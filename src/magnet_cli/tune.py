@@ -93,7 +93,7 @@ class _Trial:
         generator, output = self.load(precision)
         cut = compute.plan(generator, self.memory)
         weight = next(generator.module.parameters())
-        compute.set_arithmetic(weight.device, precision)
+        compute.prepare(weight.device, precision)
         batches = torch.from_numpy(self.latents(part, ROWS)).to(weight).split(cut.batch)
         make = solvers.gram if cut.whole else solvers.gram_by_columns
         differentiated = compute.function(generator, self.asked, output)

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from magnet_cli.errors import GeneratorError
-from magnet_cli.jacobian.products import Function
+from magnet_cli.jacobian.products import Function, forward
 
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
+_STEPS = (3e-2, 1e-2, 1e-3, 1e-4)  # of finite differences; kinks trouble the long ones, rounding the short ones
+_SLOPE_ERROR = 0.05  # relative; the best of the steps is far below it where the derivative is the function's own
 
 
 def check(function: Function, latents: Tensor) -> None:
@@ -45,3 +47,35 @@ def check(function: Function, latents: Tensor) -> None:
         if (torch.cat([function(z[None]) for z in latents]) - first).abs().max() > limit:
             message = "the function gives other values for a latent alone than in a batch: it uses batch statistics"
             raise GeneratorError(message, "put the module into eval mode, or write it so that rows do not meet")
+
+
+def check_slope(function: Function, latents: Tensor) -> None:
+    """Hold a forward product against central finite differences: a `detach` inside makes the derivative a lie.
+
+    Args:
+        function: maps [B, D] to [B, ...], one that `check` has passed.
+        latents: [B, D], float32 or float64: coarser arithmetic drowns the differences.
+
+    Raises:
+        GeneratorError: the derivative is not that of the function, or the function cannot be differentiated.
+    """
+    direction = torch.ones_like(latents) / latents.shape[1] ** 0.5
+    direction[:, ::2] *= -1  # not along z itself, where a function that normalises z is constant
+    slope = forward(function, latents, direction[None])[:, 0]
+    errors, lengths = [], []
+    with torch.no_grad():
+        for step in _STEPS:
+            ahead, behind = (function(latents + s * direction).flatten(1) for s in (step, -step))
+            difference = (ahead - behind) / (2 * step)
+            rounding = torch.finfo(ahead.dtype).eps * ahead.norm(dim=1) / step
+            lengths.append((difference.norm(dim=1) - rounding).clamp_min(0))
+            errors.append((difference - slope).norm(dim=1) - rounding)
+    scale = torch.stack([*lengths, slope.norm(dim=1)]).amax(dim=0)
+    if not scale.any():
+        return  # constant along this direction, as far as this arithmetic can tell
+    error = float((torch.stack(errors).amin(dim=0) / scale.clamp_min(1e-30)).median())
+    if error > _SLOPE_ERROR or not slope.any():
+        message = f"the derivative torch computes is not that of the function: {error:.0%} off finite differences"
+        message = message if slope.any() else "the derivative torch computes is zero, and that of the function is not"
+        hint = "look for detach, no_grad, rounding or straight-through estimators in the module"
+        raise GeneratorError(message, hint)
