@@ -30,6 +30,8 @@ _TESTS = 0x746573  # keeps the test matrices' random stream apart from the laten
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names of glibc's mallopt
 _LIVE = 4  # a layer's input and output are alive about so often: values, tangents, and what the library copies
 _SHARD_WORK = 1 << 27  # numbers in a shard's Jacobians: minutes on two cores for a 64x64 face generator
+_CHUNK_WORK = 1 << 28  # numbers in the vectors pushed at a time on a CPU: past its caches, more of them only cost memory
+_CHUNK_LEAST = 16  # vectors a call is worth its overhead for
 _BATCH_WORK = 1 << 22  # numbers in a batch of Jacobians: tens of MB, and large enough calls to be fast
 
 
@@ -103,9 +105,13 @@ def plan(generator: Generator, memory: int | None = None) -> Plan:
         return Plan(1, min(chunk, generator.latent_dim), whole=False)
     latent_bytes = jacobian_bytes + generator.latent_dim * vector_bytes
     largest = int(np.clip(_BATCH_WORK // _jacobian_size(generator), 1, 64))
-    if latent_bytes <= limit:
-        return Plan(min(largest, limit // latent_bytes))
-    return Plan(1, (limit - jacobian_bytes) // vector_bytes)
+    if latent_bytes > limit:
+        return Plan(1, (limit - jacobian_bytes) // vector_bytes)
+    batch = min(largest, limit // latent_bytes)
+    chunk = generator.latent_dim
+    if weight.device.type == "cpu":
+        chunk = max(_CHUNK_LEAST, _CHUNK_WORK * item // (vector_bytes * batch))
+    return Plan(batch, None if chunk >= generator.latent_dim else chunk)
 
 
 def batch_size(generator: Generator) -> int:
