@@ -27,10 +27,10 @@ from magnet_cli.volume.spec import VolumeSpec
 DEFAULT_ROWS = {"mnist": 20_000}
 DEFAULT_TOLERANCE = 0.1  # nats, rms of log-volume
 _TESTS = 0x746573  # keeps the test matrices' random stream apart from the latents'
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names of glibc's mallopt
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
 _LIVE = 4  # a layer's input and output are alive about so often: values, tangents, and what the library copies
 _SHARD_WORK = 1 << 27  # numbers in a shard's Jacobians: minutes on two cores for a 64x64 face generator
-_CHUNK_WORK = 1 << 28  # numbers in the vectors pushed at a time on a CPU: past its caches, more of them only cost memory
+_RECYCLED = 1 << 25  # bytes of the largest block that glibc can be told to keep: 32 MiB, its own upper bound
 _CHUNK_LEAST = 16  # vectors a call is worth its overhead for
 _BATCH_WORK = 1 << 22  # numbers in a batch of Jacobians: tens of MB, and large enough calls to be fast
 
@@ -110,7 +110,9 @@ def plan(generator: Generator, memory: int | None = None) -> Plan:
     batch = min(largest, limit // latent_bytes)
     chunk = generator.latent_dim
     if weight.device.type == "cpu":
-        chunk = max(_CHUNK_LEAST, _CHUNK_WORK * item // (vector_bytes * batch))
+        together = max(_CHUNK_LEAST, 2 * _LIVE * _RECYCLED // vector_bytes)  # so that a layer's output is recycled
+        batch = max(1, min(batch, together // chunk))
+        chunk = together
     return Plan(batch, None if chunk >= generator.latent_dim else chunk)
 
 
@@ -335,15 +337,15 @@ def prepare(device: torch.device, precision: str) -> None:
     """Set the libraries below torch up for products on a device.
 
     On CUDA, products are tf32 if that is the precision, and only then: torch's defaults differ. On the CPU, glibc hands
-    large freed blocks back to the system, and every new one costs a page fault for each 4 KiB, a sixth of the time on
-    dcgan-digiface; it is told to keep them. The peak stays what it was.
+    freed blocks back to the system, and every new one costs a page fault for each 4 KiB, up to a quarter of the time on
+    dcgan-digiface; it is told to keep what it can. The peak stays what it was.
     """
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         return
     library = ctypes.CDLL(None)
     if hasattr(library, "gnu_get_libc_version"):
-        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_MMAP_THRESHOLD, _RECYCLED)
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
