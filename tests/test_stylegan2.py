@@ -119,6 +119,14 @@ def test_styles_and_features_equal_the_record(name):
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
+def test_every_layer_takes_its_w(name):
+    for cutoff in range(9):
+        net, record = network(name, truncation_cutoff=cutoff)
+        layers = [part[0].item() for part in net.cut.split(net.style_widths)]
+        assert layers == [place < cutoff for _, place in record.facts["w_index_of_layer"]]
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
 def test_singular_values_equal_the_record(name):
     for dtype in (torch.float64, torch.float32):
         net, record = network(name, dtype)
@@ -239,12 +247,21 @@ def test_what_does_not_fit_is_refused():
             {"synthesis.b32.conv1.weight": torch.zeros(8, 8, 3, 3), "synthesis.b16.conv1.weight": None},
             "blocks of 4, 8, 32",
         ),
-        ({"synthesis.b8.extra": torch.zeros(1)}, "1 tensors have no place in one: synthesis.b8.extra"),
+        ({"synthesis.b8.extra": torch.zeros(1)}, "1 of them have no place in one: synthesis.b8.extra"),
+        ({"synthesis.b8.torgb.weight": None}, "b8.torgb.weight is missing"),
+        ({"synthesis.b8.conv1.noise_strength": None}, "b8.conv1.noise_strength is missing"),
+        ({"synthesis.b8.skip.weight": torch.zeros(8, 8, 1, 1)}, "b16.skip.weight is missing"),
+        ({"mapping.embed.weight": torch.zeros(8, 3), "mapping.embed.bias": torch.zeros(8)}, "the label alone gives 8"),
+        ({"mapping.w_avg": torch.zeros(7)}, "w_avg"),
         ({"synthesis.b8.conv0.resample_filter": torch.zeros(6, 6)}, r"\[4, 4\]"),
     ):
         changed = {k: v for k, v in (state | change).items() if v is not None}
         with pytest.raises(GeneratorError, match=said):
             stylegan2.build(changed)
+    renamed = dict(recorded.read("stylegan2_rosinality").groups["state"])
+    for name, value in (("noise.weight", torch.zeros(2)), ("conv.weight", torch.zeros(()))):
+        with pytest.raises(GeneratorError, match=f"convs.1.{name} is"):
+            stylegan2.build(renamed | {f"convs.1.{name}": value})
     with pytest.raises(GeneratorError, match="noise 'random'"):
         stylegan2.build(state, noise="random")
 

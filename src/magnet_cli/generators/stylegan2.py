@@ -184,12 +184,12 @@ class Block(nn.Module):
     Args:
         layers: one at 4x4, else two, the first of which doubles the side.
         to_rgb: features to image; None where the architecture has none here.
-        upsample: for the image of the block before; None where there is none.
+        upsample: for the image of the block before.
         residual: the way past the layers; None where the architecture has none here.
     """
 
     def __init__(
-        self, layers: list[Layer], to_rgb: ToRGB | None, upsample: Upsample | None, residual: Residual | None
+        self, layers: list[Layer], to_rgb: ToRGB | None, upsample: Upsample, residual: Residual | None
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
@@ -262,7 +262,9 @@ class StyleGAN2(nn.Module):
     def affine(self, w: Tensor, truncation: float = 1.0) -> Tensor:
         """The styles [B, S] of all layers, in their order, from w [B, Dw]; truncated up to the cut-off."""
         styles = self.affines(self.truncated(w, truncation))
-        return styles if self.cut is None else torch.where(self.cut, styles, self.affines(w))
+        if self.cut is None or truncation == 1:
+            return styles
+        return torch.where(self.cut, styles, self.affines(w))
 
     def synthesis(self, w: Tensor, truncation: float = 1.0) -> Tensor:
         """Images [B, C, H, W] from w [B, Dw], the same for all layers."""
@@ -294,7 +296,8 @@ def build(
     """The network of a state dict, its sizes and architecture read from names and shapes, in eval mode; float64.
 
     Args:
-        state: in the naming of stylegan2-ada-pytorch (also that of the StyleGAN2 in stylegan3), or of rosinality.
+        state: in the naming of stylegan2-ada-pytorch (also that of the StyleGAN2 in stylegan3), or of rosinality. Where
+            it has no mean of w, that is estimated from 4,096 fixed latents.
         noise: of the noise inputs: "const", as stored with the weights, or "none".
         truncation_cutoff: number of leading w, one a layer, that truncation applies to; None for all.
         conv_clamp: bound on the size of every layer's output; official networks trained with it have 256. None: none.
@@ -309,13 +312,14 @@ def build(
     own_names = "synthesis.b4.const" in state
     reader = _Reader(state if own_names else _renamed(state), noise, conv_clamp, scaled_epsilon=not own_names)
     mapping = reader.mapping(lr_multiplier)
-    mean = reader.take("mapping.w_avg") if "mapping.w_avg" in reader.state else _estimated_mean(mapping)
-    const = reader.take("synthesis.b4.const")
-    blocks, affine, places = reader.synthesis(len(const), len(mean))
+    style_dim = mapping.layers[-1].out_features
+    mean = reader.take("mapping.w_avg", style_dim) if "mapping.w_avg" in reader.state else _estimated_mean(mapping)
+    const = reader.take("synthesis.b4.const", None, 4, 4)
+    blocks = reader.blocks(len(const), style_dim)
     reader.finish()
-    cut = None if truncation_cutoff is None else places < truncation_cutoff
-    has_noise = any(layer.noise is not None or reader.skipped_noise for block in blocks for layer in block.layers)
-    network = StyleGAN2(mapping, mean, affine, const, blocks, cut, noise if has_noise else "")
+    affine = tuple(torch.cat(parts) for parts in zip(*reader.affines, strict=True))
+    cut = None if truncation_cutoff is None else torch.tensor(reader.places) < truncation_cutoff
+    network = StyleGAN2(mapping, mean, affine, const, blocks, cut, noise if reader.has_noise else "")
     return network.to(torch.float64).eval().requires_grad_(False)
 
 
@@ -334,7 +338,9 @@ class _Reader:
         self.state = {name: value.to(torch.float64) for name, value in state.items()}
         self.noise, self.clamp, self.scaled_epsilon = noise, clamp, scaled_epsilon
         self.taken: set[str] = set()
-        self.skipped_noise = False
+        self.has_noise = False
+        self.affines: list[tuple[Tensor, Tensor]] = []  # of the layers so far
+        self.places: list[int] = []  # of each of their styles, the number of the w that it comes from
 
     def take(self, name: str, *shape: int | None) -> Tensor:
         """The tensor of that name; a None in its shape is any size, no shape at all any shape."""
@@ -353,9 +359,9 @@ class _Reader:
 
     def finish(self) -> None:
         """Refuse what is left over: it would change the images, and is not understood."""
-        left = [n for n in self.state if n not in self.taken and not n.endswith((".resample_filter", ".noise_const"))]
+        left = [n for n in self.state if n not in self.taken and not n.endswith(".resample_filter")]
         if left:
-            message = f"the weights look like a StyleGAN2, and {len(left)} tensors have no place in one: {left[0]}, …"
+            message = f"the weights look like a StyleGAN2, and {len(left)} of them have no place in one: {left[0]}, …"
             raise GeneratorError(message, "check that the file holds the generator alone")
 
     def mapping(self, multiplier: float) -> Mapping:
@@ -371,50 +377,57 @@ class _Reader:
             size = len(weight)
             gain = math.sqrt(2) * multiplier
             weights.append((weight * gain / math.sqrt(weight.shape[1]), self.take(f"{name}.bias", size) * gain))
+        if embedded >= weights[0][0].shape[1]:
+            message = f"mapping.fc0 takes {weights[0][0].shape[1]} numbers, and the label alone gives {embedded}"
+            raise GeneratorError(message, "magnet needs a generator that takes latents")
         return Mapping(weights, embedding)
 
-    def synthesis(self, width: int, style_dim: int) -> tuple[list[Block], tuple[Tensor, Tensor], Tensor]:
-        """The blocks, all layers' affine map, and for each style [S] the number of the w that it comes from."""
+    def blocks(self, width: int, style_dim: int) -> list[Block]:
+        """The blocks; the affine maps of their styles are gathered on the way.
+
+        Args:
+            width: channels of the constant.
+            style_dim: Dw.
+        """
         sides = sorted(int(m[1]) for name in self.state if (m := _BLOCK.fullmatch(name)))
-        if sides != [4 << i for i in range(len(sides))]:
+        if not sides or sides != [4 << i for i in range(len(sides))]:
             message = f"the weights look like a StyleGAN2, and have blocks of {', '.join(map(str, sides))} pixels"
             raise GeneratorError(message, "check that the file holds the whole generator")
-        blocks, affines, places = [], [], []
+        # "skip" has an image at every resolution, "orig" and "resnet" at the last; "resnet" has a way past each block.
+        shown = sides if "synthesis.b4.torgb.weight" in self.state else sides[-1:]
+        past = sides[1:] if any(n.endswith(".skip.weight") for n in self.state) else []
+        blocks = []
         for side in sides:
-            name, place = f"synthesis.b{side}", len(blocks) * 2 - (side > 4)  # noqa: PLR2004
-            in_width = width
-            fir = self._fir(f"{name}.resample_filter")
-            residual = None
-            if f"{name}.skip.weight" in self.state:
-                residual = self._residual(f"{name}.skip", in_width, fir)
-            parts = []
-            for number in (1,) if side == 4 else (0, 1):  # noqa: PLR2004
-                part = f"{name}.conv{number}"
-                gain = math.sqrt(0.5) if residual is not None and number == 1 else 1.0
-                affines.append(self._affine(part, style_dim, width))
-                parts.append(self._layer(part, width, side, gain, doubles=number == 0))
-                width = len(parts[-1].bias)
-                places += [place] * len(affines[-1][0])
-                place += 1
-            to_rgb = None
-            if f"{name}.torgb.weight" in self.state:
-                affines.append(self._affine(f"{name}.torgb", style_dim, width))
-                to_rgb = self._to_rgb(f"{name}.torgb", width)
-                places += [place] * width
-            blocks.append(Block(parts, to_rgb, Upsample(fir) if blocks else None, residual))
-        if blocks[-1].to_rgb is None:
-            self.take(f"synthesis.b{sides[-1]}.torgb.weight")  # names what is missing
-        stacked = (torch.cat([weight for weight, _ in affines]), torch.cat([bias for _, bias in affines]))
-        return blocks, stacked, torch.tensor(places)
+            blocks.append(self._block(side, width, style_dim, shown=side in shown, past=side in past))
+            width = len(blocks[-1].layers[-1].bias)
+        return blocks
+
+    def _block(self, side: int, width: int, style_dim: int, *, shown: bool, past: bool) -> Block:
+        name = f"synthesis.b{side}"
+        upsample = Upsample(self._fir(f"{name}.resample_filter"))
+        residual = self._residual(f"{name}.skip", width, upsample) if past else None
+        place = 2 * (side.bit_length() - 3)  # of conv1; the w of an image is that of the next block's conv0
+        layers = []
+        for number in (0, 1) if self.places else (1,):
+            layer, gain = f"{name}.conv{number}", math.sqrt(0.5) if past and number else 1.0
+            self._style(layer, width, style_dim, place - 1 + number)
+            layers.append(self._layer(layer, width, side, gain, doubles=number == 0))
+            width = len(layers[-1].bias)
+        to_rgb = None
+        if shown:
+            self._style(f"{name}.torgb", width, style_dim, place + 1)
+            to_rgb = self._to_rgb(f"{name}.torgb", width)
+        return Block(layers, to_rgb, upsample, residual)
+
+    def _style(self, name: str, width: int, style_dim: int, place: int) -> None:
+        weight = self.take(f"{name}.affine.weight", width, style_dim)
+        self.affines.append((weight / math.sqrt(style_dim), self.take(f"{name}.affine.bias", width)))
+        self.places += [place] * width
 
     def _fir(self, name: str) -> Tensor:
         line = torch.tensor(_FIR, dtype=torch.float64)
         known = torch.outer(line, line) / line.sum() ** 2
         return self.take(name, 4, 4) if name in self.state else known
-
-    def _affine(self, name: str, style_dim: int, width: int) -> tuple[Tensor, Tensor]:
-        weight = self.take(f"{name}.affine.weight", width, style_dim)
-        return weight / math.sqrt(style_dim), self.take(f"{name}.affine.bias", width)
 
     def _layer(self, name: str, width: int, side: int, gain: float, *, doubles: bool) -> Layer:
         weight = self.take(f"{name}.weight", None, width, 3, 3)
@@ -426,22 +439,22 @@ class _Reader:
         return Layer(conv, bias, self._noise(name, side), clamp)
 
     def _noise(self, name: str, side: int) -> tuple[Tensor, Tensor] | None:
-        if f"{name}.noise_strength" not in self.state:  # a network without noise inputs
-            return None
-        strength = self.take(f"{name}.noise_strength")
+        if f"{name}.noise_strength" not in self.state and f"{name}.noise_const" not in self.state:
+            return None  # a network without noise inputs
+        self.has_noise = True
         if self.noise == "none":
-            self.skipped_noise = True
+            self.taken |= {f"{name}.noise_strength", f"{name}.noise_const"}
             return None
-        return self.take(f"{name}.noise_const", side, side), strength
+        return self.take(f"{name}.noise_const", side, side), self.take(f"{name}.noise_strength")
 
     def _to_rgb(self, name: str, width: int) -> ToRGB:
         weight = self.take(f"{name}.weight", None, width, 1, 1)
         conv = ModulatedConv(weight / math.sqrt(width), epsilon=None)
         return ToRGB(conv, self.take(f"{name}.bias", len(weight)), self.clamp)
 
-    def _residual(self, name: str, width: int, fir: Tensor) -> Residual:
+    def _residual(self, name: str, width: int, upsample: Upsample) -> Residual:
         weight = self.take(f"{name}.weight", None, width, 1, 1)
-        return Residual(weight * math.sqrt(0.5 / width), Upsample(fir))
+        return Residual(weight * math.sqrt(0.5 / width), upsample)
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
@@ -476,7 +489,11 @@ def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
         to, shaped = _INSIDE.get(rest, (rest, lambda tensor: tensor))
         if rest == "upsample.kernel":  # the image's, which NVlabs has in the block
             layer = layer.removesuffix(".torgb")
-        found[f"{layer}.{to}" if rest else layer] = shaped(value)
+        try:
+            found[f"{layer}.{to}" if rest else layer] = shaped(value)
+        except (RuntimeError, IndexError) as error:
+            message = f"{name} is [{', '.join(map(str, value.shape))}], which no StyleGAN2 has"
+            raise GeneratorError(message, "check that the file holds one whole generator") from error
     return found
 
 
