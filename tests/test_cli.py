@@ -310,11 +310,11 @@ def test_damaged_and_foreign_hdf5(magnet, toy):
 def test_a_family_that_cannot_be_built_yet(magnet, toy, tmp_path, monkeypatch):
     from magnet_cli import files
 
-    entry = f'[other]\nkind = "generator"\nfamily = "stylegan2"\nsource = "file:{toy}"\nlicense = "MIT"\n'
+    entry = f'[other]\nkind = "generator"\nfamily = "flowgan"\nsource = "file:{toy}"\nlicense = "MIT"\n'
     entry += f'description = "x"\nsize = {toy.stat().st_size}\nsha256 = "{files.sha256_file(toy)}"\n'
     (tmp_path / "mine.toml").write_text(entry)
     monkeypatch.setenv("MAGNET_ARTIFACTS", str(tmp_path / "mine.toml"))
-    check_failure(magnet("compute", "other"), 1, "of the family stylegan2, which this magnet cannot build", "dcgan")
+    check_failure(magnet("compute", "other"), 1, "of the family flowgan, which this magnet cannot build", "dcgan")
 
 
 def test_files_that_are_no_checkpoint(magnet, tmp_path):

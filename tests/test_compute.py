@@ -76,7 +76,7 @@ class Detached(torch.nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, z):
+    def forward(self, z, labels=None, truncation=1.0):
         return self.module(z) + self.module(0.5 * z.detach())
 
 

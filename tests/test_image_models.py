@@ -83,6 +83,16 @@ def test_a_users_own_module(magnet, toy, tmp_path):
     again = magnet("compute", toy, "--n", 20, "--output", reference, "--top-k", 1, "--volume", "v")
     assert again.code == 1
     assert "output_sha256" in again.err
+    (tmp_path / "own.py").write_text(FACTORY.replace(".square()", ".abs()"))  # the same weights, another function
+    again = magnet("compute", toy, "--n", 20, "--output", reference, "--top-k", 1, "--volume", "v")
+    assert (again.code, again.out) == (1, "")
+    assert "the function of" in again.err
+    assert "changed" in again.err
+    assert Volume.open(cache.Path("v")).num_rows == 10
+    (tmp_path / "own.py").write_text(
+        FACTORY.replace("images.square()", "(images * images)")
+    )  # other code, same function
+    assert magnet("compute", toy, "--n", 20, "--output", reference, "--top-k", 1, "--volume", "v").code == 0
 
 
 def test_models_that_cannot_follow(magnet, toy, tmp_path):
@@ -108,7 +118,11 @@ def test_a_space_that_is_not_there_lists_those_that_are(magnet, toy):
     assert "has no space 'w': found z" in done.err
     done = magnet("compute", toy, "--output", "style")
     assert (done.code, done.out) == (1, "")
-    assert "style" in done.err
+    assert "has no output 'style': found pixel" in done.err
+    assert magnet("compute", toy, "--output", "style", "--space", "w").code == 2
+    done = magnet("compute", toy, "--label", 1)
+    assert (done.code, done.out) == (1, "")
+    assert "takes no labels" in done.err
 
 
 # --- the spherical prior --------------------------------------------------------------------------------------------
@@ -123,8 +137,8 @@ def spherical(toy_generator):
             super().__init__()
             self.inner = inner
 
-        def forward(self, z):
-            return self.inner(z * (z.shape[1] ** 0.5) / z.norm(dim=1, keepdim=True))
+        def forward(self, z, labels, truncation):
+            return self.inner(z * (z.shape[1] ** 0.5) / z.norm(dim=1, keepdim=True), labels, truncation)
 
     return dataclasses.replace(toy_generator, prior="sphere", module=Normalised(toy_generator.module))
 

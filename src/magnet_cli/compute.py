@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli import jacobian
-from magnet_cli.errors import GeneratorError, SpecError
+from magnet_cli.errors import GeneratorError
 from magnet_cli.generators import Generator
 from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import solvers, trust
@@ -26,6 +26,9 @@ from magnet_cli.volume.spec import VolumeSpec
 
 DEFAULT_ROWS = {"mnist": 20_000}
 DEFAULT_TOLERANCE = 0.1  # nats, rms of log-volume
+_PROBES = 4  # inputs at which an image model's function is held against what it was
+_PROBE_NUMBERS = 8  # kept of each output: random combinations, which no change of the function leaves as they were
+_PROBE_ROUNDING = 1e-4  # of the largest: float32 on another device, far below what any other function gives
 _TESTS = 0x746573  # keeps the test matrices' random stream apart from the latents'
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
 _LIVE = 4  # a layer's input and output are alive about so often: values, tangents, and what the library copies
@@ -132,7 +135,9 @@ def _largest_activation(generator: Generator) -> int:
     hooks = [m.register_forward_hook(watch) for m in generator.module.modules() if not list(m.children())]
     try:
         with torch.no_grad():
-            generator(torch.zeros(1, generator.latent_dim).to(next(generator.module.parameters())))
+            weight = next(generator.module.parameters())
+            labels = weight.new_zeros(1, dtype=torch.int64) if generator.num_classes else None
+            generator(torch.zeros(1, generator.latent_dim).to(weight), labels=labels)
     finally:
         for hook in hooks:
             hook.remove()
@@ -155,8 +160,9 @@ def asked(
     *,
     top_k: int | None = None,
     space: str = "z",
-    output: ImageModel | None = None,
+    output: ImageModel | str = "pixel",
     truncation: float = 1.0,
+    label: tuple[int, ...] = (),
     solver: str = "exact",
     precision: str = "float32",
     tolerance: float = DEFAULT_TOLERANCE,
@@ -166,11 +172,12 @@ def asked(
     """The spec of a generator's volume as it is asked for; resolved where solver and precision leave no choice.
 
     Raises:
-        SpecError: a value outside its range, or a space that the generator does not have.
+        SpecError: a value outside its range, or a space or output that the generator does not have.
     """
-    if space not in generator.spaces:
-        message = f"{generator.name} ({generator.family}) has no space {space!r}: found {', '.join(generator.spaces)}"
-        raise SpecError(message, f"pass --space {generator.spaces[0]}")
+    model = output if isinstance(output, ImageModel) else None
+    generator.check_parts(space, "pixel" if model else output)
+    input_dim = generator.style_dim if space == "w" else generator.latent_dim
+    rank = input_dim - (generator.prior == "sphere" and space == "z")
     return VolumeSpec(
         generator=generator.name,
         sha256=generator.sha256,
@@ -178,10 +185,14 @@ def asked(
         prior=generator.prior,
         latent_dim=generator.latent_dim,
         space=space,
-        output=output.name if output else "pixel",
-        output_sha256=output.sha256 if output else "",
+        output=model.name if model else output,
+        output_sha256=model.sha256 if model else "",
+        style_dim=generator.style_dim if space == "w" else 0,
+        noise=generator.noise,
+        num_classes=generator.num_classes,
+        label=label,
         truncation=truncation,
-        top_k=top_k or default_top_k(generator.latent_dim - (generator.prior == "sphere")),
+        top_k=top_k or min(default_top_k(input_dim), rank),
         solver=solver,
         solver_size=0,
         solver_power=0,
@@ -210,11 +221,39 @@ def on_sphere(z: np.ndarray) -> np.ndarray:
     return (z * (np.sqrt(z.shape[1]) / length)).astype(np.float32)
 
 
-def function(generator: Generator, spec: VolumeSpec, output: ImageModel | None = None) -> Function:
-    """What the Jacobian is taken of: latents [B, D] to images, or to what an image model says of them."""
-    if output is None:
-        return lambda z: generator(z, spec.truncation)
-    return lambda z: output.module(generator(z, spec.truncation))
+def inputs(generator: Generator, spec: VolumeSpec, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Where the Jacobian is taken, at latents [B, D]: z itself, or w = M(z) [B, Dw], no gradient kept."""
+    if spec.space == "z":
+        return z
+    with torch.no_grad():
+        return generator.module.mapping(z, labels)
+
+
+def function(
+    generator: Generator, spec: VolumeSpec, output: ImageModel | None = None, labels: Tensor | None = None
+) -> Function:
+    """What the Jacobian is taken of: `inputs` to what the spec names, or to what an image model says of the images.
+
+    Args:
+        generator: on its device.
+        spec: space, output and truncation are used.
+        output: the image model that follows, if any.
+        labels: [B] int64 of the latents, or [1], which serves any batch; where the generator takes labels.
+    """
+    own = generator.function(spec.space, "pixel" if output else spec.output, spec.truncation, labels)
+    return own if output is None else lambda latents: output.module(own(latents))
+
+
+def differentiated(
+    generator: Generator, spec: VolumeSpec, output: ImageModel | None, z: Tensor, first_row: int
+) -> tuple[Function, Tensor]:
+    """The function whose Jacobian is taken, and its inputs, at the latents z [B, D] of a volume's rows from first_row.
+
+    Each row's label, where the generator takes labels, is a function of the row's number.
+    """
+    named = spec.labels(first_row, len(z))
+    labels = None if named is None else torch.tensor(named, device=z.device)
+    return function(generator, spec, output, labels), inputs(generator, spec, z, labels)
 
 
 def check(generator: Generator, spec: VolumeSpec, output: ImageModel | None = None) -> None:
@@ -225,17 +264,56 @@ def check(generator: Generator, spec: VolumeSpec, output: ImageModel | None = No
     """
     few = torch.from_numpy(draw_latents(generator.latent_dim, spec.seed, 0, 3, generator.prior))
     few = few.to(next(generator.module.parameters()))
+    named = spec.labels(0, 1)
+    label = None if named is None else torch.tensor(named, device=few.device)  # one for all: they are called alone too
+    few = inputs(generator, spec, few, None if label is None else label.expand(len(few)))
+    checked = function(generator, spec, output, label)
     if output is not None:
         try:
-            output.module(generator(few, spec.truncation))
+            checked(few)
         except (RuntimeError, ValueError) as error:
             shape = "×".join(map(str, generator.image_shape))
             message = f"{output.name} does not take the {shape} images of {generator.name}: {error}"
             raise GeneratorError(message, "pass --output pixel, or a model that takes images of that shape") from error
-    differentiated = function(generator, spec, output)
-    trust.check(differentiated, few)
+    trust.check(checked, few)
     if few.dtype in {torch.float32, torch.float64}:
-        trust.check_slope(differentiated, few)
+        trust.check_slope(checked, few)
+
+
+def probe(generator: Generator, output: ImageModel) -> list[list[float]]:
+    """What an image model says of 4 fixed images: 8 fixed combinations of its outputs each.
+
+    Weights alone do not tell a user's own module from another: its code may have changed (METHOD: fingerprint of a
+    user's own module).
+    """
+    weight = next(generator.module.parameters())
+    rng = np.random.default_rng(_TESTS)
+    images = torch.from_numpy(rng.uniform(-1, 1, (_PROBES, *generator.image_shape))).to(weight)
+    with torch.no_grad():
+        found = output.module(images).flatten(1).to(device="cpu", dtype=torch.float64).numpy()
+    signs = rng.choice([-1.0, 1.0], (found.shape[1], _PROBE_NUMBERS)) / np.sqrt(found.shape[1])
+    return (found @ signs).tolist()
+
+
+def check_unchanged(volume: Volume, generator: Generator, output: ImageModel | None) -> None:
+    """Whether the image model still is the function that the volume was made with.
+
+    Args:
+        volume: made before; one without a probe passes.
+        generator: in float32.
+        output: in float32; None passes.
+
+    Raises:
+        GeneratorError: the function changed.
+    """
+    if output is None or not volume.probe:
+        return
+    known, found = np.array(volume.probe), np.array(probe(generator, output))
+    if known.shape == found.shape and np.abs(known - found).max() <= _PROBE_ROUNDING * np.abs(known).max():
+        return
+    message = f"the function of {output.name} changed: at fixed images it gives other values than when {volume.path} "
+    message += "was made, though its weights are the same"
+    raise GeneratorError(message, "restore its code, or compute a new volume: --volume with another folder")
 
 
 def fill(
@@ -272,6 +350,7 @@ def fill(
         stored = volume.read(shard).singular_values if shard in volume.shards() else None
         done = 0 if stored is None else len(stored)
         first_row = shard * spec.shard_rows + done
+        labels = spec.labels(first_row - done, rows)
         while True:
             try:
                 more = {"basis": basis, "first_row": first_row, "output": output}
@@ -288,7 +367,7 @@ def fill(
             message = f"the Jacobian of {generator.name} is not finite at shard {shard}, row {row}"
             raise GeneratorError(message, "check the weights for overflow, or pass --precision float64")
         values = new if stored is None else np.concatenate([stored, new])
-        volume.write(shard, Shard(latents, values))
+        volume.write(shard, Shard(latents, values, labels if labels is None else np.array(labels)))
         yield shard, rows - done
 
 
@@ -311,10 +390,10 @@ def singular_values(
     Args:
         generator: on its device, its weights in the spec's precision.
         latents: [r, D] float32.
-        spec: top_k, truncation, and the solver with its sizes are used.
+        spec: what the Jacobian is taken of, top_k, and the solver with its sizes are used.
         cut: latents and vectors at a time.
         basis: [D, D] float64, the pilot basis, for the solver that needs it.
-        first_row: number of the first row; the random test matrices of a sketch are functions of (seed, row).
+        first_row: number of the first row; its label, and the random test matrices of a sketch, are functions of it.
         output: the image model that follows.
 
     Returns:
@@ -322,13 +401,13 @@ def singular_values(
     """
     weight = next(generator.module.parameters())
     prepare(weight.device, spec.precision)
-    differentiated = function(generator, spec, output)
     parts = []
     for start in range(0, len(latents), cut.batch):
         batch = latents[start : start + cut.batch]
         padded = np.concatenate([batch, np.repeat(batch[-1:], cut.batch - len(batch), axis=0)])
         z = torch.from_numpy(padded).to(weight)
-        values = _solve(differentiated, z, spec, cut, basis, first_row + start)
+        of, at = differentiated(generator, spec, output, z, first_row + start)
+        values = _solve(of, at, spec, cut, basis, first_row + start)
         parts.append(values[: len(batch)].to(device="cpu", dtype=torch.float32).numpy())
     return np.concatenate(parts)
 
@@ -364,7 +443,7 @@ def _solve(
         rows = range(first_row, first_row + len(z))
         tests = test_matrices(z.shape[1], spec.solver_size, spec.seed, rows).to(z.device)
         return solvers.sketch(function, z, spec.top_k, tests, power=spec.solver_power, chunk_size=cut.chunk)
-    return solvers.projection(function, z, spec.top_k, _projection_rows(function(z[:1]).numel()), cut.chunk)
+    return solvers.projection(function, z, spec.top_k, _projection_rows(function(z)[0].numel()), cut.chunk)
 
 
 @functools.cache

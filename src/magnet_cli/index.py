@@ -140,6 +140,26 @@ def build(volume: Volume, top_k: int) -> Index:
     return Index(volume.fingerprint, top_k, numbers, volumes, real[:, :top_k].all(axis=1))
 
 
+def of_labels(index: Index, volume: Volume, label: tuple[int, ...]) -> Index:
+    """The rows of an index whose label is one of those given; the index itself where none are.
+
+    Raises:
+        VolumeError: the volume has no rows of such a label.
+        MagnetError: it cannot be read.
+    """
+    if not label:
+        return index
+    found = volume.labels(index.rows)
+    kept = np.isin(found, label) if found is not None else np.zeros(len(index.rows), bool)
+    if not kept.any():
+        classes = sorted(set(found.tolist())) if found is not None else []
+        has = f"labels {', '.join(map(str, classes[:10]))}{'…' * (len(classes) > 10)}" if classes else "no labels"  # noqa: PLR2004
+        message = f"rows of label {', '.join(map(str, label))} are asked for, and those of {volume.path} have {has}"
+        raise VolumeError(message, f"pass one of those, or compute: magnet compute GENERATOR --label {label[0]}")
+    arrays = (index.rows[kept], index.log_volume[kept], index.above_floor[kept])
+    return Index(index.fingerprint, index.top_k, *arrays)
+
+
 def _check_rank(real: np.ndarray, top_k: int, floor: float) -> None:
     """Refuse a k at which too many rows hold only rounding (METHOD: rank floor)."""
     shares = 1 - np.logical_and.accumulate(real, axis=1).mean(axis=0)  # [K] share of rows below the floor at each k
@@ -333,10 +353,19 @@ def target(index: Index, rho: float, spec: VolumeSpec) -> str:
         return "the generator's own distribution"
     if rho != 1:
         return f"tilted towards the {'modes' if rho < 0 else 'anti-modes'} of the generator"
-    density = f"density on the manifold in proportion to the {spec.prior} prior's: not uniform"
-    if index.top_k == spec.latent_dim:
+    density = density_words(spec)
+    if index.top_k == spec.rank:
         return density
-    return f"roughly {density} (top_k {index.top_k} is below the rank {spec.latent_dim}: an approximation)"
+    return f"roughly {density} (top_k {index.top_k} is below the rank {spec.rank}: an approximation)"
+
+
+def density_words(spec: VolumeSpec) -> str:
+    """The density on the manifold that rho 1 asks for at full rank, in words (METHOD: what ρ=1 means; `--space`)."""
+    if spec.space == "w":
+        return "density on the manifold in proportion to p_w, that of w = M(z) under the prior of z: not uniform"
+    return f"density on the manifold in proportion to the {spec.prior} prior's" + ": not uniform" * (
+        spec.prior == "normal"
+    )
 
 
 def warnings(drawn: Draw, n: int, rho: float, *, replace: bool) -> list[str]:

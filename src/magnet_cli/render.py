@@ -21,7 +21,9 @@ def batch_size(generator: Generator) -> int:
     return int(np.clip(_BATCH_WORK // int(np.prod(generator.image_shape)), 1, 256))
 
 
-def images(generator: Generator, latents: np.ndarray, truncation: float, size: int) -> np.ndarray:
+def images(
+    generator: Generator, latents: np.ndarray, truncation: float, size: int, labels: np.ndarray | None = None
+) -> np.ndarray:
     """The images of latents; a short batch is padded to full size, so that an image does not depend on the others.
 
     Args:
@@ -29,21 +31,30 @@ def images(generator: Generator, latents: np.ndarray, truncation: float, size: i
         latents: [b, D] float32, 1 ≤ b ≤ size.
         truncation: ψ in (0, 1].
         size: B.
+        labels: [b] int64, where the generator takes labels.
 
     Returns:
         [b, H, W, C] uint8: [-1, 1] mapped to 0..255, rounded, clipped.
     """
     weight = next(generator.module.parameters())
-    padded = np.concatenate([latents, np.repeat(latents[-1:], size - len(latents), axis=0)])
+    z = torch.from_numpy(_padded(latents, size)).to(weight)
+    given = None if labels is None else torch.from_numpy(_padded(labels, size)).to(weight.device)
     with torch.inference_mode():
-        intensity = generator(torch.from_numpy(padded).to(weight), truncation)[: len(latents)]
+        intensity = generator(z, truncation, given)[: len(latents)]
         return ((intensity + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def batches(generator: Generator, latents: np.ndarray, truncation: float, size: int) -> Iterator[np.ndarray]:
-    """Each image [H, W, C] uint8 of any number of latents [n, D], in order."""
+def _padded(rows: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
+
+
+def batches(
+    generator: Generator, latents: np.ndarray, truncation: float, size: int, labels: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """Each image [H, W, C] uint8 of any number of latents [n, D], in order; labels [n] int64 where it takes them."""
     for start in range(0, len(latents), size):
-        yield from images(generator, latents[start : start + size], truncation, size)
+        places = slice(start, start + size)
+        yield from images(generator, latents[places], truncation, size, None if labels is None else labels[places])
 
 
 def png(image: np.ndarray) -> bytes:

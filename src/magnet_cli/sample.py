@@ -44,6 +44,7 @@ class SampleSpec:
         seed: of the draw.
         replace: drawn with replacement.
         truncation: ψ the images are rendered at.
+        label: the labels drawn from; empty for those of the volume.
     """
 
     generator: str
@@ -56,6 +57,7 @@ class SampleSpec:
     seed: int
     replace: bool
     truncation: float
+    label: tuple[int, ...] = ()
 
 
 def default_out(spec: SampleSpec) -> Path:
@@ -84,7 +86,7 @@ def finished(out: Path, spec: SampleSpec) -> dict | None:
             raise SampleError(message, "pass another folder with --out")
         return None
     fields = files.read_document(out / ("sample.json" if done else _STARTED))
-    asked, found = asdict(spec), fields["spec"]
+    asked, found = asdict(spec) | {"label": list(spec.label)}, {"label": []} | fields["spec"]
     differing = [k for k in asked if asked[k] != found.get(k)]
     if differing:
         listed = ", ".join(f"{k} {found.get(k)} (asked {asked[k]})" for k in differing)
@@ -147,30 +149,35 @@ def write(
     files.make_folder(out / "images")
     files.sweep(out / "images")
     files.publish(out / _STARTED, files.document({"spec": asdict(spec)}))
-    latents = volume.latents(drawn.rows)
+    latents, labels = volume.latents(drawn.rows), volume.labels(drawn.rows)
     size = batch or render.batch_size(generator)
     for start in range(0, spec.n, size):
         places = range(start, min(start + size, spec.n))
         if not all(_image(out, i).exists() for i in places):
-            images = render.images(generator, latents[start : start + size], spec.truncation, size)
+            here = slice(start, start + size)
+            given = None if labels is None else labels[here]
+            images = render.images(generator, latents[here], spec.truncation, size, given)
             for i, image in zip(places, images, strict=True):
                 files.publish(_image(out, i), render.png(image), durable=False)
         yield len(places)
     _publish_array(out / "latents.npy", latents)
-    rows = zip(drawn.rows.tolist(), drawn.log_volume.tolist(), strict=True)
+    if labels is not None:
+        _publish_array(out / "labels.npy", labels)
+    named = [None] * spec.n if labels is None else labels.tolist()
+    rows = zip(drawn.rows.tolist(), drawn.log_volume.tolist(), named, strict=True)
     records = [
         {
             "file_name": f"images/{i:06d}.png",
             "row": row,
             "log_volume": value if np.isfinite(value) else None,
-            "label": None,
+            "label": label,
             "source": "polarity",
         }
-        for i, (row, value) in enumerate(rows)
+        for i, (row, value, label) in enumerate(rows)
     ]
     lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
     files.publish(out / "metadata.jsonl", lines.encode())
-    _publish_sheet(out, spec, drawn, volume, generator, latents)
+    _publish_sheet(out, spec, drawn, volume, generator, (latents, labels))
 
 
 def finish(out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, command: list[str], report: dict) -> None:
@@ -250,19 +257,42 @@ def _publish_array(path: Path, array: np.ndarray) -> None:
 
 
 def _publish_sheet(
-    out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, generator: Generator, latents: np.ndarray
+    out: Path,
+    spec: SampleSpec,
+    drawn: Draw,
+    volume: Volume,
+    generator: Generator,
+    rows: tuple[np.ndarray, np.ndarray | None],
 ) -> None:
     """grid.png: the first rows of the volume, which are plain draws from the prior, above the first that were drawn."""
     shown = min(SHEET_IMAGES, spec.n)
-    prior = next(rows.latents for _, rows in volume.rows())[:shown]
+    latents, labels = (array if array is None else array[:shown] for array in rows)
+    prior, classes = _prior_rows(volume, spec.label, shown)
     size = render.batch_size(generator)
     truncated = f", truncation {spec.truncation:g}" if spec.truncation != 1 else ""
     how = "with replacement" if spec.replace else f"displaced share {drawn.displaced_share:.2g}"
     above = f"{spec.generator}: {len(prior)} draws from the prior{truncated}"
     below = f"rho {spec.rho:g}, top_k {spec.top_k}: the first {shown} of {spec.n:,} draws; effective size "
     below += f"{drawn.effective_size:,.0f} of {drawn.pool:,} rows, {how}"
+    below += "; volumes in w, not uniform" * (volume.spec.space == "w")
     blocks = [
-        (above, list(render.batches(generator, prior, spec.truncation, size))),
-        (below, list(render.batches(generator, latents[:shown], spec.truncation, size))),
+        (above, list(render.batches(generator, prior, spec.truncation, size, classes))),
+        (below, list(render.batches(generator, latents, spec.truncation, size, labels))),
     ]
     files.publish(out / "grid.png", sheet.contact_sheet(blocks))
+
+
+def _prior_rows(volume: Volume, label: tuple[int, ...], n: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Latents and labels of at most n rows at the start of a volume, of the labels given if any are.
+
+    Raises:
+        SampleError: it holds none.
+    """
+    for _, rows in volume.rows():
+        if rows.labels is None:
+            return rows.latents[:n], None
+        kept = np.flatnonzero(np.isin(rows.labels, label or rows.labels))[:n]
+        if len(kept):
+            return rows.latents[kept], rows.labels[kept]
+    message = f"{volume.path} holds no rows of label {', '.join(map(str, label))}"
+    raise SampleError(message, "pass a --label that its rows have")

@@ -64,11 +64,9 @@ def resolve(load: Load, asked: VolumeSpec, memory: int | None = None) -> Resolut
     compute.check(generator, asked, output)
     precisions = _precisions(trial)
     cheapest = min(precisions, key=lambda row: row["seconds_per_latent"])["precision"]
-    if asked.solver == "exact" or (
-        asked.solver == "auto" and asked.top_k >= asked.latent_dim - (asked.prior == "sphere")
-    ):
+    if asked.solver == "exact" or (asked.solver == "auto" and asked.top_k >= asked.rank):
         reason = "asked for" if asked.solver == "exact" else "all D values are asked for"
-        return _resolution(asked, Candidate("exact", asked.latent_dim), cheapest, {"reason": reason}, precisions)
+        return _resolution(asked, Candidate("exact", asked.input_dim), cheapest, {"reason": reason}, precisions)
     if asked.solver == "projection":
         chosen = Candidate("projection", solvers.PROJECTION_ROWS)
         return _resolution(asked, chosen, cheapest, {"reason": "asked for"}, precisions)
@@ -94,15 +92,20 @@ class _Trial:
         cut = compute.plan(generator, self.memory)
         weight = next(generator.module.parameters())
         compute.prepare(weight.device, precision)
-        batches = torch.from_numpy(self.latents(part, ROWS)).to(weight).split(cut.batch)
+        latents = torch.from_numpy(self.latents(part, ROWS)).to(weight)
         make = solvers.gram if cut.whole else solvers.gram_by_columns
-        differentiated = compute.function(generator, self.asked, output)
-        return torch.cat([make(differentiated, z, cut.chunk).cpu() for z in batches])
+        grams = []
+        for start in range(0, ROWS, cut.batch):
+            z = latents[start : start + cut.batch]
+            grams.append(
+                make(*compute.differentiated(generator, self.asked, output, z, part * ROWS + start), cut.chunk)
+            )
+        return torch.cat(grams).cpu()
 
     def tests(self, part: int) -> Tensor:
         """Test matrices of the latents of a part, as many columns as there can be: [32, D, D]."""
         rows = range(part * ROWS, (part + 1) * ROWS)
-        return compute.test_matrices(self.asked.latent_dim, self.asked.latent_dim, self.asked.seed, rows)
+        return compute.test_matrices(self.asked.input_dim, self.asked.input_dim, self.asked.seed, rows)
 
     def log_volumes(self, chosen: Candidate, precision: str, part: int, rows: int, basis: Tensor | None) -> Tensor:
         """Log-volumes [r] float64 as the solver gives them; what is not positive counts as the least number."""
@@ -142,7 +145,7 @@ def _precisions(trial: _Trial) -> list[dict]:
     if asked.precision == "tf32" and not on_cuda:
         message = "tf32 is arithmetic of CUDA devices, and the work is asked for on another"
         raise GeneratorError(message, "pass --precision float32, or --device cuda")
-    exact = Candidate("exact", asked.latent_dim)
+    exact = Candidate("exact", asked.input_dim)
     truth = trial.log_volumes(exact, "float64", _PRECISION, _PRECISION_ROWS, None)
     table = []
     for name in names:
@@ -167,10 +170,10 @@ def _calibrated(trial: _Trial, precisions: list[dict]) -> Resolution:
     asked = trial.asked
     best = "float64" if asked.precision == "float64" else "float32"
     basis = calibration.pilot_basis(trial.grams(_PILOT, best))
-    exact = Candidate("exact", asked.latent_dim)
+    exact = Candidate("exact", asked.input_dim)
     known = _Known(trial.grams(_CHOICE, best), basis, trial.tests(_CHOICE), asked.top_k)
     target = _MARGIN * asked.tolerance
-    found = [calibration.smallest(k, asked.top_k, asked.latent_dim, target, known.rms) for k in _kinds(asked.solver)]
+    found = [calibration.smallest(k, asked.top_k, asked.input_dim, target, known.rms) for k in _kinds(asked.solver)]
     candidates = [c for c in found if c] + [exact] * (asked.solver == "auto")
     timed = [
         {"solver": c, "precision": row["precision"], "seconds_per_latent": trial.seconds(c, row["precision"], basis)}
@@ -188,7 +191,7 @@ def _calibrated(trial: _Trial, precisions: list[dict]) -> Resolution:
         "verified_on": [],
     }
     for row in timed:
-        for grown in _growing(row["solver"], asked.latent_dim):
+        for grown in _growing(row["solver"], asked.input_dim):
             values = trial.log_volumes(grown, row["precision"], _VERIFICATION, ROWS, basis)
             rms, largest = calibration.errors(values, truth)
             tried = _row(grown) | {"precision": row["precision"], "rms_error": rms, "max_error": largest}
@@ -198,7 +201,7 @@ def _calibrated(trial: _Trial, precisions: list[dict]) -> Resolution:
                 return _resolution(asked, grown, row["precision"], measured, precisions, kept)
     errors = ", ".join(f"{row['solver']} {row['rms_error']:.2g}" for row in measured["verified_on"])
     message = (
-        f"no {asked.solver} of fewer than {asked.latent_dim} directions meets the tolerance of {asked.tolerance:g} "
+        f"no {asked.solver} of fewer than {asked.input_dim} directions meets the tolerance of {asked.tolerance:g} "
     )
     message += f"nats ({errors or 'none on the latents it is chosen on'})"
     raise GeneratorError(message, "pass --solver exact, or a larger --tolerance")

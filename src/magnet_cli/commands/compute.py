@@ -24,10 +24,10 @@ TopK = Annotated[
     int | None, typer.Option(min=1, help="Singular values kept a row.", show_default="all D where D <= 128, else 30")
 ]
 Output = Annotated[
-    str, typer.Option(metavar="NAME", help="Of what: pixel, or an image model's name or file.py:factory.")
-]
-Output = Annotated[
-    str, typer.Option(metavar="NAME", help="Of what: pixel, or an image model's name or file.py:factory.")
+    str,
+    typer.Option(
+        metavar="NAME", help="Of what: pixel, style (w), affine, or an image model's name or file.py:factory."
+    ),
 ]
 Tolerance = Annotated[
     float, typer.Option(callback=options.positive, help="Error of log-volume the solver may make, rms in nats.")
@@ -48,6 +48,7 @@ def run(
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
     truncation: options.Truncation = 1.0,
+    label: options.Label = None,
     solver: options.Solver = options.Solver.auto,
     precision: options.Precision = options.Precision.float32,
     tolerance: Tolerance = 0.1,
@@ -80,6 +81,9 @@ def run(
     from magnet_cli.jacobian import PRECISIONS
     from magnet_cli.volume import Volume
 
+    if (space.value, output) == ("w", "style"):
+        message = "style is w itself: pass --space z, or another --output."
+        raise typer.BadParameter(message, param_hint="--output")
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
@@ -88,7 +92,7 @@ def run(
     @functools.cache
     def load(precision: str) -> "tuple[Generator, ImageModel | None]":
         loaded = generators.load(checkpoint, place, PRECISIONS[precision])
-        follows = output not in loaded.outputs
+        follows = output not in generators.OUTPUTS
         model = image_models.load(output, generators.check_device(place), PRECISIONS[precision]) if follows else None
         return loaded, model
 
@@ -97,8 +101,9 @@ def run(
         found,
         top_k=top_k,
         space=space.value,
-        output=model,
+        output=model or output,
         truncation=truncation,
+        label=tuple(label or ()),
         solver=solver.value,
         precision=precision.value,
         tolerance=tolerance,
@@ -108,11 +113,13 @@ def run(
     path = volume or lookup.volume_path(found.name, asked.fingerprint)
     num_rows = n or compute.default_rows(found.name)
     filled = Volume.planned(path, asked)
+    compute.check_unchanged(filled, found, model)
     before = filled.num_rows
     tuning_start = time.monotonic()
     if not (filled.exists or dry_run):
         resolution = tune.resolve(load, asked, memory)
         kept = {"measured": resolution.measured, "pilot": resolution.basis}
+        kept["probe"] = compute.probe(found, model) if model else None
         filled = Volume.create(path, resolution.spec, asked=asked, **kept)
         console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
     rows_start = time.monotonic()

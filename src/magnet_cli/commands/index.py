@@ -7,7 +7,9 @@ import typer
 from magnet_cli.commands import options
 from magnet_cli.console import Console
 
-Output = Annotated[str, typer.Option(metavar="NAME", help="Only a volume of this: pixel, or an image model.")]
+Output = Annotated[
+    str, typer.Option(metavar="NAME", help="Only a volume of this: pixel, style, affine, or an image model.")
+]
 Solver = Annotated[options.Solver | None, typer.Option(help="Only a volume of this solver.", show_default="any")]
 Precision = Annotated[
     options.Precision | None, typer.Option(help="Only a volume of this precision.", show_default="any")
@@ -24,6 +26,7 @@ def run(
     truncation: options.Truncation = 1.0,
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
+    label: options.Label = None,
     solver: Solver = None,
     precision: Precision = None,
     volume: options.VolumePath = None,
@@ -48,9 +51,10 @@ def run(
     console = Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
     chosen = options.chosen(solver), options.chosen(precision)
-    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen)
+    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, label=tuple(label or ()))
     found = lookup.volume(checkpoint, console, volume, wanted)
     built, path = lookup.index_of(found, top_k, console)
+    built = index.of_labels(built, found, wanted.label)
     sizes = {f"{rho:g}": round(index.effective_size(built.log_weights(rho)), 1) for rho in _RHOS}
     values = built.log_volume[built.above_floor]
     spread = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}

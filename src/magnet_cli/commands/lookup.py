@@ -32,6 +32,7 @@ class Wanted:
         truncation: ψ it was computed at.
         solver: how its values were computed.
         precision: in which arithmetic.
+        label: labels its rows have to have; empty for all classes in turn.
     """
 
     top_k: int | None
@@ -40,6 +41,7 @@ class Wanted:
     truncation: float
     solver: str | None
     precision: str | None
+    label: tuple[int, ...] = ()
 
     def fits(self, found: Volume, sha256: str) -> bool:
         """Whether a volume is that of the generator with this sha256, and what is wanted; an empty one is not."""
@@ -48,16 +50,17 @@ class Wanted:
             getattr(self, name) in {None, getattr(spec, name)}
             for name in ("space", "output", "truncation", "solver", "precision")
         )
+        same &= set(self.label) <= set(spec.classes) if self.label else not spec.label
         return same and spec.sha256 == sha256 and spec.top_k >= (self.top_k or 1) and bool(found.shards())
 
     @property
     def flags(self) -> str:
         """The flags of `magnet compute` that make such a volume; what is the default is left out."""
         usual = {"space": "z", "output": "pixel", "truncation": 1.0}
-        asked = {
-            name: value for name, value in dataclasses.asdict(self).items() if value not in {None, usual.get(name)}
-        }
-        return "".join(f" --{name.replace('_', '-')} {value}" for name, value in asked.items())
+        given = dataclasses.asdict(self)
+        labels = "".join(f" --label {label}" for label in given.pop("label"))
+        asked = {name: value for name, value in given.items() if value not in {None, usual.get(name)}}
+        return "".join(f" --{name.replace('_', '-')} {value}" for name, value in asked.items()) + labels
 
 
 def volume(checkpoint: Checkpoint, console: Console, path: Path | None, wanted: Wanted) -> Volume:

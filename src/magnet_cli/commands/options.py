@@ -92,9 +92,18 @@ TopK = Annotated[
     int | None, typer.Option(min=1, help="Leading singular values. Default: see above.", show_default=False)
 ]
 Truncation = Annotated[
-    float, typer.Option(callback=_truncation, help="ψ in (0, 1]; mnist and DCGANs scale z by it. 1 is none.")
+    float,
+    typer.Option(
+        callback=_truncation, help="ψ in (0, 1]; StyleGANs draw w to its mean by it, DCGANs scale z. 1 is none."
+    ),
 ]
-Space = Annotated[SpaceName, typer.Option(help="Where the Jacobian's input lives.")]
+Space = Annotated[
+    SpaceName, typer.Option(help="The Jacobian's input: z, or w at w = M(z); w weights draws of z, never uniformly.")
+]
+Label = Annotated[
+    list[int] | None,
+    typer.Option("--label", min=0, help="Class of a conditional generator; repeatable.", show_default="all in turn"),
+]
 Rho = Annotated[
     float, typer.Option(callback=_finite, help="Polarity: <0 modes, 0 the generator, 1 MaGNET, >0 anti-modes.")
 ]

@@ -30,6 +30,7 @@ def run(
     truncation: options.Truncation = 1.0,
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
+    label: options.Label = None,
     solver: Solver = None,
     precision: Precision = None,
     seed: options.Seed = 0,
@@ -47,8 +48,9 @@ def run(
 
     Each row of the volume has weight exp(rho * log-volume). rho 0 is the generator as it is, rho < 0 goes to its modes,
     rho > 0 to its anti-modes; rho 1 is MaGNET: with a uniform prior the draws are uniform on the manifold, with a
-    Gaussian prior, as here, their density on it follows that prior. Effective size and displaced share say how far
-    the draw is what the weights ask for. Prints the folder: images, latents.npy, metadata.jsonl, sample.json, grid.png.
+    Gaussian prior, as here, their density on it follows that prior, and with --space w that of w. Effective size and
+    displaced share say how far the draw is what the weights ask for. Prints the folder: images, latents.npy,
+    metadata.jsonl, sample.json, grid.png.
 
     \b
     Examples:
@@ -63,9 +65,10 @@ def run(
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
     chosen = options.chosen(solver), options.chosen(precision)
-    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen)
+    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, label=tuple(label or ()))
     found = lookup.volume_for_rendering(checkpoint, console, volume, wanted)
     built, _ = lookup.index_of(found, top_k, console)
+    built = index.of_labels(built, found, wanted.label)
     spec = sample.SampleSpec(
         generator=checkpoint.name,
         sha256=checkpoint.sha256,
@@ -77,6 +80,7 @@ def run(
         seed=seed,
         replace=replace,
         truncation=truncation,
+        label=wanted.label,
     )
     folder = out or sample.default_out(spec)
     drawn = index.draw(built, n, rho, seed, replace=replace)

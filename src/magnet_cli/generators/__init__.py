@@ -1,19 +1,32 @@
 """Generators: latents in, images out, whatever the architecture.
 
 Owns the Generator contract and `load`, the one door to it. Knows nothing of caches, volumes or Jacobians.
+
+Each family is a file here with two functions: `recognises(state)`, whether a state dict is its own, and
+`build(state, **settings)`, the network (float64, in eval mode, without gradients of its weights). Every network has
+latent_dim, image_shape, prior and num_classes as attributes, and forward(z, labels, truncation). One with an
+intermediate latent w has style_dim, and, w as in W [B, Dw]:
+
+    mapping(z, labels) -> w, untruncated       truncated(w, truncation) -> w
+    synthesis(w, truncation) -> images         affine(w, truncation) -> [B, S], all layers' styles in their order
+
+Labels are [B] int64, or [B, num_classes] floating. Truncation ψ in (0, 1] is applied inside, as the family has it.
 """
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from magnet_cli.artifacts.cache import Checkpoint
-from magnet_cli.errors import GeneratorError
-from magnet_cli.generators import dcgan
-from magnet_cli.generators.readers import read_state_dict
+from magnet_cli.errors import GeneratorError, SpecError
+from magnet_cli.generators import dcgan, stylegan2
+from magnet_cli.generators.readers import read_settings, read_state_dict
 
-FAMILIES = {"dcgan": dcgan}
+FAMILIES = {"dcgan": dcgan, "stylegan2": stylegan2}
+OUTPUTS = ("pixel", "style", "affine")  # what a Jacobian can be taken of that is no image model
 
 
 @dataclass(frozen=True)
@@ -30,8 +43,6 @@ class Generator:
             which normalise z, whatever they draw from.
         num_classes: 0 where it takes no labels.
         module: the network, in eval mode, without gradients of its weights.
-        spaces: where the input of its Jacobian can live.
-        outputs: what of its own its Jacobian can be taken of; image models can follow the images of any.
     """
 
     name: str
@@ -42,44 +53,136 @@ class Generator:
     prior: str
     num_classes: int
     module: nn.Module
-    spaces: tuple[str, ...] = ("z",)
-    outputs: tuple[str, ...] = ("pixel",)
 
-    def __call__(self, z: Tensor, truncation: float = 1.0) -> Tensor:
-        """Images [B, C, H, W] of latents [B, D], differentiable; z is scaled by the truncation ψ in (0, 1] first."""
-        return self.module(z * truncation)
+    @property
+    def style_dim(self) -> int:
+        """Dw, numbers of the intermediate latent; 0 where there is none."""
+        return getattr(self.module, "style_dim", 0)
+
+    @property
+    def noise(self) -> str:
+        """Of a network with noise inputs: "const", as stored, or "none"; empty for the others."""
+        return getattr(self.module, "noise", "")
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Where the input of its Jacobian can live."""
+        return ("z", "w") if self.style_dim else ("z",)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What of its own its Jacobian can be taken of; image models can follow the images of any."""
+        return OUTPUTS if self.style_dim else OUTPUTS[:1]
+
+    def __call__(self, z: Tensor, truncation: float = 1.0, labels: Tensor | None = None) -> Tensor:
+        """Images [B, C, H, W], differentiable.
+
+        Args:
+            z: [B, D].
+            truncation: ψ in (0, 1]; 1 is none.
+            labels: [B] int64 or [B, num_classes] floating, where it takes labels.
+
+        Raises:
+            GeneratorError: it takes labels and got none, or the reverse.
+        """
+        self._check_labels(labels)
+        return self.module(z, labels, truncation)
+
+    def function(
+        self, space: str = "z", output: str = "pixel", truncation: float = 1.0, labels: Tensor | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """What a Jacobian can be taken of: a function of z or w, differentiable, truncation part of it.
+
+        Args:
+            space: "z", or "w" where there is one; of w [B, Dw] as the mapping network gives it, untruncated.
+            output: "pixel", the images; "style", the truncated w; "affine", all layers' styles [B, S].
+            truncation: ψ in (0, 1].
+            labels: as for the images; of one row, they serve any batch.
+
+        Raises:
+            SpecError: it has no such space or output, or the output is the input itself.
+            GeneratorError: it takes labels and got none, or the reverse.
+        """
+        self._check_labels(labels)
+        self.check_parts(space, output)
+        network = self.module
+
+        def of(z: Tensor) -> Tensor | None:
+            return labels if labels is None or len(labels) == len(z) else labels.expand(len(z), *labels.shape[1:])
+
+        functions = {
+            ("z", "pixel"): lambda z: network(z, of(z), truncation),
+            ("z", "style"): lambda z: network.truncated(network.mapping(z, of(z)), truncation),
+            ("z", "affine"): lambda z: network.affine(network.mapping(z, of(z)), truncation),
+            ("w", "pixel"): lambda w: network.synthesis(w, truncation),
+            ("w", "affine"): lambda w: network.affine(w, truncation),
+        }
+        return functions[space, output]
+
+    def _check_labels(self, labels: Tensor | None) -> None:
+        if (labels is None) == (self.num_classes == 0):
+            return
+        has = f"takes labels 0..{self.num_classes - 1}" if self.num_classes else "takes no labels"
+        message = f"{self.name} ({self.family}) {has}, and {'none are' if labels is None else 'some are'} given"
+        raise GeneratorError(message, "pass labels to conditional generators, and to these only")
+
+    def check_parts(self, space: str, output: str) -> None:
+        """Whether a Jacobian can be taken of that output with respect to that space.
+
+        Raises:
+            SpecError: it has no such space or output, or the output is the input itself.
+        """
+        whose = f"{self.name} ({self.family})"
+        if space not in self.spaces:
+            message = f"{whose} has no space {space!r}: found {', '.join(self.spaces)}"
+            raise SpecError(message, f"pass --space {self.spaces[0]}")
+        if output not in self.outputs:
+            message = f"{whose} has no output {output!r}: found {', '.join(self.outputs)}, and image models"
+            raise SpecError(message, f"pass --output {self.outputs[0]}")
+        if (space, output) == ("w", "style"):
+            message = "the Jacobian of style with respect to w is asked for, and style is w itself"
+            raise SpecError(message, "pass --space z, or another --output: pixel, affine, or an image model")
 
 
-def load(checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Generator:
+def load(
+    checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32, **settings: object
+) -> Generator:
     """The generator in a checkpoint; family and sizes are read from the weights.
 
     Args:
         checkpoint: where the file is; its bytes are verified against its sha256 before they are read.
         device: "cpu", "cuda", "cuda:1", "mps".
         dtype: of the weights, hence of every product.
+        **settings: of the family's `build`, what weights do not tell; over those in the file's metadata.
 
     Raises:
         ArtifactError: the bytes are not those that were pinned.
-        GeneratorError: no family fits the weights, or the device does not exist.
+        GeneratorError: no family fits the weights, it has no such setting, or the device does not exist.
     """
     if checkpoint.family and checkpoint.family not in FAMILIES:
         message = f"{checkpoint.name} is of the family {checkpoint.family}, which this magnet cannot build"
         raise GeneratorError(message, f"families it can: {', '.join(FAMILIES)}; `magnet list` shows whose are whose")
-    state = read_state_dict(checkpoint.read(), checkpoint.name)
+    data = checkpoint.read()
+    state = read_state_dict(data, checkpoint.name)
     family = next((name for name, module in FAMILIES.items() if module.recognises(state)), None)
     if family is None:
         names = ", ".join(list(state)[:3])
         message = f"the weights of {checkpoint.name} fit no family magnet can build; their first tensors: {names}"
         raise GeneratorError(message, f"families: {', '.join(FAMILIES)}")
-    network = FAMILIES[family].build(state)
+    settings = read_settings(data) | settings
+    known = inspect.signature(FAMILIES[family].build).parameters
+    if strange := [name for name in settings if name not in known]:
+        message = f"{checkpoint.name} comes with the setting {strange[0]!r}, which the family {family} does not have"
+        raise GeneratorError(message, f"settings of {family}: {', '.join(list(known)[1:]) or 'none'}")
+    network = FAMILIES[family].build(state, **settings)
     return Generator(
         name=checkpoint.name,
         family=family,
         sha256=checkpoint.sha256,
         latent_dim=network.latent_dim,
         image_shape=network.image_shape,
-        prior="normal",
-        num_classes=0,
+        prior=network.prior,
+        num_classes=network.num_classes,
         # channels_last: convolutions run up to twice as fast on CPUs and GPUs alike
         module=network.to(device=check_device(device), dtype=dtype).to(memory_format=torch.channels_last),
     )

@@ -38,11 +38,13 @@ class DCGAN(nn.Module):
                 layers += [nn.BatchNorm2d(n_out), nn.ReLU()]
         self.main = nn.Sequential(*layers, nn.Tanh())
         self.latent_dim = latent_dim
+        self.prior = "normal"
+        self.num_classes = 0
         self.image_shape = (channels, 2 ** (len(widths) + 2), 2 ** (len(widths) + 2))
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Latents [B, D] to images [B, C, H, W] in [-1, 1]."""
-        return self.main(z[:, :, None, None])
+    def forward(self, z: Tensor, labels: None = None, truncation: float = 1.0) -> Tensor:
+        """Latents [B, D], scaled by the truncation first, to images [B, C, H, W] in [-1, 1]."""
+        return self.main((z * truncation)[:, :, None, None])
 
 
 def recognises(state: dict[str, Tensor]) -> bool:

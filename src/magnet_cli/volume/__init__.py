@@ -69,14 +69,24 @@ class Volume:
         fingerprint: of the spec.
         pilot_sha256: of pilot.h5; empty where the solver needs none.
         measured: what solver and precision were chosen by.
+        probe: what the image model that follows gave at fixed images; empty where none follows.
     """
 
-    def __init__(self, path: Path, spec: VolumeSpec, *, pilot_sha256: str = "", measured: dict | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        spec: VolumeSpec,
+        *,
+        pilot_sha256: str = "",
+        measured: dict | None = None,
+        probe: list | None = None,
+    ) -> None:
         self.path = path
         self.spec = spec
         self.fingerprint = spec.fingerprint
         self.pilot_sha256 = pilot_sha256
         self.measured = measured or {}
+        self.probe = probe or []
 
     @classmethod
     def open(cls, path: Path) -> "Volume":
@@ -104,7 +114,8 @@ class Volume:
         if fields.get("fingerprint") != spec.fingerprint:
             message = f"the fingerprint in {path / 'volume.json'} is not that of its spec"
             raise VolumeError(message, "use the magnet that made it, or compute it again")
-        return cls(path, spec, pilot_sha256=fields.get("pilot", ""), measured=fields.get("measured"))
+        kept = {name: fields.get(name) for name in ("measured", "probe")}
+        return cls(path, spec, pilot_sha256=fields.get("pilot", ""), **kept)
 
     @classmethod
     def create(
@@ -114,6 +125,7 @@ class Volume:
         *,
         asked: VolumeSpec | None = None,
         measured: dict | None = None,
+        probe: list | None = None,
         pilot: np.ndarray | None = None,
     ) -> "Volume":
         """Make a volume of that spec; where another process was first, the volume is that process's.
@@ -123,6 +135,7 @@ class Volume:
             spec: resolved: solver, sizes and precision are names and numbers.
             asked: what the user asked for, which the volume of a process that was first has to be; default `spec`.
             measured: what was measured to choose them, kept in volume.json.
+            probe: what the image model that follows gives at fixed images, kept in volume.json.
             pilot: [D, D] float64, the pilot basis, kept in pilot.h5.
 
         Raises:
@@ -143,6 +156,7 @@ class Volume:
             "spec": dataclasses.asdict(spec),
             "pilot": pilot_sha256,
             "measured": measured or {},
+            "probe": probe or [],
             "notes": [],
             "magnet": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -342,6 +356,24 @@ class Volume:
             here = shards == shard
             latents[here] = self.read(int(shard)).latents[places[here]]
         return latents
+
+    def labels(self, rows: np.ndarray) -> np.ndarray | None:
+        """The labels [n] int64 of given rows, in that order; None where the generator takes none.
+
+        Args:
+            rows: [n] int64, numbers of committed rows, any order, repeats allowed.
+
+        Raises:
+            VolumeError, MagnetError: as `read`.
+        """
+        if not self.spec.num_classes:
+            return None
+        labels = np.empty(len(rows), np.int64)
+        shards, places = np.divmod(rows, self.spec.shard_rows)
+        for shard in np.unique(shards):
+            here = shards == shard
+            labels[here] = self.read(int(shard)).labels[places[here]]
+        return labels
 
     def write(self, shard: int, rows: Shard) -> None:
         """Publish a shard and its mark; a shard that is there already stays, a shorter one is replaced.

@@ -11,6 +11,13 @@ from magnet_cli.errors import SpecError
 
 FORMAT = 1
 _SOLVER_SIZES = ["solver_size", "solver_power", "solver_sweep"]
+_EMPTY_IS_SILENT = (
+    "output_sha256",
+    "style_dim",
+    "noise",
+    "num_classes",
+    "label",
+)  # so that fields of later days change no name
 
 
 @dataclass(frozen=True)
@@ -23,8 +30,8 @@ class VolumeSpec:
         family: its architecture.
         prior: the distribution of the latents.
         latent_dim: D.
-        space: where the Jacobian's input lives: "z".
-        output: what the Jacobian is taken of: "pixel", or the name of an image model that follows.
+        space: where the Jacobian's input lives: "z", or "w", the mapping network's output at z.
+        output: what the Jacobian is taken of: "pixel", "style", "affine", or the name of an image model that follows.
         truncation: ψ in (0, 1], part of the function differentiated; 1 = none.
         top_k: K, singular values kept a row.
         solver: how they are computed: "exact", "pilot", "sketch" or "projection"; as asked also "auto".
@@ -38,6 +45,10 @@ class VolumeSpec:
         tolerance: rms error of log-volume, in nats, that solver and precision were chosen for; part of the
             fingerprint only while they are not.
         output_sha256: of the image model's weights; empty where none follows.
+        style_dim: Dw, numbers of the Jacobian's input where that is w; else 0.
+        noise: of the generator's noise inputs: "const", as stored with the weights, or "none"; empty where it has none.
+        num_classes: of the labels the generator takes; 0 where it takes none.
+        label: those that are computed, row i with the (i mod their number)-th; empty for all classes in turn.
     """
 
     generator: str
@@ -59,6 +70,10 @@ class VolumeSpec:
     solver_sweep: bool = False
     tolerance: float = 0.1
     output_sha256: str = ""
+    style_dim: int = 0
+    noise: str = ""
+    num_classes: int = 0
+    label: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -66,17 +81,43 @@ class VolumeSpec:
         Raises:
             SpecError: a value outside its range.
         """
-        largest = self.latent_dim - (self.prior == "sphere")  # along z itself the image does not change
-        if not 1 <= self.top_k <= largest:
-            message = f"top_k {self.top_k} is outside 1..{largest}: {self.generator} has {self.latent_dim} latents"
-            message += ", and normalises them" * (self.prior == "sphere")
-            raise SpecError(message, f"pass --top-k between 1 and {largest}")
+        object.__setattr__(self, "label", tuple(self.label))  # JSON has lists
+        if not 1 <= self.top_k <= self.rank:
+            message = f"top_k {self.top_k} is outside 1..{self.rank}: {self.generator} has {self.input_dim} latents"
+            message += " in w" if self.space == "w" else ", and normalises them" * (self.prior == "sphere")
+            raise SpecError(message, f"pass --top-k between 1 and {self.rank}")
+        if self.label and not self.num_classes:
+            message = f"label {self.label[0]} is asked for, and {self.generator} takes no labels"
+            raise SpecError(message, "leave --label out")
+        if outside := [label for label in self.label if not 0 <= label < self.num_classes]:
+            message = f"label {outside[0]} is outside 0..{self.num_classes - 1}, the classes of {self.generator}"
+            raise SpecError(message, f"pass --label between 0 and {self.num_classes - 1}")
         if not 0 < self.truncation <= 1:
             message = f"truncation {self.truncation} is outside (0, 1]"
             raise SpecError(message, "pass --truncation between 0 and 1; 1 is none")
         if self.shard_rows < 1 or self.seed < 0:
             message = f"shard_rows {self.shard_rows} and seed {self.seed} must be at least 1 and 0"
             raise SpecError(message, "pass a larger value")
+
+    @property
+    def input_dim(self) -> int:
+        """Numbers of the Jacobian's input: D, or Dw where it is w."""
+        return self.style_dim or self.latent_dim
+
+    @property
+    def rank(self) -> int:
+        """The most singular values that are not zero by construction: along z on a sphere the image does not change."""
+        return self.input_dim - (self.prior == "sphere" and self.space == "z")
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The labels its rows have, in the order in which they take turns; none for generators without labels."""
+        return self.label or tuple(range(self.num_classes))
+
+    def labels(self, first_row: int, rows: int) -> list[int] | None:
+        """The labels of rows of the volume, each a function of its number alone; None where there are none."""
+        cycle = self.classes
+        return [cycle[row % len(cycle)] for row in range(first_row, first_row + rows)] if cycle else None
 
     @property
     def resolved(self) -> bool:
@@ -86,7 +127,8 @@ class VolumeSpec:
     @property
     def fingerprint(self) -> str:
         """Hex sha256 of the canonical spec and the format."""
-        silent = ["generator"] + ["tolerance"] * self.resolved + ["output_sha256"] * (not self.output_sha256)
+        silent = ["generator"] + ["tolerance"] * self.resolved
+        silent += [name for name in _EMPTY_IS_SILENT if not getattr(self, name)]
         silent += _SOLVER_SIZES if self.solver == "exact" else ()
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in silent}
         return files.sha256_bytes(files.canonical({"format": FORMAT, **fields}))
