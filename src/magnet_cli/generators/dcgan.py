@@ -57,6 +57,15 @@ def build(state: dict[str, Tensor]) -> DCGAN:
     """The network of a state dict, its sizes read from the weights, in eval mode, batch norms folded; float64.
 
     Raises:
+        GeneratorError: as `as_trained`.
+    """
+    return _folded(as_trained(state))
+
+
+def as_trained(state: dict[str, Tensor]) -> DCGAN:
+    """The network of a state dict in eval mode, its batch norms layers of their own; float64.
+
+    Raises:
         GeneratorError: tensors are missing, left over, or of shapes that do not chain.
     """
     convolutions = _convolutions(state)
@@ -70,7 +79,7 @@ def build(state: dict[str, Tensor]) -> DCGAN:
     except RuntimeError as error:
         message = "the weights look like a DCGAN but do not fit one: " + " ".join(str(error).split())
         raise GeneratorError(message, "check that the file holds the whole generator and nothing else") from error
-    return _folded(network.eval().requires_grad_(False))
+    return network.eval().requires_grad_(False)
 
 
 def _folded(network: DCGAN) -> DCGAN:
