@@ -15,6 +15,7 @@ from magnet_cli import compute, generators
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.generators import stylegan2
+from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import products, solvers
 from magnet_cli.volume import Volume
 from toys import stylegan2_weights
@@ -354,6 +355,22 @@ def test_the_solvers_work_in_w(tmp_path, dense):
             assert (found[:, 0] > 0.1 * truth[:, 0]).all()
         else:
             np.testing.assert_allclose(found, truth, rtol=1e-5)
+
+
+def test_an_image_model_can_follow_w(small, dense):
+    path, net = small
+    loaded = generators.load(cache.checkpoint(str(path)), dtype=torch.float64)
+    pooled = ImageModel("pooled", "0", torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Tanh()))
+    spec = compute.asked(loaded, space="w", output=pooled, truncation=0.7, precision="float64")
+    compute.check(loaded, spec, pooled)
+    z = compute.draw_latents(8, 0, 0, 3, "sphere")
+    found = compute.singular_values(loaded, z, spec, compute.Plan(3), output=pooled)
+    w = net.mapping(torch.from_numpy(z).double())
+    np.testing.assert_allclose(found, dense(lambda x: pooled.module(net.synthesis(x, 0.7)), w), rtol=1e-5)
+    with pytest.raises(SpecError, match="style is w itself"):
+        compute.asked(loaded, space="w", output="style")
+    with pytest.raises(SpecError, match="no output 'logits': found pixel, style, affine"):
+        compute.asked(loaded, output="logits")
 
 
 def test_labels_decide_where_in_w(saved, dense):

@@ -304,10 +304,11 @@ def check_unchanged(volume: Volume, generator: Generator, output: ImageModel | N
         output: in float32; None passes.
 
     Raises:
-        GeneratorError: the function changed.
+        GeneratorError: the function changed, or is none that has a Jacobian.
     """
     if output is None or not volume.probe:
         return
+    check(generator, volume.spec, output)
     known, found = np.array(volume.probe), np.array(probe(generator, output))
     if known.shape == found.shape and np.abs(known - found).max() <= _PROBE_ROUNDING * np.abs(known).max():
         return

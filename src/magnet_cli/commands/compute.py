@@ -113,7 +113,6 @@ def run(
     path = volume or lookup.volume_path(found.name, asked.fingerprint)
     num_rows = n or compute.default_rows(found.name)
     filled = Volume.planned(path, asked)
-    compute.check_unchanged(filled, found, model)
     before = filled.num_rows
     tuning_start = time.monotonic()
     if not (filled.exists or dry_run):
@@ -122,6 +121,7 @@ def run(
         kept["probe"] = compute.probe(found, model) if model else None
         filled = Volume.create(path, resolution.spec, asked=asked, **kept)
         console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
+    compute.check_unchanged(filled, found, model)
     rows_start = time.monotonic()
     if not dry_run:
         chosen, model = load(filled.spec.precision)
@@ -151,7 +151,8 @@ def run(
     elif not new_rows:
         console.note(f"{path} already holds {filled.num_rows:,} rows")
     console.result(fields, str(path))
-    console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else ""))
+    same = lookup.Wanted(None, space.value, output, truncation, None, None, tuple(label or ())).flags
+    console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else same))
 
 
 def _follow(steps: Iterator[tuple[int, int]], filled: "Volume", num_rows: int, console: console_.Console) -> None:

@@ -1,5 +1,6 @@
 """magnet index."""
 
+import dataclasses
 from typing import Annotated
 
 import typer
@@ -65,4 +66,5 @@ def run(
     console.note("rho             " + "".join(f"{rho:>9}" for rho in sizes))
     console.note("effective size  " + "".join(f"{size:>9,.0f}" for size in sizes.values()))
     console.result(fields, str(path))
-    console.hint(f"magnet sample {generator} --n 64 --top-k {built.top_k} --rho 0.5")
+    same = dataclasses.replace(wanted, top_k=built.top_k).flags
+    console.hint(f"magnet sample {generator} --n 64{same} --rho 0.5")

@@ -11,13 +11,8 @@ from magnet_cli.errors import SpecError
 
 FORMAT = 1
 _SOLVER_SIZES = ["solver_size", "solver_power", "solver_sweep"]
-_EMPTY_IS_SILENT = (
-    "output_sha256",
-    "style_dim",
-    "noise",
-    "num_classes",
-    "label",
-)  # so that fields of later days change no name
+# Where they are empty they are no part of the fingerprint: volumes made before there were such fields keep theirs.
+_EMPTY_IS_SILENT = ("output_sha256", "style_dim", "noise", "num_classes", "label")
 
 
 @dataclass(frozen=True)
