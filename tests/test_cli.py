@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from toys import toy_weights
@@ -237,6 +238,17 @@ def check_failure(done, code, *parts):
         ["compute", "--batch-size", "0"],
         ["compute", "--shard-rows", "0"],
         ["compute", "--seed", "-1"],
+        ["compute", "--workers", "0"],
+        ["compute", "--part", "0/2"],
+        ["compute", "--part", "3/2"],
+        ["compute", "--part", "2"],
+        ["compute", "--part", "1/0"],
+        ["compute", "--device", "cuda:0,cpu"],
+        ["compute", "--device", "cuda:0,cuda:0"],
+        ["compute", "--device", "cuda:0,cuda:1", "--workers", "1"],
+        ["compute", "--engine", "spark"],
+        ["compute", "--engine", "ray", "--workers", "2"],
+        ["compute", "--address", "auto"],
         ["index", "--top-k", "0"],
         ["fetch"],
         ["nonsense"],
@@ -300,8 +312,12 @@ def test_damaged_and_foreign_hdf5(magnet, toy):
     whole = shard.read_bytes()
     for wrong in (whole[:1000], b"\x89HDF\r\n\x1a\n" + b"\0" * 500, b""):
         shard.write_bytes(wrong)
-        check_failure(magnet("sample", toy, "--n", 5, "--volume", "v"), 1, "shard-000000.h5", "damaged", "remove")
-        check_failure(magnet("compute", toy, "--n", 40, "--volume", "v"), 1, "shard-000000.h5", "damaged")
+        check_failure(magnet("sample", toy, "--n", 5, "--volume", "v"), 1, "shard-000000.h5", "damaged", "--repair")
+        check_failure(magnet("index", toy, "--volume", "v"), 1, "shard-000000.h5", "damaged", "--repair")
+        for n in (30, 40):  # nothing to add, or something
+            check_failure(
+                magnet("compute", toy, "--n", n, "--volume", "v"), 1, "shard-000000.h5", "damaged", "--repair"
+            )
         assert shard.read_bytes() == wrong
     check_failure(magnet("sample", toy, "--volume", shard), 1, "is not a volume")
     check_failure(magnet("info", shard.parent), 1, "neither volume.json nor sample.json")
@@ -320,8 +336,6 @@ def test_a_family_that_cannot_be_built_yet(magnet, toy, tmp_path, monkeypatch):
 def test_files_that_are_no_checkpoint(magnet, tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     check_failure(magnet("compute", tmp_path / "notes.txt"), 1, "neither safetensors nor a torch checkpoint")
-    import torch
-
     save_file({"a.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
     check_failure(magnet("compute", tmp_path / "other.safetensors"), 1, "fit no family", "a.weight")
 
@@ -342,6 +356,9 @@ def test_an_output_folder_that_is_taken(magnet, toy):
 
 def test_no_such_device(magnet, toy):
     check_failure(magnet("compute", toy, "--n", 5, "--device", "cuda:77"), 1, "no device 'cuda:77'", "cpu")
+    check_failure(magnet("compute", toy, "--n", 5, "--device", "cuda:77,cuda:78"), 1, "no device 'cuda:77'", "cpu")
+    if not torch.cuda.is_available():
+        check_failure(magnet("compute", toy, "--n", 5, "--device", "all"), 1, "there is none here", "--workers")
     assert process("compute", toy, "--n", 5, MAGNET_DEVICE="abacus").returncode == 2
 
 

@@ -137,7 +137,7 @@ def test_truncated_and_foreign_files(tmp_path):
     volume.shard_path(0).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(VolumeError, match="damaged") as error:
         volume.read(0)
-    assert "remove shard-000000.h5 and .json" in error.value.hint
+    assert "add --repair to the `magnet compute`" in error.value.hint
     volume.shard_path(0).unlink()
     with pytest.raises(VolumeError, match="is gone"):
         volume.read(0)
