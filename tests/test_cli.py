@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -395,13 +396,60 @@ def test_no_space(toy, small_disk, tmp_path):
     assert "no space is left on the device" in done.stderr
     assert "  do: free some space" in done.stderr
     assert not list(small_disk.rglob("*.part"))
-    shutil.copytree(volume, tmp_path / "rescued")
-    done = process("compute", toy, "--n", "6000", "--shard-rows", "500", "--volume", tmp_path / "rescued", "--json")
-    assert json.loads(done.stdout)["new_rows"] < 6000
+    assert re.search(r"\([\d,]+ bytes are needed, [\d,]+ are free\)", done.stderr)
+    assert "warning: the missing rows take about 800,000 bytes, and" in done.stderr
     process("compute", toy, "--n", "200")
     done = process("sample", toy, "--n", "100", "--out", small_disk / "s")
     assert (done.returncode, done.stdout) == (1, "")
     assert "no space is left" in done.stderr
+    shutil.rmtree(small_disk / "s", ignore_errors=True)
+    before = {path: path.read_bytes() for path in volume.glob("shards/*.h5")}
+    assert before
+    subprocess.run(["mount", "-o", "remount,size=2m", small_disk], check=True)
+    done = process("compute", toy, "--n", "20000", "--shard-rows", "500", "--volume", volume, "--json")
+    assert json.loads(done.stdout)["rows"] == 20000
+    assert 0 < json.loads(done.stdout)["new_rows"] < 20000
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_limit_on_the_size_of_files(magnet, toy):
+    """Elsewhere than on a full disk: a shard that its process may not write. The same command goes on without it."""
+    code = (
+        "import os, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'magnet_cli', *sys.argv[1:]])\n"
+    )
+    command = ["compute", str(toy), "--shard-rows", "100", "--volume", "v"]
+    magnet(*command, "--n", 30)  # a shard of less than 8,000 bytes
+    first = Path("v/shards/shard-000000.h5").read_bytes()
+    limited = [sys.executable, "-c", code, *command, "--n", "300"]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the file would pass the size limit set for it" in done.stderr
+    assert re.search(r"\([\d,]+ bytes are needed, [\d,]+ are free\)", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert Path("v/shards/shard-000000.h5").read_bytes() == first
+    assert not list(Path("v").rglob("*.part"))
+    assert magnet(*command, "--n", 300, "--json").json["rows"] == 300
+
+
+@pytest.mark.parametrize("damaged", ["shard-000001.h5", "shard-000001.json"])
+def test_repair_makes_damaged_rows_again(magnet, toy, damaged):
+    line = ["compute", toy, "--n", 120, "--shard-rows", 50, "--volume", "v"]
+    magnet(*line)
+    whole = {path: path.read_bytes() for path in Path("v/shards").iterdir()}
+    path = Path("v/shards", damaged)
+    path.write_bytes(path.read_bytes()[:200])
+    for command in (["sample", toy, "--n", 5, "--volume", "v"], ["index", toy, "--volume", "v"], line):
+        check_failure(magnet(*command), 1, damaged, "--repair")
+    done = magnet(*line, "--repair", "--json")
+    assert (done.json["rows"], done.json["new_rows"]) == (120, 50)
+    assert "warning: shard 1 (rows 50-99) is made again: " in done.err
+    assert damaged in done.err
+    assert {path: path.read_bytes() for path in whole} == whole
+    again = magnet(*line, "--repair", "--json")
+    assert again.json["new_rows"] == 0
+    assert "made again" not in again.err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")

@@ -4,11 +4,13 @@ Owns the connection to Ray, and what of a job becomes a task. Knows nothing of h
 files: all machines see the volume, the checkpoint and MAGNET_HOME at the same paths.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -41,7 +43,12 @@ def fill(
     missing = compute.todo(volume, num_rows, part)
     if not missing:
         return
-    ray = _connected(address)
+    with contextlib.redirect_stdout(sys.stderr):  # where Ray says that it lost a process: stdout is the result's
+        yield from _run(_connected(address), job, missing)
+
+
+def _run(ray: ModuleType, job: Job, missing: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The tasks of the missing shards."""
     gpus = int(job.device.startswith("cuda"))
     job = dataclasses.replace(job, device="cuda" if gpus else job.device)  # Ray shows a task its own GPU alone
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_fill)
