@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from toys import toy_weights
@@ -237,6 +239,17 @@ def check_failure(done, code, *parts):
         ["compute", "--batch-size", "0"],
         ["compute", "--shard-rows", "0"],
         ["compute", "--seed", "-1"],
+        ["compute", "--workers", "0"],
+        ["compute", "--part", "0/2"],
+        ["compute", "--part", "3/2"],
+        ["compute", "--part", "2"],
+        ["compute", "--part", "1/0"],
+        ["compute", "--device", "cuda:0,cpu"],
+        ["compute", "--device", "cuda:0,cuda:0"],
+        ["compute", "--device", "cuda:0,cuda:1", "--workers", "1"],
+        ["compute", "--engine", "spark"],
+        ["compute", "--engine", "ray", "--workers", "2"],
+        ["compute", "--address", "auto"],
         ["index", "--top-k", "0"],
         ["fetch"],
         ["nonsense"],
@@ -300,8 +313,12 @@ def test_damaged_and_foreign_hdf5(magnet, toy):
     whole = shard.read_bytes()
     for wrong in (whole[:1000], b"\x89HDF\r\n\x1a\n" + b"\0" * 500, b""):
         shard.write_bytes(wrong)
-        check_failure(magnet("sample", toy, "--n", 5, "--volume", "v"), 1, "shard-000000.h5", "damaged", "remove")
-        check_failure(magnet("compute", toy, "--n", 40, "--volume", "v"), 1, "shard-000000.h5", "damaged")
+        check_failure(magnet("sample", toy, "--n", 5, "--volume", "v"), 1, "shard-000000.h5", "damaged", "--repair")
+        check_failure(magnet("index", toy, "--volume", "v"), 1, "shard-000000.h5", "damaged", "--repair")
+        for n in (30, 40):  # nothing to add, or something
+            check_failure(
+                magnet("compute", toy, "--n", n, "--volume", "v"), 1, "shard-000000.h5", "damaged", "--repair"
+            )
         assert shard.read_bytes() == wrong
     check_failure(magnet("sample", toy, "--volume", shard), 1, "is not a volume")
     check_failure(magnet("info", shard.parent), 1, "neither volume.json nor sample.json")
@@ -320,8 +337,6 @@ def test_a_family_that_cannot_be_built_yet(magnet, toy, tmp_path, monkeypatch):
 def test_files_that_are_no_checkpoint(magnet, tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     check_failure(magnet("compute", tmp_path / "notes.txt"), 1, "neither safetensors nor a torch checkpoint")
-    import torch
-
     save_file({"a.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
     check_failure(magnet("compute", tmp_path / "other.safetensors"), 1, "fit no family", "a.weight")
 
@@ -342,6 +357,9 @@ def test_an_output_folder_that_is_taken(magnet, toy):
 
 def test_no_such_device(magnet, toy):
     check_failure(magnet("compute", toy, "--n", 5, "--device", "cuda:77"), 1, "no device 'cuda:77'", "cpu")
+    check_failure(magnet("compute", toy, "--n", 5, "--device", "cuda:77,cuda:78"), 1, "no device 'cuda:77'", "cpu")
+    if not torch.cuda.is_available():
+        check_failure(magnet("compute", toy, "--n", 5, "--device", "all"), 1, "there is none here", "--workers")
     assert process("compute", toy, "--n", 5, MAGNET_DEVICE="abacus").returncode == 2
 
 
@@ -378,13 +396,60 @@ def test_no_space(toy, small_disk, tmp_path):
     assert "no space is left on the device" in done.stderr
     assert "  do: free some space" in done.stderr
     assert not list(small_disk.rglob("*.part"))
-    shutil.copytree(volume, tmp_path / "rescued")
-    done = process("compute", toy, "--n", "6000", "--shard-rows", "500", "--volume", tmp_path / "rescued", "--json")
-    assert json.loads(done.stdout)["new_rows"] < 6000
+    assert re.search(r"\([\d,]+ bytes are needed, [\d,]+ are free\)", done.stderr)
+    assert "warning: the missing rows take about 800,000 bytes, and" in done.stderr
     process("compute", toy, "--n", "200")
     done = process("sample", toy, "--n", "100", "--out", small_disk / "s")
     assert (done.returncode, done.stdout) == (1, "")
     assert "no space is left" in done.stderr
+    shutil.rmtree(small_disk / "s", ignore_errors=True)
+    before = {path: path.read_bytes() for path in volume.glob("shards/*.h5")}
+    assert before
+    subprocess.run(["mount", "-o", "remount,size=2m", small_disk], check=True)
+    done = process("compute", toy, "--n", "20000", "--shard-rows", "500", "--volume", volume, "--json")
+    assert json.loads(done.stdout)["rows"] == 20000
+    assert 0 < json.loads(done.stdout)["new_rows"] < 20000
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_limit_on_the_size_of_files(magnet, toy):
+    """Elsewhere than on a full disk: a shard that its process may not write. The same command goes on without it."""
+    code = (
+        "import os, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'magnet_cli', *sys.argv[1:]])\n"
+    )
+    command = ["compute", str(toy), "--shard-rows", "100", "--volume", "v"]
+    magnet(*command, "--n", 30)  # a shard of less than 8,000 bytes
+    first = Path("v/shards/shard-000000.h5").read_bytes()
+    limited = [sys.executable, "-c", code, *command, "--n", "300"]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the file would pass the size limit set for it" in done.stderr
+    assert re.search(r"\([\d,]+ bytes are needed, [\d,]+ are free\)", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert Path("v/shards/shard-000000.h5").read_bytes() == first
+    assert not list(Path("v").rglob("*.part"))
+    assert magnet(*command, "--n", 300, "--json").json["rows"] == 300
+
+
+@pytest.mark.parametrize("damaged", ["shard-000001.h5", "shard-000001.json"])
+def test_repair_makes_damaged_rows_again(magnet, toy, damaged):
+    line = ["compute", toy, "--n", 120, "--shard-rows", 50, "--volume", "v"]
+    magnet(*line)
+    whole = {path: path.read_bytes() for path in Path("v/shards").iterdir()}
+    path = Path("v/shards", damaged)
+    path.write_bytes(path.read_bytes()[:200])
+    for command in (["sample", toy, "--n", 5, "--volume", "v"], ["index", toy, "--volume", "v"], line):
+        check_failure(magnet(*command), 1, damaged, "--repair")
+    done = magnet(*line, "--repair", "--json")
+    assert (done.json["rows"], done.json["new_rows"]) == (120, 50)
+    assert "warning: shard 1 (rows 50-99) is made again: " in done.err
+    assert damaged in done.err
+    assert {path: path.read_bytes() for path in whole} == whole
+    again = magnet(*line, "--repair", "--json")
+    assert again.json["new_rows"] == 0
+    assert "made again" not in again.err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")

@@ -170,7 +170,10 @@ def test_a_size_limit_is_named_and_nothing_is_left_behind(tmp_path):
     body += "files.publish(Path('file.bin'), bytes(5000))"
     (tmp_path / "one").mkdir()
     message, hint = run_child(body, tmp_path / "one").splitlines()
-    assert message == "cannot write file.bin: the file would pass the size limit set for it"
+    assert message.startswith(
+        "cannot write file.bin: the file would pass the size limit set for it (5,000 bytes are needed, "
+    )
+    assert message.endswith(" are free)")
     assert hint.startswith("raise the limit")
     assert list((tmp_path / "one").iterdir()) == []
 
@@ -220,9 +223,16 @@ def test_what_is_in_the_way_is_named_and_nothing_is_left_behind(tmp_path, act, n
     assert (tmp_path / "file").read_bytes() == b"kept"
 
 
-def test_failures_that_no_user_can_mend_pass_through(tmp_path):
-    with pytest.raises(FileNotFoundError):
+def test_a_folder_that_went_away_is_named(tmp_path):
+    with pytest.raises(MagnetError, match="it, or a folder on the way, is not there") as caught:
         files.publish(tmp_path / "no such folder" / "file", b"x")
+    assert "mount" in caught.value.hint
+
+
+def test_failures_without_a_remedy_pass_through(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="Too many levels"):
+        files.publish(tmp_path / "loop" / "file", b"x")
 
 
 # documents

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from magnet_cli import compute, files
-from magnet_cli.errors import MagnetError, SpecError, VolumeError
+from magnet_cli.errors import DamageError, MagnetError, SpecError, VolumeError
 from magnet_cli.volume import Shard, Volume
+from magnet_cli.volume.repair import repair
 from magnet_cli.volume.spec import VolumeSpec
 
 SPEC = VolumeSpec(
@@ -137,10 +138,125 @@ def test_truncated_and_foreign_files(tmp_path):
     volume.shard_path(0).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(VolumeError, match="damaged") as error:
         volume.read(0)
-    assert "remove shard-000000.h5 and .json" in error.value.hint
+    assert "add --repair to the `magnet compute`" in error.value.hint
     volume.shard_path(0).unlink()
     with pytest.raises(VolumeError, match="is gone"):
         volume.read(0)
+
+
+# --- repair -------------------------------------------------------------------------------------------------------
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "a flipped byte": lambda v: flip(v.shard_path(1)),
+    "a mark that is damaged": lambda v: flip(v.mark_path(1)),
+    "a mark that is cut short": lambda v: v.mark_path(1).write_bytes(b""),
+    "a shard that is gone": lambda v: v.shard_path(1).unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_shard_is_taken_out_by_repair_alone(tmp_path, damage):
+    volume = Volume.create(tmp_path / "v", SPEC)
+    for shard in range(3):
+        volume.write(shard, rows(10, seed=shard))
+    assert repair(volume, 30) == []
+    DAMAGES[damage](volume)
+    with pytest.raises(DamageError, match="shard-000001") as caught:
+        compute.todo(volume, 30)
+    assert "--repair" in caught.value.hint
+    (removed,) = repair(volume, 30)
+    assert removed.startswith("shard 1 (rows 10-19) is made again: ")
+    assert str(volume.path / "shards" / "shard-000001") in removed
+    assert compute.todo(volume, 30) == volume.missing(30) == [(1, 10)]
+    volume.write(1, rows(10, seed=1))
+    assert volume.check() == repair(volume, 30) == []
+    np.testing.assert_array_equal(volume.read(1).latents, rows(10, seed=1).latents)
+
+
+def test_repair_loses_no_rows(tmp_path):
+    """What lies behind the rows asked for would not be made again."""
+    volume = Volume.create(tmp_path / "v", SPEC)
+    for shard in range(2):
+        volume.write(shard, rows(10 - shard, seed=shard))
+    flip(volume.shard_path(1))
+    before = {p: p.read_bytes() for p in volume.path.rglob("*.*") if p.is_file()}
+    for num_rows in (10, 18):
+        with pytest.raises(DamageError, match="rows 10-18 lie behind") as caught:
+            repair(volume, num_rows)
+        assert "--n 19" in caught.value.hint
+    flip(volume.mark_path(1))  # now nothing tells how many rows it had
+    with pytest.raises(DamageError, match="rows 10-19 lie behind"):
+        repair(volume, 10)
+    flip(volume.mark_path(1))
+    assert {p: p.read_bytes() for p in before} == before
+    assert len(repair(volume, 19)) == 1
+    assert volume.shards() == [0]
+
+
+def test_a_repair_that_was_cut_short_is_seen(tmp_path):
+    """The mark goes last: a damaged file without one might be taken for what a stopped process published."""
+    volume = Volume.create(tmp_path / "v", SPEC)
+    volume.write(0, rows(10))
+    flip(volume.shard_path(0))
+    volume.shard_path(0).unlink()  # where a killed repair may have been
+    with pytest.raises(DamageError, match="is gone, though its commit mark is there"):
+        compute.todo(volume, 10)
+    assert len(repair(volume, 10)) == 1
+
+
+def test_a_shard_that_cannot_be_read_is_not_taken_for_damaged(tmp_path):
+    volume = Volume.create(tmp_path / "v", SPEC)
+    volume.write(0, rows(10))
+    whole = volume.shard_path(0).read_bytes()
+    volume.shard_path(0).unlink()
+    volume.shard_path(0).mkdir()
+    with pytest.raises(MagnetError, match="cannot read") as caught:
+        repair(volume, 10)
+    assert not isinstance(caught.value, DamageError)
+    volume.shard_path(0).rmdir()
+    volume.shard_path(0).write_bytes(whole)
+    (tmp_path / "v").rename(tmp_path / "elsewhere")  # a mount that went away
+    with pytest.raises(MagnetError, match="is not there") as caught:
+        volume.read(0)
+    assert not isinstance(caught.value, DamageError)
+    with pytest.raises(MagnetError, match="is not there"):
+        volume.write(1, rows(10))
+    assert not (tmp_path / "v").exists()
+
+
+def test_what_others_published_meanwhile_stays(tmp_path):
+    """Rows of another process come first, bit for bit, also where both made the shard longer."""
+    volume = Volume.create(tmp_path / "v", SPEC)
+    assert volume.write(0, rows(4))
+    assert not volume.write(0, rows(4, seed=1))
+    assert not volume.write(0, rows(3, seed=1))
+    assert volume.write(0, rows(8, seed=2))
+    found = volume.read(0)
+    np.testing.assert_array_equal(found.latents[:4], rows(4).latents)
+    np.testing.assert_array_equal(found.singular_values[4:], rows(8, seed=2).singular_values[4:])
+    unmarked = Volume.create(tmp_path / "unmarked", SPEC)
+    unmarked.write(0, rows(4))
+    unmarked.mark_path(0).unlink()
+    assert unmarked.write(0, rows(8, seed=2))
+    np.testing.assert_array_equal(unmarked.read(0).latents, found.latents)
+    assert unmarked.check() == []
+
+
+def test_a_damaged_mark_of_an_extension_gives_way(tmp_path):
+    volume = Volume.create(tmp_path / "v", SPEC)
+    volume.write(0, rows(4))
+    waiting = volume.mark_path(0).with_suffix(".next.json")
+    waiting.write_bytes(b"{")
+    volume.settle()
+    assert not waiting.exists()
+    assert volume.check() == []
 
 
 def test_a_shard_of_another_volume_is_refused(tmp_path):

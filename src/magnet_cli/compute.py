@@ -1,13 +1,15 @@
 """Fill the missing shards of a volume with latents and the singular values of the generator's Jacobian.
 
-Joins generators, jacobian and volume. The caller owns progress and stopping: `fill` yields once a shard is safe on
-disk, and may be dropped at any time.
+Joins generators, jacobian and volume. `Filler` fills one shard: `fill` calls it in this process, workers in several,
+ray_engine on several machines. The caller owns progress and stopping: `fill` yields once a shard is safe on disk, and
+may be dropped at any time.
 """
 
 import ctypes
 import dataclasses
 import functools
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -83,19 +85,20 @@ class Plan:
         raise GeneratorError(message, "free memory, or use a device with more of it")
 
 
-def plan(generator: Generator, memory: int | None = None) -> Plan:
+def plan(generator: Generator, memory: int | None = None, processes: int = 1) -> Plan:
     """How to cut the work.
 
     Args:
         generator: on its device.
         memory: bytes the working set may take; default: half of what is free on the device.
+        processes: how many share that.
 
     Raises:
         GeneratorError: not even one vector at one latent fits.
     """
     weight = next(generator.module.parameters())
     item = weight.element_size()
-    limit = memory or _free_memory(weight.device) // 2
+    limit = (memory or _free_memory(weight.device) // 2) // processes
     outputs = int(np.prod(generator.image_shape))
     jacobian_bytes = generator.latent_dim * outputs * item
     vector_bytes = _LIVE * _largest_activation(generator) * item
@@ -317,10 +320,116 @@ def check_unchanged(volume: Volume, generator: Generator, output: ImageModel | N
     raise GeneratorError(message, "restore its code, or compute a new volume: --volume with another folder")
 
 
+def todo(volume: Volume, num_rows: int, part: tuple[int, int] = (1, 1)) -> list[tuple[int, int]]:
+    """What is to be computed of rows 0..num_rows-1, once the volume is settled and its stored shards are verified.
+
+    Args:
+        volume: on disk.
+        num_rows: N, how many rows it is to have at least.
+        part: (I, N): only the shards s ≡ I-1 mod N are looked at.
+
+    Returns:
+        (shard, rows it should have) pairs.
+
+    Raises:
+        DamageError: a stored shard is damaged.
+        MagnetError: the volume cannot be read or written.
+    """
+    volume.settle()
+    for shard in volume.shards():
+        if shard % part[1] == part[0] - 1:
+            volume.verify(shard)
+    return volume.missing(num_rows, part)
+
+
+class Filler:
+    """Fills shards of a volume, one a call.
+
+    Args:
+        volume: where the rows go; its spec is resolved, and that of `generator`.
+        generator: on its device, its weights in the spec's precision.
+        cut: how the work is cut. When memory runs out it is halved, and volume.json says so.
+        output: the image model that follows, in the same precision.
+
+    Raises:
+        GeneratorError: the function is no function of each latent alone.
+        VolumeError: the pilot basis is damaged.
+    """
+
+    def __init__(self, volume: Volume, generator: Generator, cut: Plan, output: ImageModel | None = None) -> None:
+        self._volume = volume
+        self._generator = generator
+        self._cut = cut
+        self._output = output
+        self._basis = volume.pilot()
+        check(generator, volume.spec, output)
+
+    def __call__(self, shard: int, rows: int, *, insist: bool = False) -> int | None:
+        """Compute a shard, or what it lacks, unless others were first.
+
+        Args:
+            shard: its number.
+            rows: how many rows it is to have.
+            insist: compute it even where another process says that it does: that one may be stuck.
+
+        Returns:
+            The new rows in it, once they are safe on disk: 0 where another process was first, None where one is at it.
+
+        Raises:
+            GeneratorError: singular values are not finite (shard and row are named); they cannot be differentiated;
+                memory runs out at the smallest cut.
+            DamageError: a stored shard that is to be extended is damaged.
+            MagnetError: the volume cannot be written.
+        """
+        if self._volume.has(shard, rows):
+            return 0
+        if not self._volume.claim(shard) and not insist:
+            return None
+        try:
+            return self._fill(shard, rows)
+        finally:
+            self._volume.release(shard)
+
+    def _fill(self, shard: int, rows: int) -> int:
+        spec = self._volume.spec
+        latents = draw_latents(self._generator.latent_dim, spec.seed, shard, rows, self._generator.prior)
+        stored = self._volume.read(shard).singular_values if self._volume.has(shard, 1) else None
+        done = 0 if stored is None else len(stored)
+        if done >= rows:  # another process published it before it took its claim back
+            return 0
+        new = self._values(latents[done:], shard, shard * spec.shard_rows + done)
+        if not np.isfinite(new).all():
+            row = done + int(np.flatnonzero(~np.isfinite(new).all(axis=1))[0])
+            message = f"the Jacobian of {self._generator.name} is not finite at shard {shard}, row {row}"
+            raise GeneratorError(message, "check the weights for overflow, or pass --precision float64")
+        values = new if stored is None else np.concatenate([stored, new])
+        named = spec.labels(shard * spec.shard_rows, rows)
+        labels = None if named is None else np.array(named)
+        return rows - done if self._volume.write(shard, Shard(latents, values, labels)) else 0
+
+    def _values(self, latents: np.ndarray, shard: int, first_row: int) -> np.ndarray:
+        """Singular values [r, K] of a shard's latents [r, D]; while memory runs out, the work is cut smaller."""
+        while True:
+            try:
+                more = {"basis": self._basis, "first_row": first_row, "output": self._output}
+                return singular_values(self._generator, latents, self._volume.spec, self._cut, **more)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._cut = self._cut.halved()
+                note = f"memory ran out at shard {shard}: from there on {self._cut}; values agree to rounding"
+                self._volume.note(note)
+
+
 def fill(
-    volume: Volume, generator: Generator, num_rows: int, cut: Plan | None = None, output: ImageModel | None = None
+    volume: Volume,
+    generator: Generator,
+    num_rows: int,
+    cut: Plan | None = None,
+    output: ImageModel | None = None,
+    part: tuple[int, int] = (1, 1),
 ) -> Iterator[tuple[int, int]]:
-    """Compute what is missing of rows 0..num_rows-1, shard by shard.
+    """Compute what is missing of rows 0..num_rows-1, shard by shard, in this process.
 
     Args:
         volume: where the rows go; its spec is resolved, and that of `generator`.
@@ -328,48 +437,26 @@ def fill(
         num_rows: N, how many rows the volume is to have at least.
         cut: how the work is cut; default `plan`. When memory runs out it is halved, and volume.json says so.
         output: the image model that follows, in the same precision.
+        part: (I, N): only the shards s ≡ I-1 mod N.
 
     Yields:
-        (shard, new rows in it), once they are safe on disk.
+        (shard, new rows in it), once they are safe on disk; 0 new rows where another process made them.
 
     Raises:
-        GeneratorError: the function is no function of each latent alone; singular values are not finite (shard and row
-            are named); it cannot be differentiated; memory runs out at the smallest cut.
-        VolumeError: a stored shard that is to be extended is damaged.
-        MagnetError: the volume cannot be written.
+        GeneratorError, VolumeError, MagnetError: as `todo` and `Filler`.
     """
-    volume.settle()
-    missing = volume.missing(num_rows)
+    missing = todo(volume, num_rows, part)
     if not missing:
         return
-    cut = cut or plan(generator)
-    basis = volume.pilot()
-    spec = volume.spec
-    check(generator, spec, output)
-    for shard, rows in missing:
-        latents = draw_latents(generator.latent_dim, spec.seed, shard, rows, generator.prior)
-        stored = volume.read(shard).singular_values if shard in volume.shards() else None
-        done = 0 if stored is None else len(stored)
-        first_row = shard * spec.shard_rows + done
-        labels = spec.labels(first_row - done, rows)
-        while True:
-            try:
-                more = {"basis": basis, "first_row": first_row, "output": output}
-                new = singular_values(generator, latents[done:], spec, cut, **more)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                cut = cut.halved()
-                volume.note(f"memory ran out at shard {shard}: from there on {cut}; values agree to rounding")
-            else:
-                break
-        if not np.isfinite(new).all():
-            row = done + int(np.flatnonzero(~np.isfinite(new).all(axis=1))[0])
-            message = f"the Jacobian of {generator.name} is not finite at shard {shard}, row {row}"
-            raise GeneratorError(message, "check the weights for overflow, or pass --precision float64")
-        values = new if stored is None else np.concatenate([stored, new])
-        volume.write(shard, Shard(latents, values, labels if labels is None else np.array(labels)))
-        yield shard, rows - done
+    fill_one = Filler(volume, generator, cut or plan(generator), output)
+    tasks = deque((shard, rows, False) for shard, rows in missing)
+    while tasks:
+        shard, rows, insist = tasks.popleft()
+        new = fill_one(shard, rows, insist=insist)
+        if new is None:
+            tasks.append((shard, rows, True))  # when all else is done
+        else:
+            yield shard, new
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -35,5 +35,9 @@ class VolumeError(MagnetError):
     """A volume that is missing, damaged, made with other settings, or too small for what was asked."""
 
 
+class DamageError(VolumeError):
+    """Rows whose bytes are not those that were committed; `magnet compute --repair` makes them again."""
+
+
 class SampleError(MagnetError):
     """A sample folder that is taken, or cannot be written."""

@@ -1,11 +1,12 @@
 """Files that appear whole or not at all, and JSON documents that notice a flipped byte.
 
-Owns temporary names, fsync, publication by rename or link, and the text of disk failures. Knows nothing of what the
-files mean.
+Owns temporary names, fsync, publication by rename or link, locks, and the text of disk failures. Knows nothing of what
+the files mean.
 """
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from magnet_cli.errors import MagnetError
 
 _PART = ".part"  # suffix of temporaries: they are never read, and swept when old
 _STALE_SECONDS = 3600
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REASONS = {
     errno.ENOSPC: ("no space is left on the device", "free some space there, or choose another place"),
     errno.EDQUOT: ("the disk quota is used up", "free some space there, or choose another place"),
@@ -30,17 +32,25 @@ _REASONS = {
     errno.EEXIST: ("a file of that name is in the way", "move it away, or choose another place"),
     errno.EISDIR: ("a folder of that name is in the way", "move it away, or choose another place"),
     errno.EIO: ("the disk reports an input/output error", "check the disk or the network mount"),
+    errno.ENXIO: ("the device is gone", "check the disk or the network mount"),
+    errno.ENODEV: ("the device is gone", "check the disk or the network mount"),
+    errno.ESTALE: ("the network mount was replaced under it", "check the network mount"),
+    errno.ENOTCONN: ("the network mount is not connected", "check the network mount"),
+    errno.ETIMEDOUT: ("the network mount does not answer", "check the network mount"),
+    errno.EHOSTDOWN: ("the network mount does not answer", "check the network mount"),
+    errno.ENOENT: ("it, or a folder on the way, is not there", "check that it was not moved, and the disk's mount"),
     errno.ENAMETOOLONG: ("the name is too long for the file system", "choose a shorter name"),
 }
 
 
 @contextlib.contextmanager
-def explained(action: str, path: Path) -> Iterator[None]:
+def explained(action: str, path: Path, size: int | None = None) -> Iterator[None]:
     """Turn an OSError inside the block into a MagnetError that says what was tried, why it failed, what to do.
 
     Args:
         action: what is being done, an infinitive: "write", "read".
         path: the file or folder it is done to.
+        size: bytes that are written; where there is no room for them, the message says how many are free.
 
     Raises:
         MagnetError: for the failures a user can act on; any other OSError passes through.
@@ -52,8 +62,18 @@ def explained(action: str, path: Path) -> Iterator[None]:
             raise
         reason, remedy = _REASONS[error.errno]
         message = f"cannot {action} {path}: {reason}"
+        if size is not None and error.errno in _FULL:
+            message += f" ({size:,} bytes are needed, {_free(path.parent)} are free)"
         hint = f"{remedy} (--out and --volume name a place; MAGNET_HOME moves what magnet keeps)"
         raise MagnetError(message, hint) from error
+
+
+def _free(folder: Path) -> str:
+    """Bytes that a user may still write to the file system of a folder, in words."""
+    try:
+        return f"{shutil.disk_usage(folder).free:,}"
+    except OSError:
+        return "an unknown number"
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -127,7 +147,7 @@ def publish(path: Path, data: bytes, *, replace: bool = True, durable: bool = Tr
         MagnetError: no space, no permission; nothing is left behind.
     """
     part = temporary(path)
-    with explained("write", path):
+    with explained("write", path, len(data)):
         try:
             with part.open("xb") as file:
                 file.write(data)
@@ -171,6 +191,52 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class Locks:
+    """Numbered locks on one file, among processes; the system frees them when their process ends, however it ends.
+
+    A help against doing work twice and against two replacing one file at once. Where the file system has no locks,
+    or the file cannot be made, every lock is granted: whoever takes one must also be right without it.
+
+    Args:
+        path: the file; its folder exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            self._descriptor = None
+
+    def take(self, number: int, *, wait: bool = False) -> bool:
+        """Take a lock; False when another process holds it and `wait` is off."""
+        if self._descriptor is None:
+            return True
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
+        except OSError as error:
+            return error.errno not in {errno.EACCES, errno.EAGAIN}
+        return True
+
+    def free(self, number: int) -> None:
+        """Free a lock that this process holds."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # no locks here
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, number)
+
+    @contextlib.contextmanager
+    def held(self, number: int) -> Iterator[None]:
+        """Hold a lock for the block, once no other process does."""
+        self.take(number, wait=True)
+        try:
+            yield
+        finally:
+            self.free(number)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
 def canonical(fields: dict) -> bytes:
     """The one byte string for a JSON object: sorted keys, no spaces, UTF-8; what hashes are taken of."""
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
@@ -190,6 +256,19 @@ def read_document(path: Path) -> dict:
     """
     with explained("read", path):
         data = path.read_bytes()
+    return parse_document(data, path)
+
+
+def parse_document(data: bytes, path: Path) -> dict:
+    """The fields in the bytes of a document, every byte of it verified.
+
+    Args:
+        data: the bytes.
+        path: where they were read, for the message.
+
+    Raises:
+        MagnetError: not such a document, or changed since it was written.
+    """
     hint = "restore it from a copy, or remove what it belongs to and make that again"
     try:
         fields = json.loads(data)

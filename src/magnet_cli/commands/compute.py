@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,9 +14,8 @@ from magnet_cli import console as console_
 from magnet_cli.commands import options
 
 if TYPE_CHECKING:
-    from magnet_cli.generators import Generator
-    from magnet_cli.image_models import ImageModel
     from magnet_cli.volume import Volume
+    from magnet_cli.workers import Job
 
 Rows = Annotated[
     int | None,
@@ -35,10 +36,32 @@ Tolerance = Annotated[
 Memory = Annotated[
     int | None,
     typer.Option(
-        parser=options.size, metavar="BYTES", help="Working set, as 512MiB or 2GB.", show_default="half of what is free"
+        parser=options.size,
+        metavar="BYTES",
+        help="Working set on a device, of all its workers, as 512MiB or 2GB.",
+        show_default="half of what is free",
     ),
 ]
 ShardRows = Annotated[int | None, typer.Option(min=1, help="Rows of a shard.", show_default="by generator size")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes; on CPUs they share the cores.", show_default="one a device"),
+]
+Part = Annotated[
+    tuple | None,
+    typer.Option(
+        parser=options.part,
+        metavar="I/N",
+        help="Only every N-th shard, from the I-th: for job arrays.",
+        show_default="1/1",
+    ),
+]
+Engine = Annotated[options.Engine, typer.Option(help="What runs the work: this machine, or a Ray cluster.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of the Ray cluster, or auto.", show_default="RAY_ADDRESS, else a Ray of this machine alone"),
+]
+Repair = Annotated[bool, typer.Option("--repair", help="Make damaged shards again.")]
 
 
 def run(
@@ -55,9 +78,14 @@ def run(
     seed: options.Seed = 0,
     volume: options.VolumePath = None,
     shard_rows: ShardRows = None,
-    device: options.Device = None,
+    device: options.Devices = None,
     batch_size: options.BatchSize = None,
     memory: Memory = None,
+    workers: Workers = None,
+    part: Part = None,
+    engine: Engine = options.Engine.local,
+    address: Address = None,
+    repair: Repair = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -75,11 +103,13 @@ def run(
       magnet compute mnist --n 500
       magnet compute dcgan-digiface --n 512 --volume faces.vol --json
     """
-    from magnet_cli import compute, generators, image_models, tune
+    _check_engine(engine, address, workers, device)
+    from magnet_cli import compute, generators, tune
+    from magnet_cli import workers as workers_
     from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
-    from magnet_cli.jacobian import PRECISIONS
     from magnet_cli.volume import Volume
+    from magnet_cli.volume import repair as repair_
 
     if (space.value, output) == ("w", "style"):
         message = "style is w itself: pass --space z, or another --output."
@@ -87,15 +117,8 @@ def run(
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
-    place = device or generators.default_device()
-
-    @functools.cache
-    def load(precision: str) -> "tuple[Generator, ImageModel | None]":
-        loaded = generators.load(checkpoint, place, PRECISIONS[precision])
-        follows = output not in generators.OUTPUTS
-        model = image_models.load(output, generators.check_device(place), PRECISIONS[precision]) if follows else None
-        return loaded, model
-
+    places = generators.devices(device)
+    load = functools.cache(functools.partial(workers_.load, checkpoint, output, places[0]))
     found, model = load("float32")
     asked = compute.asked(
         found,
@@ -113,7 +136,9 @@ def run(
     path = volume or lookup.volume_path(found.name, asked.fingerprint)
     num_rows = n or compute.default_rows(found.name)
     filled = Volume.planned(path, asked)
-    before = filled.num_rows
+    if repair and not dry_run:
+        for removed in repair_.repair(filled, num_rows):
+            console.warning(removed)
     tuning_start = time.monotonic()
     if not (filled.exists or dry_run):
         resolution = tune.resolve(load, asked, memory)
@@ -122,15 +147,21 @@ def run(
         filled = Volume.create(path, resolution.spec, asked=asked, **kept)
         console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
     compute.check_unchanged(filled, found, model)
-    rows_start = time.monotonic()
+    rows_start, new_rows = time.monotonic(), 0
     if not dry_run:
         chosen, model = load(filled.spec.precision)
-        cut = compute.plan(chosen, memory)
+        shared = _Shared(places, workers or len(places), engine, address)
+        cut = compute.plan(chosen, memory, shared.sharers)
         cut = dataclasses.replace(cut, batch=batch_size) if batch_size else cut
-        _follow(compute.fill(filled, chosen, num_rows, cut, model), filled, num_rows, console)
+        job = workers_.Job(path.resolve(), checkpoint, output, places[0], 1, cut)
+        todo = (filled, num_rows, part or (1, 1))
+        if (engine, shared.workers) == ("local", 1):
+            steps = compute.fill(filled, chosen, num_rows, cut, model, part or (1, 1))
+        else:
+            steps = shared.steps(job, *todo, console.warning)
+        new_rows = _follow(steps, *todo, console)
     end = time.monotonic()
-    missing = len(filled.missing(num_rows))
-    spec, new_rows = filled.spec, filled.num_rows - before
+    missing, spec = len(filled.missing(num_rows)), filled.spec
     fields = {
         "volume": str(path),
         "generator": found.name,
@@ -148,22 +179,86 @@ def run(
     }
     if dry_run:
         console.note(f"{missing} shards of {spec.shard_rows:,} rows are missing in {path}; nothing was done")
-    elif not new_rows:
+    elif not new_rows and not missing:
         console.note(f"{path} already holds {filled.num_rows:,} rows")
     console.result(fields, str(path))
     same = lookup.Wanted(None, space.value, output, truncation, None, None, tuple(label or ())).flags
     console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else same))
 
 
-def _follow(steps: Iterator[tuple[int, int]], filled: "Volume", num_rows: int, console: console_.Console) -> None:
-    """Run the verb's steps with progress; after Ctrl-C say what is safe."""
-    marks = filled.marks()
-    new = sum(rows - (marks[s].rows if s in marks else 0) for s, rows in filled.missing(num_rows))
+def _check_engine(engine: options.Engine, address: str | None, workers: int | None, device: str | None) -> None:
+    """Refuse flags that contradict each other."""
+    if engine == "ray" and workers:
+        message = "--workers is for --engine local; Ray runs as many tasks as its cluster has room for."
+        raise typer.BadParameter(message)
+    if engine != "ray" and address:
+        message = "--address is for --engine ray."
+        raise typer.BadParameter(message)
+    if workers and device and workers < len(device.split(",")):
+        message = f"--workers {workers} leaves a device of {device} without one."
+        raise typer.BadParameter(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shared:
+    """How the work is shared out.
+
+    Attributes:
+        places: devices of this machine.
+        workers: processes on them.
+        engine: what runs them.
+        address: of a Ray cluster.
+    """
+
+    places: list[str]
+    workers: int
+    engine: options.Engine
+    address: str | None
+
+    @property
+    def sharers(self) -> int:
+        """Processes that share a device's memory."""
+        if self.engine == "ray":
+            return 1 if self.places[0].startswith("cuda") else os.cpu_count() or 1
+        return -(-self.workers // len(self.places))
+
+    def steps(
+        self, job: "Job", filled: "Volume", num_rows: int, part: tuple[int, int], warn: Callable[[str], None]
+    ) -> Iterator[tuple[int, int]]:
+        """Those of the verb, by the engine."""
+        if self.engine == "ray":
+            from magnet_cli import ray_engine
+
+            return ray_engine.fill(filled, job, num_rows, part, self.address)
+        from magnet_cli import workers
+
+        threads = workers.shared_threads(self.workers)
+        devices = itertools.islice(itertools.cycle(self.places), self.workers)
+        jobs = [dataclasses.replace(job, device=device, threads=threads) for device in devices]
+        return workers.fill(filled, jobs, num_rows, part, warn)
+
+
+def _follow(
+    steps: Iterator[tuple[int, int]],
+    filled: "Volume",
+    num_rows: int,
+    part: tuple[int, int],
+    console: console_.Console,
+) -> int:
+    """Run the verb's steps with progress; after Ctrl-C say what is safe. Returns the new rows."""
+    stored = {shard: filled.mark(shard).rows for shard in filled.shards()}
+    lacking = {shard: rows - stored.get(shard, 0) for shard, rows in filled.missing(num_rows, part)}
+    needed, free = filled.room(sum(lacking.values()))
+    if needed > free:
+        console.warning(f"the missing rows take about {needed:,} bytes, and {free:,} are free at {filled.path}")
+    new_rows = 0
     try:
-        with console.progress(f"computing {filled.spec.generator}", new, "rows") as advance:
-            for _, rows in steps:
-                advance(rows)
+        with console.progress(f"computing {filled.spec.generator}", sum(lacking.values()), "rows") as advance:
+            for shard, new in steps:
+                new_rows += new
+                advance(lacking.get(shard, 0))  # whoever made them
     except KeyboardInterrupt:
         safe = f"{filled.num_rows:,} of {num_rows:,} rows are safe in {filled.path}"
         console_.show_stopped(f"stopped: {safe}; the same command goes on from there")
         raise
+    return new_rows

@@ -29,6 +29,13 @@ class SpaceName(StrEnum):
     w = "w"
 
 
+class Engine(StrEnum):
+    """What runs the work on shards."""
+
+    local = "local"
+    ray = "ray"
+
+
 class Solver(StrEnum):
     """How singular values are computed."""
 
@@ -45,6 +52,25 @@ def _device(value: str | None) -> str | None:
         message = f"{value!r} is not a device; pass cpu, cuda, cuda:N or mps."
         raise typer.BadParameter(message)
     return value
+
+
+def _devices(value: str | None) -> str | None:
+    names = (value or "cpu").split(",")
+    if len(names) == 1:
+        return value if value == "all" else _device(value)
+    if len(set(names)) < len(names) or not all(re.fullmatch(r"cuda:\d+", name) for name in names):
+        message = f"{value!r} is not a list of different devices; pass all, or some as cuda:0,cuda:1."
+        raise typer.BadParameter(message)
+    return value
+
+
+def part(text: str) -> tuple[int, int]:
+    """(I, N) from "I/N", 1 ≤ I ≤ N; or a usage error."""
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        message = f"{text!r} is not a part I/N with 1 <= I <= N, as 3/8."
+        raise typer.BadParameter(message)
+    return int(found[1]), int(found[2])
 
 
 def _truncation(value: float) -> float:
@@ -115,6 +141,16 @@ Device = Annotated[
     str | None,
     typer.Option(
         envvar="MAGNET_DEVICE", callback=_device, help="cpu, cuda, cuda:N or mps.", show_default="cuda if any"
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        envvar="MAGNET_DEVICE",
+        callback=_devices,
+        help="cpu, cuda, cuda:N or mps; cuda:0,cuda:1 or all: a worker each.",
+        show_default="cuda if any",
     ),
 ]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Latents at a time.", show_default="by generator size")]

@@ -203,6 +203,23 @@ def check_device(device: str) -> torch.device:
     raise GeneratorError(message, "pass --device cpu, or one of those found (MAGNET_DEVICE sets the default)")
 
 
+def devices(asked: str | None) -> list[str]:
+    """The devices that a user means: one, several with commas between, "all" CUDA devices, or None for the default.
+
+    Raises:
+        GeneratorError: this machine has no such device.
+    """
+    names = (asked or default_device()).split(",")
+    if names == ["all"]:
+        names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        if not names:
+            message = "all CUDA devices are asked for, and there is none here"
+            raise GeneratorError(message, "pass --device cpu, with --workers W for W processes")
+    for name in names:
+        check_device(name)
+    return names
+
+
 def default_device() -> str:
     """The device used where none is asked: "cuda" where there is one, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"

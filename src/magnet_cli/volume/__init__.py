@@ -5,8 +5,10 @@ drawn from them; needs neither torch nor a generator.
 """
 
 import dataclasses
+import functools
 import io
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,11 +18,13 @@ import h5py
 import numpy as np
 
 from magnet_cli import __version__, files
-from magnet_cli.errors import MagnetError, VolumeError
+from magnet_cli.errors import DamageError, MagnetError, VolumeError
 from magnet_cli.volume.spec import FORMAT, VolumeSpec, differences
 
 _PILOT = "pilot.h5"
 _SHARD = "shard-{:06d}"
+_LOCKS = ".locks"
+_REPLACING = 0  # lock of whoever settles or replaces; shard s is claimed by lock s + 1
 _MARK = re.compile(r"shard-(\d{6,})\.json")
 
 
@@ -59,6 +63,12 @@ class Shard:
     singular_values: np.ndarray
     labels: np.ndarray | None = None
 
+    def extended(self, longer: "Shard") -> "Shard":
+        """These rows, and behind them those that a longer shard has more."""
+        done = len(self.latents)
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(longer), strict=True)
+        return Shard(*(None if ours is None else np.concatenate([ours, more[done:]]) for ours, more in pairs))
+
 
 class Volume:
     """A volume's folder. Made by `open` or `create`; its shards may be added by others at any time.
@@ -87,6 +97,10 @@ class Volume:
         self.pilot_sha256 = pilot_sha256
         self.measured = measured or {}
         self.probe = probe or []
+
+    @functools.cached_property
+    def _locks(self) -> files.Locks:
+        return files.Locks(self.path / _LOCKS)
 
     @classmethod
     def open(cls, path: Path) -> "Volume":
@@ -232,43 +246,51 @@ class Volume:
         return self.shard_path(shard).with_suffix(".json")
 
     def shards(self) -> list[int]:
-        """The numbers of the committed shards, ascending."""
+        """The numbers of the committed shards, ascending.
+
+        Raises:
+            MagnetError: the folder cannot be read.
+        """
         folder = self.path / "shards"
-        names = (p.name for p in folder.iterdir()) if folder.is_dir() else ()
+        with files.explained("read", folder):
+            names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
         return sorted(int(m[1]) for name in names if (m := _MARK.fullmatch(name)))
 
     def mark(self, shard: int) -> Mark:
         """The commit mark of a committed shard.
 
         Raises:
-            VolumeError: it belongs to another volume or another place in this one.
-            MagnetError: it is damaged.
+            DamageError: it was changed, or belongs to another volume or another place in this one.
+            MagnetError: it cannot be read.
         """
         return self._mark(self.mark_path(shard), shard)
 
     def _mark(self, path: Path, shard: int) -> Mark:
-        fields = files.read_document(path)
+        with files.explained("read", path):
+            data = path.read_bytes()
         try:
-            mark = Mark(**fields)
+            mark = Mark(**files.parse_document(data, path))
+        except MagnetError as error:
+            raise DamageError(error.message, self._remedy) from error
         except TypeError as error:
             message = f"{path} is not the mark of a shard: {error}"
-            raise VolumeError(message, self._remedy(shard)) from error
+            raise DamageError(message, self._remedy) from error
         first_row, rows = shard * self.spec.shard_rows, self.spec.shard_rows
         ours = (self.fingerprint, self.pilot_sha256)
         if (mark.fingerprint, mark.pilot) != ours or mark.first_row != first_row or not 1 <= mark.rows <= rows:
             message = f"{path} is the mark of a shard of another volume, or of another place in this one"
-            raise VolumeError(message, self._remedy(shard))
+            raise DamageError(message, self._remedy)
         return mark
 
-    def _remedy(self, shard: int) -> str:
-        names = f"{_SHARD.format(shard)}.h5 and .json"
-        return f"remove {names} from {self.path / 'shards'}; the same `magnet compute` makes those rows again"
+    @property
+    def _remedy(self) -> str:
+        return f"add --repair to the `magnet compute` that made {self.path}: those rows are made again"
 
     def marks(self) -> dict[int, Mark]:
         """The marks of all committed shards by number.
 
         Raises:
-            VolumeError, MagnetError: as `mark`.
+            DamageError, MagnetError: as `mark`.
         """
         return {shard: self.mark(shard) for shard in self.shards()}
 
@@ -277,20 +299,105 @@ class Volume:
         """N, the rows that are safe."""
         return sum(mark.rows for mark in self.marks().values())
 
-    def missing(self, num_rows: int) -> list[tuple[int, int]]:
-        """What is to be computed so that rows 0..num_rows-1 are there: (shard, rows it should have) pairs."""
+    def missing(self, num_rows: int, part: tuple[int, int] = (1, 1)) -> list[tuple[int, int]]:
+        """What is to be computed so that rows 0..num_rows-1 are there: (shard, rows it should have) pairs.
+
+        Args:
+            num_rows: N.
+            part: (I, N): only the shards s ≡ I-1 mod N.
+
+        Raises:
+            DamageError, MagnetError: as `mark`.
+        """
         size = self.spec.shard_rows
-        wanted = {shard: min(size, num_rows - shard * size) for shard in range(-(-num_rows // size))}
-        marks = self.marks()
-        return [(s, rows) for s, rows in wanted.items() if s not in marks or marks[s].rows < rows]
+        wanted = {
+            shard: min(size, num_rows - shard * size) for shard in range(part[0] - 1, -(-num_rows // size), part[1])
+        }
+        there = wanted.keys() & set(self.shards())
+        return [(s, rows) for s, rows in wanted.items() if s not in there or self.mark(s).rows < rows]
+
+    def room(self, num_rows: int) -> tuple[int, int]:
+        """Bytes that so many rows take, about, and bytes that are free for them.
+
+        Raises:
+            MagnetError: the disk cannot be asked.
+        """
+        row = 4 * (self.spec.latent_dim + self.spec.top_k)
+        with files.explained("read", self.path):
+            return num_rows * row, shutil.disk_usage(self.path).free
+
+    def has(self, shard: int, rows: int) -> bool:
+        """Whether a shard is committed with that many rows at least.
+
+        Raises:
+            DamageError, MagnetError: as `mark`.
+        """
+        return self._committed(shard) and self.mark(shard).rows >= rows
+
+    def _committed(self, shard: int) -> bool:
+        with files.explained("read", self.path):
+            return self.mark_path(shard).exists()
+
+    def claim(self, shard: int) -> bool:
+        """Say to other processes that this one computes a shard; False when another said so and is alive.
+
+        It keeps two from doing the same work, no more: shards are whole and never replaced without it, too.
+        """
+        return self._locks.take(shard + 1)
+
+    def release(self, shard: int) -> None:
+        """Take a claim back."""
+        self._locks.free(shard + 1)
+
+    def remove(self, shard: int) -> bool:
+        """Take a damaged shard away, so that it is missing; False where it is not damaged, or no longer there.
+
+        Its file goes first, its mark last: no damaged file is ever without a mark.
+
+        Raises:
+            MagnetError: it cannot be read or removed.
+        """
+        with self._locks.held(_REPLACING):
+            if not self._committed(shard) or self.damage(shard) is None:  # another process may have repaired it
+                return False
+            for path in (self.shard_path(shard), self._successor(shard), self.mark_path(shard)):
+                with files.explained("remove", path):
+                    path.unlink(missing_ok=True)
+                    files.sync_folder(path.parent)
+        return True
+
+    def damage(self, shard: int) -> str | None:
+        """What is wrong with the bytes of a committed shard, in words; None where nothing is.
+
+        Raises:
+            MagnetError: it cannot be read, which is no sign of damage.
+        """
+        try:
+            self.read(shard)
+        except DamageError as error:
+            return error.message
+        return None
+
+    def verify(self, shard: int) -> None:
+        """Compare the bytes of a committed shard with its mark.
+
+        Raises:
+            DamageError: they are not those that were committed.
+            MagnetError: it cannot be read.
+        """
+        self._verified(shard)
 
     def read(self, shard: int) -> Shard:
         """The rows of a committed shard; its bytes are verified before the HDF5 library sees them.
 
         Raises:
-            VolumeError: its bytes are not those that were committed, or not a shard of this volume.
+            DamageError: its bytes are not those that were committed, or not a shard of this volume.
             MagnetError: it cannot be read.
         """
+        return self._parse(self._verified(shard), shard)
+
+    def _verified(self, shard: int) -> bytes:
+        """The bytes of a committed shard, once they fit its mark."""
         path, successor = self.shard_path(shard), self._successor(shard)
         for _ in range(2):  # twice: another process may replace shard and mark while we read
             data = self._read_bytes(path)
@@ -298,18 +405,20 @@ class Volume:
             if successor.is_file():  # between the two renames of an extension the mark is one step behind
                 marks.append(self._mark(successor, shard))
             if files.sha256_bytes(data) in {mark.sha256 for mark in marks}:
-                return self._parse(data, shard)
+                return data
         rows = f"rows {marks[0].first_row}-{marks[0].first_row + marks[0].rows - 1}"
         message = f"{path} ({rows}) is damaged: its {len(data):,} bytes are not the {marks[0].size:,} committed"
-        raise VolumeError(message, self._remedy(shard))
+        raise DamageError(message, self._remedy)
 
     def _read_bytes(self, path: Path) -> bytes:
-        try:
-            with files.explained("read", path):
+        with files.explained("read", path):
+            try:
                 return path.read_bytes()
-        except FileNotFoundError as error:
-            message = f"{path} is gone, though its commit mark is there"
-            raise VolumeError(message, self._remedy(int(path.stem[-6:]))) from error
+            except FileNotFoundError as error:
+                if not (self.path / "volume.json").exists():  # the whole volume is: a mount that went away
+                    raise
+                message = f"{path} is gone, though its commit mark is there"
+                raise DamageError(message, self._remedy) from error
 
     def _parse(self, data: bytes, shard: int) -> Shard:
         """The rows in the verified bytes of a shard."""
@@ -317,16 +426,16 @@ class Volume:
             with h5py.File(io.BytesIO(data), "r") as file:
                 if file.attrs["fingerprint"] != self.fingerprint or file.attrs["shard"] != shard:
                     message = f"{self.shard_path(shard)} is a shard of another volume or another place"
-                    raise VolumeError(message, self._remedy(shard))
+                    raise DamageError(message, self._remedy)
                 labels = file["labels"][:] if "labels" in file else None
                 rows = Shard(file["latents"][:], file["singular_values"][:], labels)
         except (OSError, KeyError) as error:
             message = f"{self.shard_path(shard)} is not a shard that magnet wrote: {error}"
-            raise VolumeError(message, self._remedy(shard)) from error
+            raise DamageError(message, self._remedy) from error
         shapes = (rows.latents.shape[1:], rows.singular_values.shape)
         if shapes != ((self.spec.latent_dim,), (len(rows.latents), self.spec.top_k)):
             message = f"{self.shard_path(shard)} has arrays of other shapes than its volume's spec"
-            raise VolumeError(message, self._remedy(shard))
+            raise DamageError(message, self._remedy)
         return rows
 
     def rows(self) -> Iterator[tuple[int, Shard]]:
@@ -375,32 +484,44 @@ class Volume:
             labels[here] = self.read(int(shard)).labels[places[here]]
         return labels
 
-    def write(self, shard: int, rows: Shard) -> None:
-        """Publish a shard and its mark; a shard that is there already stays, a shorter one is replaced.
+    def write(self, shard: int, rows: Shard) -> bool:
+        """Publish a shard and its mark; a shard that is there already stays, a shorter one is made longer.
 
         Args:
             shard: its number.
-            rows: its rows; where it extends a shorter shard, the rows of that one come first, bit for bit.
+            rows: its rows; of one that is there and shorter, the rows that are there stay bit for bit.
+
+        Returns:
+            False when another process was first, and nothing was added to what it wrote.
 
         Raises:
+            DamageError: a shard is there, and damaged.
             MagnetError: no space, no permission; what was there is as it was.
         """
-        data = self._serialise(shard, rows)
+        if not self._committed(shard) and self._publish(shard, rows):
+            return True
+        with self._locks.held(_REPLACING):
+            if self.has(shard, len(rows.latents)):
+                return False
+            self._replace(shard, self.read(shard).extended(rows))
+        return True
+
+    def _publish(self, shard: int, rows: Shard) -> bool:
+        """Publish a shard that has no mark; where another's is there whole, its mark, and False."""
+        data, ours = self._serialise(shard, rows), True
         path = self.shard_path(shard)
-        if self.mark_path(shard).exists():
-            self._replace(shard, rows, data)
-            return
         if not files.publish(path, data, replace=False):
             # A process was stopped between shard and mark, or is there now: what it published whole is kept.
-            with_other = self._read_bytes(path)
+            other = self._read_bytes(path)
             try:
-                rows, data = self._parse(with_other, shard), with_other
+                rows, data, ours = self._parse(other, shard), other, other == data
             except VolumeError:
                 files.publish(path, data)
-        files.publish(self.mark_path(shard), self._mark_document(shard, rows, data), replace=False)
+        return files.publish(self.mark_path(shard), self._mark_document(shard, rows, data), replace=False) and ours
 
-    def _replace(self, shard: int, rows: Shard, data: bytes) -> None:
+    def _replace(self, shard: int, rows: Shard) -> None:
         """Put a longer shard in a shorter one's place: the new mark waits beside while the shard is renamed."""
+        data = self._serialise(shard, rows)
         successor = self._successor(shard)
         mark = self._mark_document(shard, rows, data)
         files.publish(successor, mark)
@@ -415,17 +536,26 @@ class Volume:
         """Finish or undo extensions that were cut short, and sweep old temporaries. Called before writing.
 
         Raises:
-            VolumeError, MagnetError: as `mark`.
+            DamageError, MagnetError: as `mark`.
         """
         folder = self.path / "shards"
         files.make_folder(folder)
         files.sweep(folder)
         files.sweep(self.path)
-        for waiting in folder.glob("shard-*.next.json"):
-            shard = int(waiting.name.partition(".")[0].removeprefix("shard-"))
-            arrived = self._mark(waiting, shard).sha256 == files.sha256_file(self.shard_path(shard))
-            with files.explained("write", waiting):
-                waiting.replace(self.mark_path(shard)) if arrived else waiting.unlink()
+        if any(folder.glob("shard-*.next.json")):
+            with self._locks.held(_REPLACING):  # what a living process is about to finish, it finishes
+                for waiting in folder.glob("shard-*.next.json"):
+                    self._settle(waiting)
+
+    def _settle(self, waiting: Path) -> None:
+        shard = int(waiting.name.partition(".")[0].removeprefix("shard-"))
+        path = self.shard_path(shard)
+        try:
+            arrived = path.is_file() and self._mark(waiting, shard).sha256 == files.sha256_file(path)
+        except DamageError:  # the mark in force then tells whether the shard is damaged, too
+            arrived = False
+        with files.explained("write", waiting):
+            waiting.replace(self.mark_path(shard)) if arrived else waiting.unlink()
 
     def _mark_document(self, shard: int, rows: Shard, data: bytes) -> bytes:
         first_row = shard * self.spec.shard_rows
