@@ -38,6 +38,7 @@ from magnet_cli.generators import Generator, dcgan, stylegan2
 from magnet_cli.generators.readers import read_state_dict
 from magnet_cli.jacobian import calibration, solvers
 from magnet_cli.jacobian.calibration import Candidate
+from magnet_cli.plan import Plan, cut_for, prepare
 
 TOP_K = {"dcgan-digiface": 30, "mnist": 16, "stylegan2-shaped": 30}
 REVERSE_ROWS = 64  # of the methods with a star
@@ -60,7 +61,7 @@ class Network:
     name: str
     generators: dict[str, Generator]
     plain: Callable[[Tensor], Tensor]
-    cut: compute.Plan
+    cut: Plan
     device: torch.device
 
     @property
@@ -114,7 +115,7 @@ def network(name: str, device: torch.device) -> Network:
             return generators.load(checkpoint, str(device), getattr(torch, precision))
 
     loaded = {p: load(p) for p in ("float32", "float64", "bfloat16")}
-    return Network(name, loaded, plain.to(device, torch.float32), compute.plan(loaded["float32"]), device)
+    return Network(name, loaded, plain.to(device, torch.float32), cut_for(loaded["float32"]), device)
 
 
 def random_stylegan2(resolution: int, channel_base: int, channel_max: int) -> nn.Module:
@@ -317,7 +318,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict:
     for repeat in range(1 + arguments.repeats):
         peaks.append(peak_flops(device))
         for method in tuple(every):
-            compute.prepare(device, method.precision) if method.ours else let_memory_go()
+            prepare(device, method.precision) if method.ours else let_memory_go()
             z = net.latents(3, method.batch, method.precision)
             work = lambda m=method, x=z: m.solve(x)  # noqa: E731
             try:

@@ -23,6 +23,7 @@ import torch
 from magnet_cli import compute, generators
 from magnet_cli.artifacts import cache
 from magnet_cli.commands.options import size
+from magnet_cli.plan import cut_for
 from magnet_cli.volume import Volume
 
 
@@ -31,7 +32,7 @@ def measure(name: str, rows: int, memory: int) -> dict:
     generator = generators.load(cache.checkpoint(name))
     with torch.no_grad():
         generator(torch.zeros(1, generator.latent_dim))
-    cut = compute.plan(generator, memory)
+    cut = cut_for(generator, memory=memory)
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

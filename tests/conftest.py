@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from magnet_cli import compute, generators
 from magnet_cli.artifacts import cache
 from magnet_cli.cli import app
+from magnet_cli.plan import Plan
 from magnet_cli.volume import Volume
 from toys import toy_weights
 
@@ -58,7 +59,7 @@ def toy_generator(toy):
 def toy_volume(toy_generator, tmp_path):
     """200 rows of the toy in shards of 64, the last of them short."""
     volume = Volume.create(tmp_path / "toy.vol", compute.asked(toy_generator, rows_per_shard=64))
-    list(compute.fill(volume, toy_generator, 200, compute.Plan(32)))
+    list(compute.fill(volume, toy_generator, 200, Plan(32)))
     return volume
 
 

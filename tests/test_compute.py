@@ -18,6 +18,7 @@ from magnet_cli import compute, generators
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError
 from magnet_cli.generators.dcgan import DCGAN
+from magnet_cli.plan import Plan, cut_for
 from magnet_cli.volume import Volume
 from toys import toy_weights
 
@@ -82,17 +83,17 @@ class Detached(torch.nn.Module):
 
 def test_stopping_and_going_on_changes_no_byte(toy_generator, toy_volume, tmp_path):
     volume = Volume.create(tmp_path / "v", toy_volume.spec)
-    assert list(itertools.islice(compute.fill(volume, toy_generator, 200, compute.Plan(32)), 2)) == [(0, 64), (1, 64)]
-    assert list(compute.fill(volume, toy_generator, 200, compute.Plan(32))) == [(2, 64), (3, 8)]
+    assert list(itertools.islice(compute.fill(volume, toy_generator, 200, Plan(32)), 2)) == [(0, 64), (1, 64)]
+    assert list(compute.fill(volume, toy_generator, 200, Plan(32))) == [(2, 64), (3, 8)]
     assert shard_bytes(volume) == shard_bytes(toy_volume)
-    assert list(compute.fill(volume, toy_generator, 200, compute.Plan(32))) == []
+    assert list(compute.fill(volume, toy_generator, 200, Plan(32))) == []
 
 
 def test_extending_copies_stored_rows_bit_for_bit(toy_generator, toy_volume, tmp_path):
     volume = Volume.create(tmp_path / "v", toy_volume.spec)
     for rows in (3, 70, 150, 200):
         before = {s: volume.read(s) for s in volume.shards()}
-        list(compute.fill(volume, toy_generator, rows, compute.Plan(32)))
+        list(compute.fill(volume, toy_generator, rows, Plan(32)))
         for shard, old in before.items():
             new = volume.read(shard)
             np.testing.assert_array_equal(new.singular_values[: len(old.latents)], old.singular_values)
@@ -106,7 +107,7 @@ def test_extending_copies_stored_rows_bit_for_bit(toy_generator, toy_volume, tmp
 
 def test_batch_size_changes_nothing_but_rounding(toy_generator, toy_volume, tmp_path):
     volume = Volume.create(tmp_path / "v", toy_volume.spec)
-    list(compute.fill(volume, toy_generator, 64, compute.Plan(7)))
+    list(compute.fill(volume, toy_generator, 64, Plan(7)))
     found, known = volume.read(0), toy_volume.read(0)
     np.testing.assert_array_equal(found.latents, known.latents)
     np.testing.assert_allclose(found.singular_values, known.singular_values, rtol=1e-5)
@@ -147,8 +148,8 @@ def test_less_memory_cuts_the_work_and_changes_nothing_but_rounding(tmp_path):
     generator = generators.load(cache.checkpoint(str(tmp_path / "many.safetensors")))
     spec = compute.asked(generator)
     latents = compute.draw_latents(60, 0, 0, 5)
-    truth = compute.singular_values(generator, latents, spec, compute.Plan(5))
-    plans = [compute.plan(generator, memory) for memory in (1 << 30, 800_000, 100_000, 30_000, 15_000)]
+    truth = compute.singular_values(generator, latents, spec, Plan(5))
+    plans = [cut_for(generator, memory=memory) for memory in (1 << 30, 800_000, 100_000, 30_000, 15_000)]
     assert len(set(plans)) == len(plans)
     assert plans[0].chunk is None
     assert [cut.whole for cut in plans] == [True, True, True, True, False]
@@ -156,11 +157,11 @@ def test_less_memory_cuts_the_work_and_changes_nothing_but_rounding(tmp_path):
         found = compute.singular_values(generator, latents, spec, cut)
         np.testing.assert_allclose(found[:, :30], truth[:, :30], rtol=1e-4)
     with pytest.raises(GeneratorError, match="one vector at one latent"):
-        compute.plan(generator, 1000)
+        cut_for(generator, memory=1000)
 
 
 def test_halving_ends():
-    cut, smallest = compute.Plan(8), compute.Plan(1, 1, whole=False)
+    cut, smallest = Plan(8), Plan(1, 1, whole=False)
     for _ in range(30):
         if cut == smallest:
             break
@@ -178,14 +179,15 @@ def test_when_memory_runs_out_the_run_goes_on_and_says_so(tmp_path):
         "import resource, sys, torch\n"
         "from magnet_cli import compute, generators\n"
         "from magnet_cli.artifacts import cache\n"
+        "from magnet_cli.plan import Plan\n"
         "from magnet_cli.volume import Volume\n"
         "torch.set_num_threads(1)\n"
         "generator = generators.load(cache.checkpoint(sys.argv[1]))\n"
         "volume = Volume.create(__import__('pathlib').Path(sys.argv[2]), compute.asked(generator, rows_per_shard=64))\n"
-        "list(compute.fill(volume, generator, 1, compute.Plan(1)))\n"
+        "list(compute.fill(volume, generator, 1, Plan(1)))\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, used + 300_000_000))\n"
-        "list(compute.fill(volume, generator, 64, compute.Plan(64)))\n"
+        "list(compute.fill(volume, generator, 64, Plan(64)))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, path, tmp_path / "v"], capture_output=True, text=True, check=False
@@ -197,13 +199,13 @@ def test_when_memory_runs_out_the_run_goes_on_and_says_so(tmp_path):
     assert notes
     assert "memory ran out at shard 0" in notes[0]
     generator = generators.load(cache.checkpoint(str(path)))
-    plain = compute.singular_values(generator, volume.read(0).latents[:4], volume.spec, compute.Plan(2))
+    plain = compute.singular_values(generator, volume.read(0).latents[:4], volume.spec, Plan(2))
     np.testing.assert_allclose(volume.read(0).singular_values[:4], plain, rtol=1e-4)
 
 
 def test_sizes_are_fixed_by_the_generator(toy_generator):
     assert compute.shard_rows(toy_generator) == 2000
-    assert compute.batch_size(toy_generator) == 64
+    assert cut_for(toy_generator).batch == 64
     assert compute.default_top_k(128) == 128
     assert compute.default_top_k(512) == 30
 
@@ -241,6 +243,6 @@ def test_a_process_stopped_at_any_time_leaves_whole_shards(tmp_path, number, cod
         assert "the same command goes on" in err
     first = volume.shard_path(0).read_bytes()
     generator = generators.load(cache.checkpoint(command[4]))
-    list(compute.fill(volume, generator, safe + 8, compute.Plan(8)))
+    list(compute.fill(volume, generator, safe + 8, Plan(8)))
     assert volume.num_rows == safe + 8
     assert volume.shard_path(0).read_bytes() == first

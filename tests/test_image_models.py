@@ -12,6 +12,7 @@ from magnet_cli import compute, generators, image_models
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
 from magnet_cli.image_models import DigitClassifier
+from magnet_cli.plan import Plan
 from magnet_cli.volume import Volume
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def test_jacobian_of_features_equals_the_dense_one(dense):
     assert (spec.output, spec.output_sha256) == ("digits", features.sha256)
     assert spec.fingerprint != compute.asked(generator, top_k=8).fingerprint
     latents = compute.draw_latents(16, 0, 0, 6)
-    found = compute.singular_values(generator, latents, spec, compute.Plan(3), output=features)
+    found = compute.singular_values(generator, latents, spec, Plan(3), output=features)
     exact = generators.load(cache.checkpoint("mnist"), dtype=torch.float64)
     model = image_models.load("digits", CPU, torch.float64).module
     truth = dense(lambda z: model(exact(z)), latents)[:, :8]
@@ -168,11 +169,10 @@ def test_log_volumes_of_z_and_2z_agree(spherical, tmp_path):
     spec = compute.asked(spherical)
     z = compute.draw_latents(5, 0, 0, 12)
     one, two = (
-        np.log(compute.singular_values(spherical, compute.on_sphere(s * z), spec, compute.Plan(12))).sum(axis=1)
-        for s in (1, 2)
+        np.log(compute.singular_values(spherical, compute.on_sphere(s * z), spec, Plan(12))).sum(axis=1) for s in (1, 2)
     )
     np.testing.assert_allclose(one, two, atol=1e-5)
-    raw = [np.log(compute.singular_values(spherical, s * z, spec, compute.Plan(12))).sum(axis=1) for s in (1, 2)]
+    raw = [np.log(compute.singular_values(spherical, s * z, spec, Plan(12))).sum(axis=1) for s in (1, 2)]
     np.testing.assert_allclose(raw[0] - raw[1], 4 * np.log(2), atol=1e-3)
     volume = Volume.create(tmp_path / "v", spec)
     list(compute.fill(volume, spherical, 30))

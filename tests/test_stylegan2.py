@@ -17,6 +17,7 @@ from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.generators import stylegan2
 from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import products, solvers
+from magnet_cli.plan import Plan
 from magnet_cli.volume import Volume
 from toys import stylegan2_weights
 
@@ -349,7 +350,7 @@ def test_the_solvers_work_in_w(tmp_path, dense):
     basis = np.linalg.qr(np.random.default_rng(0).standard_normal((8, 8)))[0]
     for solver, size in (("exact", 0), ("pilot", 8), ("sketch", 8), ("projection", 128)):
         chosen = dataclasses.replace(spec, solver=solver, solver_size=size)
-        found = compute.singular_values(loaded, z, chosen, compute.Plan(2), basis=basis)
+        found = compute.singular_values(loaded, z, chosen, Plan(2), basis=basis)
         if solver == "projection":  # an approximation: no value is larger than the true one
             assert (found <= truth * 1.001).all()
             assert (found[:, 0] > 0.1 * truth[:, 0]).all()
@@ -364,7 +365,7 @@ def test_an_image_model_can_follow_w(small, dense):
     spec = compute.asked(loaded, space="w", output=pooled, truncation=0.7, precision="float64")
     compute.check(loaded, spec, pooled)
     z = compute.draw_latents(8, 0, 0, 3, "sphere")
-    found = compute.singular_values(loaded, z, spec, compute.Plan(3), output=pooled)
+    found = compute.singular_values(loaded, z, spec, Plan(3), output=pooled)
     w = net.mapping(torch.from_numpy(z).double())
     np.testing.assert_allclose(found, dense(lambda x: pooled.module(net.synthesis(x, 0.7)), w), rtol=1e-5)
     with pytest.raises(SpecError, match="style is w itself"):
@@ -377,7 +378,7 @@ def test_labels_decide_where_in_w(saved, dense):
     loaded = generators.load(cache.checkpoint(str(saved("stylegan2_cond"))), dtype=torch.float64)
     spec = compute.asked(loaded, space="w", top_k=6, precision="float64", label=(4, 2))
     z = compute.draw_latents(24, 0, 0, 2, "sphere")
-    found = compute.singular_values(loaded, z, spec, compute.Plan(2), first_row=3)
+    found = compute.singular_values(loaded, z, spec, Plan(2), first_row=3)
     w = loaded.module.mapping(torch.from_numpy(z).double(), torch.tensor([2, 4]))
     np.testing.assert_allclose(found, dense(loaded.module.synthesis, w, reverse=False)[:, :6], rtol=1e-6)
 
@@ -390,7 +391,7 @@ def test_log_volumes_of_z_and_2z_agree(saved, dense):
     spec = compute.asked(loaded, precision="float64", top_k=12)
     z = compute.draw_latents(32, 0, 0, 3)
     on_sphere, scaled, raw, doubled = (
-        np.log(compute.singular_values(loaded, at, spec, compute.Plan(3))).sum(axis=1)
+        np.log(compute.singular_values(loaded, at, spec, Plan(3))).sum(axis=1)
         for at in (compute.on_sphere(z), compute.on_sphere(2 * z), z, 2 * z)
     )
     np.testing.assert_allclose(scaled, on_sphere, atol=1e-5)

@@ -13,6 +13,7 @@ from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError, VolumeError
 from magnet_cli.index import log_volume
 from magnet_cli.jacobian import calibration
+from magnet_cli.plan import Plan
 from magnet_cli.volume import Volume
 from toys import toy_weights
 
@@ -94,10 +95,10 @@ def test_auto_takes_the_cheapest_of_those_it_timed(load):
 def test_a_sketch_is_a_function_of_seed_and_row(tmp_path, load):
     volume, _ = made(tmp_path, load, solver="sketch", tolerance=0.3)
     rows = volume.read(0)
-    for cut in (compute.Plan(1), compute.Plan(7), compute.Plan(5, chunk=3)):
+    for cut in (Plan(1), Plan(7), Plan(5, chunk=3)):
         found = compute.singular_values(load("float32"), rows.latents[10:20], volume.spec, cut, first_row=10)
         np.testing.assert_allclose(found, rows.singular_values[10:20], rtol=1e-4)
-    moved = compute.singular_values(load("float32"), rows.latents[10:20], volume.spec, compute.Plan(10), first_row=11)
+    moved = compute.singular_values(load("float32"), rows.latents[10:20], volume.spec, Plan(10), first_row=11)
     assert np.abs(np.log(moved / rows.singular_values[10:20])).max() > 1e-3
 
 

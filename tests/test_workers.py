@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from magnet_cli import compute, generators, workers
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError, MagnetError
+from magnet_cli.plan import Plan, cut_for
 from magnet_cli.volume import Volume
 from toys import toy_weights
 
@@ -41,7 +42,7 @@ def alone(weights, tmp_path_factory):
     generator = generators.load(cache.checkpoint(str(weights)))
     spec = compute.asked(generator, rows_per_shard=SHARD_ROWS)
     volume = Volume.create(tmp_path_factory.mktemp("alone") / "v", spec)
-    list(compute.fill(volume, generator, ROWS, compute.Plan(8)))
+    list(compute.fill(volume, generator, ROWS, Plan(8)))
     torch.set_num_threads(before)
     return volume
 
@@ -119,7 +120,7 @@ def test_other_threads_and_batches_change_nothing_but_rounding(weights, alone, t
     torch.set_num_threads(2)
     generator = generators.load(cache.checkpoint(str(weights)))
     volume = Volume.create(tmp_path / "other", alone.spec)
-    list(compute.fill(volume, generator, 40, compute.Plan(5)))
+    list(compute.fill(volume, generator, 40, Plan(5)))
     torch.set_num_threads(before)
     for shard in volume.shards():
         found, known = volume.read(shard), alone.read(shard)
@@ -156,7 +157,7 @@ def test_what_another_process_is_at_comes_last(weights, alone, tmp_path):
         assert other.stdout.readline() == "True True\n"
         assert not volume.claim(0)
         generator = generators.load(cache.checkpoint(str(weights)))
-        done = list(compute.fill(volume, generator, 32, compute.Plan(8)))
+        done = list(compute.fill(volume, generator, 32, Plan(8)))
         other.kill()
     assert done == [(1, 8), (3, 8), (0, 8), (2, 8)]
     wait_for(lambda: volume.claim(0))
@@ -170,7 +171,7 @@ def fill(checkpoint, output="pixel"):
     reference = cache.checkpoint(str(checkpoint))
     generator, model = workers.load(reference, output, "cpu", "float32")
     volume = Volume.create(Path("v"), compute.asked(generator, output=model, rows_per_shard=SHARD_ROWS))
-    job = workers.Job(volume.path, reference, output, "cpu", 1, compute.Plan(8))
+    job = workers.Job(volume.path, reference, output, "cpu", 1, Plan(8))
     warnings = []
     return workers.fill(volume, [job], ROWS, (1, 1), warnings.append), warnings
 
@@ -295,12 +296,12 @@ def test_threads_are_shared():
 
 def test_memory_is_shared(weights):
     generator = generators.load(cache.checkpoint(str(weights)))
-    whole, half = (compute.plan(generator, 4_000_000, processes) for processes in (1, 2))
-    assert half == compute.plan(generator, 2_000_000)
+    whole, half = (cut_for(generator, memory=4_000_000, processes=processes) for processes in (1, 2))
+    assert half == cut_for(generator, memory=2_000_000)
     assert half != whole
 
 
 def test_a_job_without_its_volume(tmp_path, weights):
-    job = workers.Job(tmp_path / "none", cache.checkpoint(str(weights)), "pixel", "cpu", 1, compute.Plan(8))
+    job = workers.Job(tmp_path / "none", cache.checkpoint(str(weights)), "pixel", "cpu", 1, Plan(8))
     with pytest.raises(MagnetError, match="is not a volume"):
         job.filler()

@@ -5,17 +5,13 @@ ray_engine on several machines. The caller owns progress and stopping: `fill` yi
 may be dropped at any time.
 """
 
-import ctypes
-import dataclasses
 import functools
-import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from magnet_cli import jacobian
 from magnet_cli.errors import GeneratorError
@@ -23,6 +19,7 @@ from magnet_cli.generators import Generator
 from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import solvers, trust
 from magnet_cli.jacobian.products import Function
+from magnet_cli.plan import Plan, cut_for, prepare
 from magnet_cli.volume import Shard, Volume
 from magnet_cli.volume.spec import VolumeSpec
 
@@ -32,12 +29,7 @@ _PROBES = 4  # inputs at which an image model's function is held against what it
 _PROBE_NUMBERS = 8  # kept of each output: random combinations, which no change of the function leaves as they were
 _PROBE_ROUNDING = 1e-4  # of the largest: float32 on another device, far below what any other function gives
 _TESTS = 0x746573  # keeps the test matrices' random stream apart from the latents'
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
-_LIVE = 4  # a layer's input and output are alive about so often: values, tangents, and what the library copies
 _SHARD_WORK = 1 << 27  # numbers in a shard's Jacobians: minutes on two cores for a 64x64 face generator
-_RECYCLED = 1 << 25  # bytes of the largest block that glibc can be told to keep: 32 MiB, its own upper bound
-_CHUNK_LEAST = 16  # vectors a call is worth its overhead for
-_BATCH_WORK = 1 << 22  # numbers in a batch of Jacobians: tens of MB, and large enough calls to be fast
 
 
 def default_rows(name: str) -> int:
@@ -52,110 +44,8 @@ def default_top_k(latent_dim: int) -> int:
 
 def shard_rows(generator: Generator) -> int:
     """R where none is asked: a fixed number per generator size, 64 to 2,000; never a measured one."""
-    return int(np.clip(_SHARD_WORK // _jacobian_size(generator), 64, 2000))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the work is cut to fit into memory: a function of generator and memory, never of a timing.
-
-    Attributes:
-        batch: B, latents at a time.
-        chunk: vectors at a time, for each of them; None for all.
-        whole: whether a whole Jacobian fits; otherwise JᵀJ is made a column at a time.
-    """
-
-    batch: int
-    chunk: int | None = None
-    whole: bool = True
-
-    def halved(self) -> "Plan":
-        """Half of it, after memory ran out.
-
-        Raises:
-            GeneratorError: there is no less than one latent and one vector.
-        """
-        if self.batch > 1:
-            return dataclasses.replace(self, batch=self.batch // 2)
-        if self.chunk is None or self.chunk > 1:
-            return dataclasses.replace(self, chunk=(self.chunk or 64) // 2)
-        if self.whole:
-            return Plan(1, 1, whole=False)
-        message = "memory runs out with one latent and one vector at a time"
-        raise GeneratorError(message, "free memory, or use a device with more of it")
-
-
-def plan(generator: Generator, memory: int | None = None, processes: int = 1) -> Plan:
-    """How to cut the work.
-
-    Args:
-        generator: on its device.
-        memory: bytes the working set may take; default: half of what is free on the device.
-        processes: how many share that.
-
-    Raises:
-        GeneratorError: not even one vector at one latent fits.
-    """
-    weight = next(generator.module.parameters())
-    item = weight.element_size()
-    limit = (memory or _free_memory(weight.device) // 2) // processes
-    outputs = int(np.prod(generator.image_shape))
-    jacobian_bytes = generator.latent_dim * outputs * item
-    vector_bytes = _LIVE * _largest_activation(generator) * item
-    whole = jacobian_bytes + vector_bytes <= limit
-    if not whole:
-        chunk = (limit // vector_bytes - 1) // 2  # both the forward and the reverse pass of a column are alive
-        if chunk < 1:
-            message = f"one vector at one latent of {generator.name} takes {3 * vector_bytes:,} bytes of {limit:,}"
-            raise GeneratorError(message, f"pass --memory {3 * vector_bytes} or more")
-        return Plan(1, min(chunk, generator.latent_dim), whole=False)
-    latent_bytes = jacobian_bytes + generator.latent_dim * vector_bytes
-    largest = int(np.clip(_BATCH_WORK // _jacobian_size(generator), 1, 64))
-    if latent_bytes > limit:
-        return Plan(1, (limit - jacobian_bytes) // vector_bytes)
-    batch = min(largest, limit // latent_bytes)
-    chunk = generator.latent_dim
-    if weight.device.type == "cpu":
-        together = max(_CHUNK_LEAST, 2 * _LIVE * _RECYCLED // vector_bytes)  # so that a layer's output is recycled
-        batch = max(1, min(batch, together // chunk))
-        chunk = together
-    return Plan(batch, None if chunk >= generator.latent_dim else chunk)
-
-
-def batch_size(generator: Generator) -> int:
-    """Latents whose Jacobians are computed at once, where memory is no matter."""
-    return plan(generator).batch
-
-
-def _largest_activation(generator: Generator) -> int:
-    """Numbers in the largest input and output of a layer, for one latent."""
-    sizes = [int(np.prod(generator.image_shape))]
-
-    def watch(_module: nn.Module, inputs: tuple, output: object) -> None:
-        tensors = [t for t in (*inputs, output) if isinstance(t, Tensor)]
-        sizes.append(sum(t.numel() for t in tensors))
-
-    hooks = [m.register_forward_hook(watch) for m in generator.module.modules() if not list(m.children())]
-    try:
-        with torch.no_grad():
-            weight = next(generator.module.parameters())
-            labels = weight.new_zeros(1, dtype=torch.int64) if generator.num_classes else None
-            generator(torch.zeros(1, generator.latent_dim).to(weight), labels=labels)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return max(sizes)
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _jacobian_size(generator: Generator) -> int:
-    return generator.latent_dim * int(np.prod(generator.image_shape))
+    jacobian = generator.latent_dim * int(np.prod(generator.image_shape))
+    return int(np.clip(_SHARD_WORK // jacobian, 64, 2000))
 
 
 def asked(
@@ -435,7 +325,7 @@ def fill(
         volume: where the rows go; its spec is resolved, and that of `generator`.
         generator: on its device, its weights in the spec's precision.
         num_rows: N, how many rows the volume is to have at least.
-        cut: how the work is cut; default `plan`. When memory runs out it is halved, and volume.json says so.
+        cut: how the work is cut; default `cut_for`. When memory runs out it is halved, and volume.json says so.
         output: the image model that follows, in the same precision.
         part: (I, N): only the shards s ≡ I-1 mod N.
 
@@ -448,7 +338,7 @@ def fill(
     missing = todo(volume, num_rows, part)
     if not missing:
         return
-    fill_one = Filler(volume, generator, cut or plan(generator), output)
+    fill_one = Filler(volume, generator, cut or cut_for(generator, volume.spec.vectors), output)
     tasks = deque((shard, rows, False) for shard, rows in missing)
     while tasks:
         shard, rows, insist = tasks.popleft()
@@ -498,22 +388,6 @@ def singular_values(
         values = _solve(of, at, spec, cut, basis, first_row + start)
         parts.append(values[: len(batch)].to(device="cpu", dtype=torch.float32).numpy())
     return np.concatenate(parts)
-
-
-def prepare(device: torch.device, precision: str) -> None:
-    """Set the libraries below torch up for products on a device.
-
-    On CUDA, products are tf32 if that is the precision, and only then: torch's defaults differ. On the CPU, glibc hands
-    freed blocks back to the system, and every new one costs a page fault for each 4 KiB, up to a quarter of the time on
-    dcgan-digiface; it is told to keep what it can. The peak stays what it was.
-    """
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "gnu_get_libc_version"):
-        library.mallopt(_M_MMAP_THRESHOLD, _RECYCLED)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _solve(

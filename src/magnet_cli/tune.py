@@ -19,6 +19,7 @@ from magnet_cli.generators import Generator
 from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import calibration, solvers
 from magnet_cli.jacobian.calibration import Candidate
+from magnet_cli.plan import cut_for, prepare
 from magnet_cli.volume.spec import VolumeSpec
 
 ROWS = 32  # latents of the pilot basis, of the choice, and of its verification: 32 each, disjoint
@@ -89,9 +90,9 @@ class _Trial:
     def grams(self, part: int, precision: str) -> Tensor:
         """JᵀJ at the latents of a part: [32, D, D] float64."""
         generator, output = self.load(precision)
-        cut = compute.plan(generator, self.memory)
+        cut = cut_for(generator, self.asked.input_dim, self.memory)
         weight = next(generator.module.parameters())
-        compute.prepare(weight.device, precision)
+        prepare(weight.device, precision)
         latents = torch.from_numpy(self.latents(part, ROWS)).to(weight)
         make = solvers.gram if cut.whole else solvers.gram_by_columns
         grams = []
@@ -114,7 +115,7 @@ class _Trial:
             generator,
             self.latents(part, rows),
             _with(self.asked, chosen, precision),
-            compute.plan(generator, self.memory),
+            cut_for(generator, chosen.size, self.memory),
             basis=None if basis is None else basis.numpy(),
             first_row=part * ROWS,
             output=output,
@@ -124,7 +125,7 @@ class _Trial:
 
     def seconds(self, chosen: Candidate, precision: str, basis: Tensor | None) -> float:
         """Seconds a latent: the median of a full batch's times, after one that does not count."""
-        batch = compute.plan(self.load(precision)[0], self.memory).batch
+        batch = cut_for(self.load(precision)[0], chosen.size, self.memory).batch
         times = []
         for _ in range(1 + _TIMED):
             start = time.perf_counter()

@@ -20,11 +20,12 @@ import torch
 
 from magnet_cli import compute, generators, image_models
 from magnet_cli.artifacts.cache import Checkpoint
-from magnet_cli.compute import Filler, Plan
+from magnet_cli.compute import Filler
 from magnet_cli.errors import MagnetError
 from magnet_cli.generators import Generator
 from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import PRECISIONS
+from magnet_cli.plan import Plan
 from magnet_cli.volume import Volume
 
 _STOPPED = 2  # processes that a shard may take along before the run ends

@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,9 @@ from magnet_cli import console as console_
 from magnet_cli.commands import options
 
 if TYPE_CHECKING:
+    from magnet_cli import tune
     from magnet_cli.volume import Volume
+    from magnet_cli.volume.spec import VolumeSpec
     from magnet_cli.workers import Job
 
 Rows = Annotated[
@@ -103,17 +106,15 @@ def run(
       magnet compute mnist --n 500
       magnet compute dcgan-digiface --n 512 --volume faces.vol --json
     """
-    _check_engine(engine, address, workers, device)
-    from magnet_cli import compute, generators, tune
+    _check_flags(engine, address, workers, device, (space.value, output))
+    from magnet_cli import compute, generators
     from magnet_cli import workers as workers_
     from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
+    from magnet_cli.plan import cut_for
     from magnet_cli.volume import Volume
     from magnet_cli.volume import repair as repair_
 
-    if (space.value, output) == ("w", "style"):
-        message = "style is w itself: pass --space z, or another --output."
-        raise typer.BadParameter(message, param_hint="--output")
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
@@ -141,17 +142,13 @@ def run(
             console.warning(removed)
     tuning_start = time.monotonic()
     if not (filled.exists or dry_run):
-        resolution = tune.resolve(load, asked, memory)
-        kept = {"measured": resolution.measured, "pilot": resolution.basis}
-        kept["probe"] = compute.probe(found, model) if model else None
-        filled = Volume.create(path, resolution.spec, asked=asked, **kept)
-        console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
+        filled = _created(path, asked, load, memory, console)
     compute.check_unchanged(filled, found, model)
     rows_start, new_rows = time.monotonic(), 0
     if not dry_run:
         chosen, model = load(filled.spec.precision)
         shared = _Shared(places, workers or len(places), engine, address)
-        cut = compute.plan(chosen, memory, shared.sharers)
+        cut = cut_for(chosen, filled.spec.vectors, memory, shared.sharers)
         cut = dataclasses.replace(cut, batch=batch_size) if batch_size else cut
         job = workers_.Job(path.resolve(), checkpoint, output, places[0], 1, cut)
         todo = (filled, num_rows, part or (1, 1))
@@ -160,11 +157,48 @@ def run(
         else:
             steps = shared.steps(job, *todo, console.warning)
         new_rows = _follow(steps, *todo, console)
-    end = time.monotonic()
-    missing, spec = len(filled.missing(num_rows)), filled.spec
+    times = (start, tuning_start, rows_start, time.monotonic())
+    _report(console, filled, num_rows, new_rows, times, dry_run=dry_run)
+    same = lookup.Wanted(None, space.value, output, truncation, None, None, tuple(label or ())).flags
+    console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else same))
+
+
+def _created(
+    path: Path, asked: "VolumeSpec", load: "tune.Load", memory: int | None, console: console_.Console
+) -> "Volume":
+    """The new volume of a spec, its solver and precision chosen."""
+    from magnet_cli import compute, tune
+    from magnet_cli.volume import Volume
+
+    resolution = tune.resolve(load, asked, memory)
+    generator, model = load("float32")
+    filled = Volume.create(
+        path,
+        resolution.spec,
+        asked=asked,
+        measured=resolution.measured,
+        pilot=resolution.basis,
+        probe=compute.probe(generator, model) if model else None,
+    )
+    console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
+    return filled
+
+
+def _report(
+    console: console_.Console,
+    filled: "Volume",
+    num_rows: int,
+    new_rows: int,
+    times: tuple[float, float, float, float],
+    *,
+    dry_run: bool,
+) -> None:
+    """Say what the volume holds now; `times` are those of the start, of tuning's, of the rows', and of the end."""
+    start, tuning_start, rows_start, end = times
+    missing, spec, path = len(filled.missing(num_rows)), filled.spec, filled.path
     fields = {
         "volume": str(path),
-        "generator": found.name,
+        "generator": spec.generator,
         "fingerprint": spec.fingerprint,
         "rows": filled.num_rows,
         "new_rows": new_rows,
@@ -182,12 +216,15 @@ def run(
     elif not new_rows and not missing:
         console.note(f"{path} already holds {filled.num_rows:,} rows")
     console.result(fields, str(path))
-    same = lookup.Wanted(None, space.value, output, truncation, None, None, tuple(label or ())).flags
-    console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else same))
 
 
-def _check_engine(engine: options.Engine, address: str | None, workers: int | None, device: str | None) -> None:
+def _check_flags(
+    engine: options.Engine, address: str | None, workers: int | None, device: str | None, of: tuple[str, str]
+) -> None:
     """Refuse flags that contradict each other."""
+    if of == ("w", "style"):
+        message = "style is w itself: pass --space z, or another --output."
+        raise typer.BadParameter(message, param_hint="--output")
     if engine == "ray" and workers:
         message = "--workers is for --engine local; Ray runs as many tasks as its cluster has room for."
         raise typer.BadParameter(message)

@@ -105,6 +105,11 @@ class VolumeSpec:
         return self.input_dim - (self.prior == "sphere" and self.space == "z")
 
     @property
+    def vectors(self) -> int:
+        """Vectors of one pass of the solver."""
+        return self.solver_size or self.input_dim
+
+    @property
     def classes(self) -> tuple[int, ...]:
         """The labels its rows have, in the order in which they take turns; none for generators without labels."""
         return self.label or tuple(range(self.num_classes))
