@@ -51,13 +51,13 @@ def run(
     wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen)
     found = lookup.volume(checkpoint, console, volume, wanted)
     built, path = lookup.index_of(found, top_k, console)
-    sizes = {f"{rho:g}": round(index.effective_size(built.log_weights(rho)), 1) for rho in _RHOS}
+    sizes = {f"{rho:g}": round(index.effective_size(built, rho), 1) for rho in _RHOS}
     values = built.log_volume[built.above_floor]
     spread = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
-    fields = {"index": str(path), "volume": str(found.path), "rows": len(built.rows), "top_k": built.top_k}
+    fields = {"index": str(path), "volume": str(found.path), "rows": built.num_rows, "top_k": built.top_k}
     fields |= {"below_floor": int((~built.above_floor).sum()), "effective_size": sizes}
     fields |= {"log_volume": {name: round(float(value), 6) for name, value in spread.items()}}
-    console.note(f"{len(built.rows):,} rows, top_k {built.top_k}: log-volume sd {values.std():.3g} nats")
+    console.note(f"{built.num_rows:,} rows, top_k {built.top_k}: log-volume sd {values.std():.3g} nats")
     console.note("rho             " + "".join(f"{rho:>9}" for rho in sizes))
     console.note("effective size  " + "".join(f"{size:>9,.0f}" for size in sizes.values()))
     console.result(fields, str(path))

@@ -134,7 +134,7 @@ def _published(generator: str) -> list[Volume]:
 
 
 def index_of(found: Volume, top_k: int | None, console: Console) -> tuple[Index, Path]:
-    """The index of a volume: the stored one where it is of just these rows, else built and stored.
+    """The index of a volume: the stored one, made longer where the volume grew; else built and stored.
 
     Args:
         found: the volume.
@@ -149,9 +149,12 @@ def index_of(found: Volume, top_k: int | None, console: Console) -> tuple[Index,
     """
     k = top_k or index.default_top_k(found.spec.top_k, found.spec.latent_dim)
     path = index.path_of(cache.home() / "indices", found, k)
-    if known := index.stored(path, found, k):
+    known = index.stored(path, found, k)
+    if known and index.current(known, found):
         return known, path
-    built = index.build(found, k)
+    if path.exists() and not known:
+        console.note(f"{path} is of another format, or damaged: the index is built again")
+    built = index.build(found, k, known)
     try:
         index.store(built, found, path)
     except MagnetError as error:

@@ -70,7 +70,7 @@ def run(
         generator=checkpoint.name,
         sha256=checkpoint.sha256,
         fingerprint=found.fingerprint,
-        pool=len(built.rows),
+        pool=built.num_rows,
         n=n,
         rho=rho,
         top_k=built.top_k,

@@ -6,8 +6,11 @@ drawn from them; needs neither torch nor a generator.
 
 import dataclasses
 import io
+import os
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +20,11 @@ import numpy as np
 
 from magnet_cli import __version__, files
 from magnet_cli.errors import MagnetError, VolumeError
+from magnet_cli.volume import layout
 from magnet_cli.volume.spec import FORMAT, VolumeSpec, differences
 
 _PILOT = "pilot.h5"
+_READERS = min(4, os.cpu_count() or 1)  # threads that hash shards
 _SHARD = "shard-{:06d}"
 _MARK = re.compile(r"shard-(\d{6,})\.json")
 
@@ -201,8 +206,11 @@ class Volume:
         if files.sha256_bytes(data) != self.pilot_sha256:
             message = f"{path} is damaged or gone: its {len(data):,} bytes are not those the volume was made with"
             raise VolumeError(message, "restore it from a copy; without it no rows can be added, those here stay good")
-        with h5py.File(io.BytesIO(data), "r") as file:
-            return file["basis"][:]
+        try:
+            return layout.read(data, {"basis": layout.form("<f8", None, self.spec.latent_dim)})[0]["basis"].copy()
+        except ValueError as error:
+            message = f"{path} is not a pilot basis that magnet wrote: {error}"
+            raise VolumeError(message, "restore it from a copy; without it no rows can be added") from error
 
     @property
     def exists(self) -> bool:
@@ -283,8 +291,9 @@ class Volume:
             marks = [self.mark(shard)]
             if successor.is_file():  # between the two renames of an extension the mark is one step behind
                 marks.append(self._mark(successor, shard))
-            if files.sha256_bytes(data) in {mark.sha256 for mark in marks}:
-                return self._parse(data, shard)
+            sha256 = files.sha256_bytes(data)
+            if committed := next((mark for mark in marks if mark.sha256 == sha256), None):
+                return self._parse(data, shard, committed.rows)
         rows = f"rows {marks[0].first_row}-{marks[0].first_row + marks[0].rows - 1}"
         message = f"{path} ({rows}) is damaged: its {len(data):,} bytes are not the {marks[0].size:,} committed"
         raise VolumeError(message, self._remedy(shard))
@@ -297,23 +306,29 @@ class Volume:
             message = f"{path} is gone, though its commit mark is there"
             raise VolumeError(message, self._remedy(int(path.stem[-6:]))) from error
 
-    def _parse(self, data: bytes, shard: int) -> Shard:
-        """The rows in the verified bytes of a shard."""
+    def _parse(self, data: bytes, shard: int, rows: int | None = None) -> Shard:
+        """The rows in the verified bytes of a shard: read-only, and as many as its mark says where that is known."""
+        forms = {
+            "latents": layout.form("<f4", rows, self.spec.latent_dim),
+            "singular_values": layout.form("<f4", rows, self.spec.top_k),
+            "labels": layout.form("<i8", rows),
+        }
+        names = ("format", "fingerprint", "shard")
         try:
-            with h5py.File(io.BytesIO(data), "r") as file:
-                if file.attrs["fingerprint"] != self.fingerprint or file.attrs["shard"] != shard:
-                    message = f"{self.shard_path(shard)} is a shard of another volume or another place"
-                    raise VolumeError(message, self._remedy(shard))
-                labels = file["labels"][:] if "labels" in file else None
-                rows = Shard(file["latents"][:], file["singular_values"][:], labels)
-        except (OSError, KeyError) as error:
+            arrays, found = layout.read(data, forms, optional=("labels",), attributes=names)
+        except ValueError as error:
             message = f"{self.shard_path(shard)} is not a shard that magnet wrote: {error}"
             raise VolumeError(message, self._remedy(shard)) from error
-        shapes = (rows.latents.shape[1:], rows.singular_values.shape)
-        if shapes != ((self.spec.latent_dim,), (len(rows.latents), self.spec.top_k)):
-            message = f"{self.shard_path(shard)} has arrays of other shapes than its volume's spec"
+        if found["format"] != FORMAT:
+            message = f"{self.shard_path(shard)} is of format {found['format']}; this magnet ({__version__}) "
+            raise VolumeError(message + f"reads {FORMAT}", "use the magnet that made it, or compute it again")
+        if (found["fingerprint"], found["shard"]) != (self.fingerprint, shard):
+            message = f"{self.shard_path(shard)} is a shard of another volume or another place"
             raise VolumeError(message, self._remedy(shard))
-        return rows
+        if len({len(array) for array in arrays.values()}) != 1:
+            message = f"{self.shard_path(shard)} has arrays of different lengths"
+            raise VolumeError(message, self._remedy(shard))
+        return Shard(**arrays)
 
     def rows(self) -> Iterator[tuple[int, Shard]]:
         """All committed rows, shard by shard, with the number of each shard's first row.
@@ -321,8 +336,35 @@ class Volume:
         Raises:
             VolumeError, MagnetError: as `read`.
         """
-        for shard in self.shards():
-            yield shard * self.spec.shard_rows, self.read(shard)
+        shards = self.shards()
+        for shard, rows in zip(shards, self.read_ahead(shards), strict=True):
+            yield shard * self.spec.shard_rows, rows
+
+    def read_ahead(self, shards: Sequence[int]) -> Iterator[Shard]:
+        """The rows of given shards, one after the other, the next ones verified meanwhile: hashing takes the time.
+
+        Args:
+            shards: numbers of committed shards.
+
+        Yields:
+            What `read` returns for each, in order. A few shards are in memory at a time.
+
+        Raises:
+            VolumeError, MagnetError: as `read`.
+        """
+        if len(shards) < 2:  # noqa: PLR2004
+            yield from map(self.read, shards)
+            return
+        pool = ThreadPoolExecutor(_READERS)
+        try:
+            ahead = deque(pool.submit(self.read, shard) for shard in shards[:_READERS])
+            for shard in (*shards[_READERS:], *[None] * len(ahead)):
+                done = ahead.popleft().result()
+                if shard is not None:
+                    ahead.append(pool.submit(self.read, shard))
+                yield done
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def latents(self, rows: np.ndarray) -> np.ndarray:
         """The latents of given rows.
