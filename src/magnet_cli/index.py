@@ -23,6 +23,7 @@ FORMAT = 2  # 1 kept eight bytes more a row, and which shards it was made of in 
 
 DISPLACED_WARNING = 0.05  # METHOD: above this share a draw is not where the weights ask
 DISPLACED_SELECTION = 0.5  # and above this it is a selection by volume
+RESCALED = "the generator normalises z and the imported latents are not: k log(|z|/√D) is added to their log-volumes"
 _FLOOR_SHARE = 1e-3  # METHOD: largest share of rows that may fall below the rank floor
 _STREAM = 0x6D61676E  # keeps the draws' random stream apart from the latents'
 _BLOCK = 1 << 16  # rows worked on at a time

@@ -46,7 +46,7 @@ def run(
     from magnet_cli.commands import lookup
 
     console = Console(as_json=json, quiet=quiet)
-    checkpoint = cache.checkpoint(generator)
+    checkpoint = cache.checkpoint(generator, here=False)
     chosen = options.chosen(solver), options.chosen(precision)
     wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen)
     found = lookup.volume(checkpoint, console, volume, wanted)
@@ -56,8 +56,11 @@ def run(
     spread = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
     fields = {"index": str(path), "volume": str(found.path), "rows": built.num_rows, "top_k": built.top_k}
     fields |= {"below_floor": int((~built.above_floor).sum()), "effective_size": sizes}
+    fields |= {"rescaled": index.rescales(found.spec)}
     fields |= {"log_volume": {name: round(float(value), 6) for name, value in spread.items()}}
     console.note(f"{built.num_rows:,} rows, top_k {built.top_k}: log-volume sd {values.std():.3g} nats")
+    if index.rescales(found.spec):
+        console.note(index.RESCALED)
     console.note("rho             " + "".join(f"{rho:>9}" for rho in sizes))
     console.note("effective size  " + "".join(f"{size:>9,.0f}" for size in sizes.values()))
     console.result(fields, str(path))

@@ -91,6 +91,24 @@ def volume(checkpoint: Checkpoint, console: Console, path: Path | None, wanted: 
     raise VolumeError(message, f"make one: magnet compute {checkpoint.reference}{wanted.flags}")
 
 
+def named_volume(reference: str) -> Volume:
+    """The volume at a path, or the published one of that name.
+
+    Raises:
+        VolumeError: there is none, or it has not been fetched.
+        ArtifactError: the bytes of a published one are not those that were pinned.
+    """
+    artifact = registry.registry().get(reference)
+    if artifact is None or artifact.kind != "volume" or Path(reference).exists():
+        return Volume.open(Path(reference).expanduser())
+    if not cache.is_cached(artifact):
+        message = f"{reference} is not in the cache ({artifact.size:,} bytes, {artifact.license})"
+        raise VolumeError(message, f"get it first: magnet fetch {reference}")
+    path = cache.path_of(artifact)
+    cache.verify(artifact, path)
+    return Volume.open(path)
+
+
 def volume_for_rendering(checkpoint: Checkpoint, console: Console, path: Path | None, wanted: Wanted) -> Volume:
     """As `volume`; where there is none at the truncation asked for, that without truncation, with a warning.
 

@@ -19,14 +19,14 @@ import h5py
 import numpy as np
 
 from magnet_cli import __version__, files
-from magnet_cli.errors import MagnetError, VolumeError
+from magnet_cli.errors import MagnetError, SpecError, VolumeError
 from magnet_cli.volume import layout
-from magnet_cli.volume.spec import FORMAT, VolumeSpec, differences
+from magnet_cli.volume.spec import FORMAT, VolumeSpec, differences, from_fields
 
 _PILOT = "pilot.h5"
 _READERS = min(4, os.cpu_count() or 1)  # threads that hash shards
 _SHARD = "shard-{:06d}"
-_MARK = re.compile(r"shard-(\d{6,})\.json")
+_MARK = re.compile(r"shard-(\d{6}|[1-9]\d{6,8})\.json")
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,15 @@ class Volume:
             message = f"{path} is a volume of format {fields.get('format')}; this magnet ({__version__}) reads {FORMAT}"
             raise VolumeError(message, "use the magnet that made it, or compute it again")
         try:
-            spec = VolumeSpec(**fields["spec"])
-        except (KeyError, TypeError) as error:
+            spec = from_fields(fields.get("spec"))
+            fingerprint = spec.fingerprint
+        except (SpecError, ValueError) as error:
             message = f"the spec in {path / 'volume.json'} is not one this magnet ({__version__}) knows: {error}"
             raise VolumeError(message, "use the magnet that made it, or compute it again") from error
-        if fields.get("fingerprint") != spec.fingerprint:
+        if fields.get("fingerprint") != fingerprint:
             message = f"the fingerprint in {path / 'volume.json'} is not that of its spec"
             raise VolumeError(message, "use the magnet that made it, or compute it again")
-        return cls(path, spec, pilot_sha256=fields.get("pilot", ""), measured=fields.get("measured"))
+        return cls(path, spec, pilot_sha256=str(fields.get("pilot", "")), measured=fields.get("measured"))
 
     @classmethod
     def create(
@@ -169,6 +170,9 @@ class Volume:
         """
         if (path / "volume.json").exists():
             volume = cls.open(path)
+            if volume.spec.imported_sha256 and not asked.imported_sha256:
+                message = f"the rows of {path} were imported from a file: rows of a solver never go beside them"
+                raise VolumeError(message, "pass another folder with --volume")
             if listed := differences(asked, volume.spec):
                 message = f"{path} was made with other settings: {listed}"
                 raise VolumeError(message, "pass another folder with --volume, or the settings it was made with")
@@ -242,11 +246,16 @@ class Volume:
 
     def _mark(self, path: Path, shard: int) -> Mark:
         fields = files.read_document(path)
-        try:
-            mark = Mark(**fields)
-        except TypeError as error:
-            message = f"{path} is not the mark of a shard: {error}"
-            raise VolumeError(message, self._remedy(shard)) from error
+        number = fields.pop("format", FORMAT)  # the first marks had none
+        if number != FORMAT:
+            message = f"{path} is of format {number}; this magnet ({__version__}) reads {FORMAT}"
+            raise VolumeError(message, "use the magnet that made it, or compute it again")
+        types = {f.name: f.type for f in dataclasses.fields(Mark)}
+        wrong = [name for name, value in fields.items() if type(value) is not types.get(name)]
+        if wrong or types.keys() - fields.keys() - {"pilot"}:
+            message = f"{path} is not the mark of a shard: {', '.join(wrong) or 'fields'} wrong or missing"
+            raise VolumeError(message, self._remedy(shard))
+        mark = Mark(**fields)
         first_row, rows = shard * self.spec.shard_rows, self.spec.shard_rows
         ours = (self.fingerprint, self.pilot_sha256)
         if (mark.fingerprint, mark.pilot) != ours or mark.first_row != first_row or not 1 <= mark.rows <= rows:
@@ -441,7 +450,7 @@ class Volume:
         first_row = shard * self.spec.shard_rows
         ours = (self.fingerprint, self.pilot_sha256)
         mark = Mark(files.sha256_bytes(data), len(data), len(rows.latents), first_row, *ours)
-        return files.document(dataclasses.asdict(mark))
+        return files.document({"format": FORMAT, **dataclasses.asdict(mark)})
 
     def _serialise(self, shard: int, rows: Shard) -> bytes:
         """The bytes of a shard's HDF5 file: a function of the rows alone (no times in it)."""
