@@ -110,7 +110,11 @@ class Volume:
         if fields.get("fingerprint") != fingerprint:
             message = f"the fingerprint in {path / 'volume.json'} is not that of its spec"
             raise VolumeError(message, "use the magnet that made it, or compute it again")
-        return cls(path, spec, pilot_sha256=str(fields.get("pilot", "")), measured=fields.get("measured"))
+        pilot, measured = fields.get("pilot", ""), fields.get("measured")
+        if not isinstance(pilot, str) or not isinstance(measured, dict | None):
+            message = f"pilot or measured in {path / 'volume.json'} is not what this magnet ({__version__}) knows"
+            raise VolumeError(message, "use the magnet that made it, or compute it again")
+        return cls(path, spec, pilot_sha256=pilot, measured=measured)
 
     @classmethod
     def create(

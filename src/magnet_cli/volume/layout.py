@@ -15,7 +15,7 @@ from h5py import h5a, h5d, h5f, h5fd, h5l, h5p
 
 _SIZE = -1  # stands for a length that the file may choose
 # What h5py raises on bytes that are not what it expects (found by changing bytes of files).
-_DAMAGED = (OSError, KeyError, RuntimeError, ValueError, MemoryError)
+_DAMAGED = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError)
 
 Form = tuple[str, tuple[int, ...]]
 
