@@ -6,8 +6,8 @@
 
 Throughputs are those of the same numbers, latents and singular values, as one .npy file a shard and as one in all; all
 files are in the page cache. Times are medians of interleaved repeats, so compare within a run, by ratio. Reading a
-volume includes its hashes, writing it the fsync of each file. Peak memory is that of a process of its own, above what it
-rests at once everything is imported. The compute time is that of `magnet compute mnist` in this run.
+volume includes its hashes, writing it the fsync of each file. Peak memory is that of a process of its own, above its
+rest once everything is imported. The compute time is that of `magnet compute mnist` in this run.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from magnet_cli import files, index, info, sample
 from magnet_cli.errors import MagnetError, VolumeError
-from magnet_cli.volume import Shard, Volume
+from magnet_cli.volume import Shard, Volume, layout
 from magnet_cli.volume.spec import VolumeSpec
 
 FLIPS = 2000  # in all files of a volume, an index and a sample
@@ -235,9 +235,9 @@ def linked(link):
 
 def virtual(file):
     del file["latents"]
-    layout = h5py.VirtualLayout((64, 5), np.float32)
-    layout[:] = h5py.VirtualSource("/etc/passwd", "latents", (64, 5))
-    file.create_virtual_dataset("latents", layout)
+    sources = h5py.VirtualLayout((64, 5), np.float32)
+    sources[:] = h5py.VirtualSource("/etc/passwd", "latents", (64, 5))
+    file.create_virtual_dataset("latents", sources)
 
 
 HOSTILE = {
@@ -251,13 +251,13 @@ HOSTILE = {
     ),
     "never filled": (replaced(shape=(64, 5), dtype=np.float32), "one piece"),
     "float64": (replaced(data=np.zeros((64, 5))), "<f8"),
-    "big-endian": (replaced(data=np.zeros((64, 5), ">f4")), ">f4"),
+    "big-endian": (replaced(data=np.zeros((64, 5), ">f4")), "of another type"),
     "strings": (replaced(data=["a"] * 64), "not <f4"),
     "flat": (replaced(data=np.zeros(320, np.float32)), "not <f4 64×5"),
     "single": (replaced(data=np.float32(1)), "not <f4 64×5"),
     "external": (replaced(shape=(64, 5), dtype=np.float32, external=[("/etc/passwd", 0, 1280)]), "one piece"),
     "virtual": (virtual, "one piece"),
-    "external link": (linked(h5py.ExternalLink("/etc/passwd", "x")), "kept elsewhere"),
+    "external link": (linked(h5py.ExternalLink("/etc/passwd", "x")), "not a plain one"),
     "soft link": (linked(h5py.SoftLink("/singular_values")), "kept elsewhere"),
     "no attribute": (lambda file: file.attrs.pop("shard"), "shard"),
     "attribute of numbers": (lambda file: file.attrs.create("shard", np.zeros(1000)), "single string or integer"),
@@ -321,3 +321,58 @@ def test_a_shard_changed_anywhere_is_never_parsed(tmp_path_factory, data):
     volume.shard_path(0).write_bytes(whole)
     with pytest.raises(VolumeError, match=r"\(rows 0-19\) is damaged"):
         volume.read(0)
+
+
+def toy_file():
+    """The bytes of a shard, and what its arrays have to be."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file["latents"], file["singular_values"] = rows().latents, rows().singular_values
+        file["labels"] = np.arange(20)
+        file.attrs.update({"format": 1, "fingerprint": "f" * 64, "shard": 3, "first_row": 60, "magnet": "1.2.3"})
+    forms = {"latents": layout.form("<f4", 20, 5), "singular_values": layout.form("<f4", None, 4)}
+    return buffer.getvalue(), forms | {"labels": layout.form("<i8", 20)}
+
+
+WHOLE, FORMS = toy_file()
+METADATA = np.flatnonzero(np.frombuffer(WHOLE, np.uint8))  # most of the file is padding
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", "<i8", "|u1"])
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (2, 3, 4), (100_000,)])
+def test_arrays_are_those_that_the_hdf5_library_reads(dtype, shape):
+    values = (np.random.default_rng(0).random(shape) * 100).astype(dtype)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name in "abcdefgh":
+            file[name] = values
+        file.attrs.update({"text": "ψ" * 300, "number": -(2**40), "empty": ""})
+    forms = dict.fromkeys("ah", layout.form(dtype, *shape))
+    arrays, found = layout.read(buffer.getvalue(), forms, attributes=("text", "number", "empty"))
+    assert found == {"text": "ψ" * 300, "number": -(2**40), "empty": ""}
+    for array in arrays.values():
+        np.testing.assert_array_equal(array, values)
+        assert not array.flags.writeable
+
+
+def test_files_are_still_open_to_the_hdf5_library(toy_volume):
+    with h5py.File(toy_volume.shard_path(0)) as file:
+        np.testing.assert_array_equal(file["latents"][:], toy_volume.read(0).latents)
+
+
+@given(st.data())
+@settings(max_examples=600, deadline=2000)
+def test_bytes_changed_under_a_right_hash(data):
+    """As in a volume of somebody who means harm: an error in words or arrays of the right form, and soon."""
+    changed = bytearray(WHOLE)
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.sampled_from(METADATA.tolist()))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        changed = changed[: data.draw(st.integers(0, len(changed)))]
+    try:
+        arrays, found = layout.read(bytes(changed), FORMS, optional=("labels",), attributes=("format", "fingerprint"))
+    except ValueError:
+        return
+    assert arrays["latents"].shape == (20, 5)
+    assert {name: array.dtype.str for name, array in arrays.items()}["singular_values"] == "<f4"
+    assert (type(found["format"]), type(found["fingerprint"])) == (int, str)

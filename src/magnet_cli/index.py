@@ -347,7 +347,7 @@ def store(index: Index, volume: Volume, path: Path) -> None:
         MagnetError: it cannot be written.
     """
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(buffer, "w", libver="earliest") as file:
         file["log_volume"], file["above_floor"] = index.log_volume, np.packbits(index.above_floor)
         about = {"format": FORMAT, "fingerprint": index.fingerprint, "top_k": index.top_k, "magnet": __version__}
         file.attrs.update(about)

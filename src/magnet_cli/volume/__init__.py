@@ -459,7 +459,7 @@ class Volume:
     def _serialise(self, shard: int, rows: Shard) -> bytes:
         """The bytes of a shard's HDF5 file: a function of the rows alone (no times in it)."""
         buffer = io.BytesIO()
-        with h5py.File(buffer, "w") as file:
+        with h5py.File(buffer, "w", libver="earliest") as file:
             file.create_dataset("latents", data=rows.latents, dtype=np.float32)
             file.create_dataset("singular_values", data=rows.singular_values, dtype=np.float32)
             if rows.labels is not None:
@@ -490,6 +490,6 @@ class Volume:
 
 def _pilot_bytes(basis: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(buffer, "w", libver="earliest") as file:
         file.create_dataset("basis", data=basis, dtype=np.float64)
     return buffer.getvalue()
