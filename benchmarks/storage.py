@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -36,6 +35,7 @@ TOP_K = 30
 LATENT_DIM = 32
 DRAWN = 5000
 COMPUTED_ROWS = 3000
+PARTS = ("throughput", "compute", "index")
 
 
 def spec(shard_rows: int) -> VolumeSpec:
@@ -158,7 +158,8 @@ def measured_alone(*arguments: str) -> dict:
 def one(step: str, volume_path: str, index_path: str) -> dict:
     """One step of the large index: its time, and its peak memory above rest in MiB."""
     volume, path = Volume.open(Path(volume_path)), Path(index_path)
-    rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten (Linux)
+    rest = resident("VmRSS")
     start = time.perf_counter()
     known = index.stored(path, volume, TOP_K) if step != "build" else None
     if step in {"build", "extend"}:
@@ -168,8 +169,13 @@ def one(step: str, volume_path: str, index_path: str) -> dict:
         assert index.current(known, volume)
         index.draw(known, DRAWN, 0.3, 0)
     taken = time.perf_counter() - start
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rest) / 1024
-    return {"step": step, "seconds": taken, "peak_mib": peak}
+    return {"step": step, "seconds": taken, "peak_mib": (resident("VmHWM") - rest) / 1024}
+
+
+def resident(name: str) -> int:
+    """KiB of this process, now (VmRSS) or at most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
 def draws(volume: Volume, path: Path, repeats: int) -> dict[str, float]:
@@ -207,25 +213,29 @@ def at_scale(folder: Path, rows: int, repeats: int) -> dict:
 
 def show(result: dict) -> None:
     """The tables."""
-    say(
-        "\n| rows a shard | " + " | ".join(k for k in result["throughput"][0] if "ad " in k or "ite " in k) + " |",
-        sys.stdout,
-    )
-    say("|---|" + "---|" * 6, sys.stdout)
-    for row in result["throughput"]:
-        cells = [f"{value:,.0f}" for name, value in row.items() if "ad " in name or "ite " in name]
-        say(f"| {row['shard_rows']:,} | {' | '.join(cells)} |", sys.stdout)
-    share = result["share_of_compute"]
-    say(f"\nmnist, 1,000 rows: computed in {share['compute_seconds']:.3g} s, written in ", sys.stdout)
-    say(f"{share['write_seconds']:.3g} s: {share['share']:.2%}", sys.stdout)
-    large = result["at_scale"]
-    say(f"\nindex of {large['rows']:,} rows, {large['bytes_a_row']:.1f} bytes a row\n", sys.stdout)
-    say("| step | s | peak MiB above rest |\n|---|---|---|", sys.stdout)
-    for step in large["steps"]:
-        say(f"| {step['step']} | {step['seconds']:.2f} | {step['peak_mib']:.0f} |", sys.stdout)
-    say(f"\n| {DRAWN:,} of them, rho 0.3 | s |\n|---|---|", sys.stdout)
-    for name, taken in large["draws"].items():
-        say(f"| {name} | {taken:.3f} |", sys.stdout)
+    if rows := result.get("throughput"):
+        rates = [name for name in rows[0] if name.startswith(("write", "read"))]
+        table(["rows a shard", *(f"{name}, MB/s" for name in rates)])
+        for row in rows:
+            table([f"{row['shard_rows']:,}", *(f"{row[name]:,.0f}" for name in rates)], head=False)
+    if share := result.get("compute"):
+        table(["mnist, 1,000 rows", "computed, s", "written, s", "share"])
+        cells = [f"{share['compute_seconds']:.3g}", f"{share['write_seconds']:.3g}", f"{share['share']:.2%}"]
+        table(["", *cells], head=False)
+    if large := result.get("index"):
+        table([f"index of {large['rows']:,} rows, {large['bytes_a_row']:.1f} bytes a row", "s", "peak MiB above rest"])
+        for step in large["steps"]:
+            table([step["step"], f"{step['seconds']:.2f}", f"{step['peak_mib']:.0f}"], head=False)
+        table([f"{DRAWN:,} of them drawn at rho 0.3", "s"])
+        for name, taken in large["draws"].items():
+            table([name, f"{taken:.3f}"], head=False)
+
+
+def table(cells: list[str], *, head: bool = True) -> None:
+    """A line of a table, its first with the rule below it."""
+    say("\n" * head + f"| {' | '.join(cells)} |", sys.stdout)
+    if head:
+        say("|---" * len(cells) + "|", sys.stdout)
 
 
 def say(text: str, stream: object = sys.stderr) -> None:
@@ -236,6 +246,7 @@ def say(text: str, stream: object = sys.stderr) -> None:
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--rows", type=int, default=10_000_000, help="of the large index")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
@@ -246,14 +257,16 @@ def main() -> None:
         return
     about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": platform.machine(), "cores": os.cpu_count()}
     about |= {"numpy": np.__version__, "load": os.getloadavg()[0], "repeats": arguments.repeats}
-    result: dict = {"about": about, "throughput": []}
+    result: dict = {"about": about}
     with tempfile.TemporaryDirectory(prefix="magnet-storage-") as name:
         folder = Path(name)
-        for shard_rows in (2000, 20_000, 200_000):
-            say(f"shards of {shard_rows:,} rows")
-            result["throughput"].append(throughput(folder, shard_rows, arguments.repeats))
-        result["share_of_compute"] = share_of_compute(folder, arguments.repeats)
-        result["at_scale"] = at_scale(folder, arguments.rows, arguments.repeats)
+        if "throughput" in arguments.parts:
+            sizes = (2000, 20_000, 200_000)
+            result["throughput"] = [throughput(folder, shard_rows, arguments.repeats) for shard_rows in sizes]
+        if "compute" in arguments.parts:
+            result["compute"] = share_of_compute(folder, arguments.repeats)
+        if "index" in arguments.parts:
+            result["index"] = at_scale(folder, arguments.rows, arguments.repeats)
     if arguments.json:
         say(json.dumps(result), sys.stdout)
         return

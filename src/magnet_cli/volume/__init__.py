@@ -320,7 +320,7 @@ class Volume:
             raise VolumeError(message, self._remedy(int(path.stem[-6:]))) from error
 
     def _parse(self, data: bytes, shard: int, rows: int | None = None) -> Shard:
-        """The rows in the verified bytes of a shard: read-only, and as many as its mark says where that is known."""
+        """The rows in the verified bytes of a shard: as many as its mark says, where that is known."""
         forms = {
             "latents": layout.form("<f4", rows, self.spec.latent_dim),
             "singular_values": layout.form("<f4", rows, self.spec.top_k),
@@ -341,7 +341,7 @@ class Volume:
         if len({len(array) for array in arrays.values()}) != 1:
             message = f"{self.shard_path(shard)} has arrays of different lengths"
             raise VolumeError(message, self._remedy(shard))
-        return Shard(**arrays)
+        return Shard(**{name: array.copy() for name, array in arrays.items()})  # torch wants arrays it may write to
 
     def rows(self) -> Iterator[tuple[int, Shard]]:
         """All committed rows, shard by shard, with the number of each shard's first row.
