@@ -311,15 +311,17 @@ class Volume:
         message = f"{path} ({rows}) is damaged: its {len(data):,} bytes are not the {marks[0].size:,} committed"
         raise VolumeError(message, self._remedy(shard))
 
-    def _read_bytes(self, path: Path) -> bytes:
+    def _read_bytes(self, path: Path) -> bytearray:
         try:
-            with files.explained("read", path):
-                return path.read_bytes()
+            with files.explained("read", path), path.open("rb") as file:
+                data = bytearray(os.fstat(file.fileno()).st_size)  # the arrays are views of it: torch wants to write
+                size = file.readinto(data)
+                return data[:size] if size < len(data) else data
         except FileNotFoundError as error:
             message = f"{path} is gone, though its commit mark is there"
             raise VolumeError(message, self._remedy(int(path.stem[-6:]))) from error
 
-    def _parse(self, data: bytes, shard: int, rows: int | None = None) -> Shard:
+    def _parse(self, data: bytes | bytearray, shard: int, rows: int | None = None) -> Shard:
         """The rows in the verified bytes of a shard: as many as its mark says, where that is known."""
         forms = {
             "latents": layout.form("<f4", rows, self.spec.latent_dim),
@@ -341,7 +343,7 @@ class Volume:
         if len({len(array) for array in arrays.values()}) != 1:
             message = f"{self.shard_path(shard)} has arrays of different lengths"
             raise VolumeError(message, self._remedy(shard))
-        return Shard(**{name: array.copy() for name, array in arrays.items()})  # torch wants arrays it may write to
+        return Shard(**arrays)
 
     def rows(self) -> Iterator[tuple[int, Shard]]:
         """All committed rows, shard by shard, with the number of each shard's first row.

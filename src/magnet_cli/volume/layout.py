@@ -36,9 +36,9 @@ def form(dtype: str, *shape: int | None) -> Form:
 
 
 def read(
-    data: bytes, forms: Mapping[str, Form], optional: Iterable[str] = (), attributes: Iterable[str] = ()
+    data: bytes | bytearray, forms: Mapping[str, Form], optional: Iterable[str] = (), attributes: Iterable[str] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, str | int]]:
-    """The arrays and attributes of a file, no byte copied: the arrays are read-only views of `data`.
+    """The arrays and attributes of a file, no byte copied: the arrays are views of `data`.
 
     Args:
         data: the whole file.
@@ -77,12 +77,12 @@ def _refuse(reason: str) -> None:
 class _File:
     """The structures of a file, each read from its place."""
 
-    data: bytes
+    data: bytes | bytearray
 
     def part(self, start: int, size: int) -> bytes:
         if start + size > len(self.data):
             _refuse("it refers to places beyond its end")
-        return self.data[start : start + size]
+        return bytes(self.data[start : start + size])
 
     def unpack(self, pattern: str, start: int) -> tuple:
         return struct.unpack(pattern, self.part(start, struct.calcsize(pattern)))
