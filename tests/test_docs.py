@@ -63,6 +63,8 @@ def test_readme_tour_runs(magnet):
 def test_examples_in_help_run(magnet, command):
     lines = examples_of(magnet, command)
     assert len(lines) >= 2
+    if command == "import":
+        run(magnet, "magnet export mnist-volume digits.npz")
     for line in lines:
         if "dcgan-digiface" not in line:
             run(magnet, line)

@@ -18,7 +18,7 @@ def prepare(volume, generator, **changes):
         generator=generator.name,
         sha256=generator.sha256,
         fingerprint=volume.fingerprint,
-        pool=len(built.rows),
+        pool=built.num_rows,
         top_k=5,
         **fields,
     )

@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from magnet_cli.errors import MagnetError
 
@@ -162,6 +163,29 @@ def publish(path: Path, data: bytes, *, replace: bool = True, durable: bool = Tr
     return published
 
 
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write piece by piece, which appears whole when the block ends, and not at all when it fails.
+
+    Args:
+        path: the file's final name; its folder exists. A file of that name is replaced.
+
+    Raises:
+        MagnetError: no space, no permission; nothing is left behind.
+    """
+    part = temporary(path)
+    with explained("write", path):
+        try:
+            with part.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
 def _appear(part: Path, path: Path, *, replace: bool) -> bool:
     if replace:
         part.replace(path)
@@ -272,7 +296,7 @@ def parse_document(data: bytes, path: Path) -> dict:
     hint = "restore it from a copy, or remove what it belongs to and make that again"
     try:
         fields = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{path} is not JSON: it is damaged, or was not written by magnet"
         raise MagnetError(message, hint) from error
     checksum = fields.pop("checksum", None) if isinstance(fields, dict) else None
@@ -281,7 +305,7 @@ def parse_document(data: bytes, path: Path) -> dict:
         raise MagnetError(message, hint)
     try:
         unchanged = document(fields) == data  # its checksum included
-    except ValueError:  # values that no document can hold: infinities, lone surrogates
+    except (ValueError, RecursionError):  # values that no document can hold: infinities, lone surrogates
         unchanged = False
     if not unchanged:
         message = f"{path} was changed after it was written: its checksum does not fit its contents"

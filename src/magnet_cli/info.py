@@ -73,7 +73,7 @@ def _volume(path: Path, *, check: bool) -> dict:
 def _sample(path: Path, *, check: bool) -> dict:
     from magnet_cli import sample
 
-    fields = files.read_document(path / "sample.json")
+    fields = sample.read(path)
     kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
     return _with({"kind": "sample", "path": str(path)} | kept, sample.check(path) if check else [])
 
@@ -85,8 +85,8 @@ def _index(path: Path, *, check: bool) -> dict:
         raise ArtifactError(message, "pass an index that `magnet index` printed, or the folder of a volume")
     mark = files.read_document(mark_path)
     kind = mark.get("kind", "shard")
-    fields = {"kind": kind, "path": str(path)} | {k: v for k, v in mark.items() if k not in {"kind", "shards"}}
-    wrong = check and files.sha256_file(path) != mark["sha256"]
+    fields = {"kind": kind, "path": str(path)} | {k: v for k, v in mark.items() if k not in {"kind", "parts"}}
+    wrong = check and files.sha256_file(path) != mark.get("sha256")
     return _with(fields, [f"{path} was changed after it was written"] if wrong else [])
 
 

@@ -85,7 +85,7 @@ def finished(out: Path, spec: SampleSpec) -> dict | None:
             message = f"{out} is asked for as a sample folder, and holds other files: {', '.join(sorted(names)[:3])}"
             raise SampleError(message, "pass another folder with --out")
         return None
-    fields = files.read_document(out / ("sample.json" if done else _STARTED))
+    fields = read(out) if done else files.read_document(out / _STARTED)
     asked, found = asdict(spec) | {"label": list(spec.label)}, {"label": []} | fields["spec"]
     differing = [k for k in asked if asked[k] != found.get(k)]
     if differing:
@@ -93,6 +93,22 @@ def finished(out: Path, spec: SampleSpec) -> dict | None:
         message = f"{out} holds another sample: {listed}"
         raise SampleError(message, "pass another folder with --out, or --force to replace it")
     return fields["report"] if done else None
+
+
+def read(out: Path) -> dict:
+    """What sample.json says.
+
+    Raises:
+        SampleError: it is of another format.
+        MagnetError: it is damaged.
+    """
+    fields = files.read_document(out / "sample.json")
+    parts = {"spec": dict, "report": dict, "checksums_sha256": str}
+    whole = all(isinstance(fields.get(name), kind) for name, kind in parts.items())
+    if fields.get("format") != FORMAT or not whole:
+        message = f"{out} is a sample of format {fields.get('format')}; this magnet ({__version__}) reads {FORMAT}"
+        raise SampleError(message, "use the magnet that made it, or draw it again with --force")
+    return fields
 
 
 def discard(out: Path) -> None:
@@ -234,11 +250,12 @@ def check(out: Path) -> list[str]:
     Raises:
         MagnetError: sample.json is damaged.
     """
-    provenance = files.read_document(out / "sample.json")
+    provenance = read(out)
     sums = out / "checksums.txt"
     if not sums.is_file() or files.sha256_file(sums) != provenance["checksums_sha256"]:
         return [f"{sums} is missing or changed: the other files cannot be checked"]
-    listed = {name: digest for digest, name in (line.split("  ", 1) for line in sums.read_text().splitlines())}
+    lines = (line.partition("  ") for line in sums.read_text(encoding="utf-8", errors="replace").splitlines())
+    listed = {name: digest for digest, _, name in lines}
     problems = [f"{out / name} is missing" for name in listed if not (out / name).is_file()]
     for name, digest in listed.items():
         if (out / name).is_file() and files.sha256_file(out / name) != digest:

@@ -187,8 +187,12 @@ class Checkpoint:
         return data
 
 
-def checkpoint(reference: str) -> Checkpoint:
+def checkpoint(reference: str, *, here: bool = True) -> Checkpoint:
     """The generator a user means: a path of a checkpoint, or the name of an artifact that is in the cache.
+
+    Args:
+        reference: the path or name.
+        here: whether the artifact has to be in the cache; where its name is enough, its pinned sha256 stands for it.
 
     Raises:
         ArtifactError: no such file, no such artifact, not a generator, or not fetched yet.
@@ -203,7 +207,7 @@ def checkpoint(reference: str) -> Checkpoint:
     if artifact.kind != "generator":
         message = f"{reference} is a {artifact.kind}, and a generator is asked for"
         raise ArtifactError(message, "`magnet list` shows the generators")
-    if not is_cached(artifact):
+    if here and not is_cached(artifact):
         message = f"{reference} is not in the cache ({artifact.size:,} bytes, {artifact.license})"
         raise ArtifactError(message, f"get it first: magnet fetch {reference}")
     return Checkpoint(artifact.name, path_of(artifact), artifact.sha256, reference, artifact.family)

@@ -22,6 +22,7 @@ SOURCES = {  # scheme: what follows it
     "hub": r"[\w.-]+/[\w.-]+@[0-9a-f]{40}/([\w.-]+/)*[\w.-]+",
     "file": r"(.*/)?[^/]+",
 }
+_SPHERICAL = {"stylegan2", "stylegan3", "progan"}  # families that normalise z, whatever it is drawn from
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -62,6 +63,11 @@ class Artifact:
     def file_name(self) -> str:
         """The name of the file (or folder), without its folders."""
         return re.split(r"[/#:]", self.source)[-1]
+
+
+def prior_of(family: str) -> str:
+    """The distribution of a family's latents, known even where it cannot be built: "sphere" or "normal"."""
+    return "sphere" if family in _SPHERICAL else "normal"
 
 
 def registry() -> dict[str, Artifact]:

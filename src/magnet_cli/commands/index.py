@@ -50,19 +50,23 @@ def run(
     from magnet_cli.commands import lookup
 
     console = Console(as_json=json, quiet=quiet)
-    checkpoint = cache.checkpoint(generator)
+    checkpoint = cache.checkpoint(generator, here=False)
     chosen = options.chosen(solver), options.chosen(precision)
     wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, label=tuple(label or ()))
     found = lookup.volume(checkpoint, console, volume, wanted)
     built, path = lookup.index_of(found, top_k, console)
     built = index.of_labels(built, found, wanted.label)
-    sizes = {f"{rho:g}": round(index.effective_size(built.log_weights(rho)), 1) for rho in _RHOS}
-    values = built.log_volume[built.above_floor]
+    sizes = {f"{rho:g}": round(index.effective_size(built, rho), 1) for rho in _RHOS}
+    real = built.above_floor if built.competing is None else built.above_floor & built.competing
+    values, rows = built.log_volume[real], built.pool(0.0)
     spread = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
-    fields = {"index": str(path), "volume": str(found.path), "rows": len(built.rows), "top_k": built.top_k}
-    fields |= {"below_floor": int((~built.above_floor).sum()), "effective_size": sizes}
+    fields = {"index": str(path), "volume": str(found.path), "rows": rows, "top_k": built.top_k}
+    fields |= {"below_floor": rows - len(values), "effective_size": sizes}
+    fields |= {"rescaled": index.rescales(found.spec)}
     fields |= {"log_volume": {name: round(float(value), 6) for name, value in spread.items()}}
-    console.note(f"{len(built.rows):,} rows, top_k {built.top_k}: log-volume sd {values.std():.3g} nats")
+    console.note(f"{rows:,} rows, top_k {built.top_k}: log-volume sd {values.std():.3g} nats")
+    if index.rescales(found.spec):
+        console.note(index.RESCALED)
     console.note("rho             " + "".join(f"{rho:>9}" for rho in sizes))
     console.note("effective size  " + "".join(f"{size:>9,.0f}" for size in sizes.values()))
     console.result(fields, str(path))

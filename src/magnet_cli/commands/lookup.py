@@ -94,6 +94,24 @@ def volume(checkpoint: Checkpoint, console: Console, path: Path | None, wanted: 
     raise VolumeError(message, f"make one: magnet compute {checkpoint.reference}{wanted.flags}")
 
 
+def named_volume(reference: str) -> Volume:
+    """The volume at a path, or the published one of that name.
+
+    Raises:
+        VolumeError: there is none, or it has not been fetched.
+        ArtifactError: the bytes of a published one are not those that were pinned.
+    """
+    artifact = registry.registry().get(reference)
+    if artifact is None or artifact.kind != "volume" or Path(reference).exists():
+        return Volume.open(Path(reference).expanduser())
+    if not cache.is_cached(artifact):
+        message = f"{reference} is not in the cache ({artifact.size:,} bytes, {artifact.license})"
+        raise VolumeError(message, f"get it first: magnet fetch {reference}")
+    path = cache.path_of(artifact)
+    cache.verify(artifact, path)
+    return Volume.open(path)
+
+
 def volume_for_rendering(checkpoint: Checkpoint, console: Console, path: Path | None, wanted: Wanted) -> Volume:
     """As `volume`; where there is none at the truncation asked for, that without truncation, with a warning.
 
@@ -137,7 +155,7 @@ def _published(generator: str) -> list[Volume]:
 
 
 def index_of(found: Volume, top_k: int | None, console: Console) -> tuple[Index, Path]:
-    """The index of a volume: the stored one where it is of just these rows, else built and stored.
+    """The index of a volume: the stored one, made longer where the volume grew; else built and stored.
 
     Args:
         found: the volume.
@@ -152,9 +170,12 @@ def index_of(found: Volume, top_k: int | None, console: Console) -> tuple[Index,
     """
     k = top_k or index.default_top_k(found.spec.top_k, found.spec.latent_dim)
     path = index.path_of(cache.home() / "indices", found, k)
-    if known := index.stored(path, found, k):
+    known = index.stored(path, found, k)
+    if known and index.current(known, found):
         return known, path
-    built = index.build(found, k)
+    if path.exists() and not known:
+        console.note(f"{path} is of another format, or damaged: the index is built again")
+    built = index.build(found, k, known)
     try:
         index.store(built, found, path)
     except MagnetError as error:

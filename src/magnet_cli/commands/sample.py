@@ -73,7 +73,7 @@ def run(
         generator=checkpoint.name,
         sha256=checkpoint.sha256,
         fingerprint=found.fingerprint,
-        pool=len(built.rows),
+        pool=built.num_rows,
         n=n,
         rho=rho,
         top_k=built.top_k,
@@ -87,12 +87,15 @@ def run(
     report = {"sample": str(folder), "n": n, "images": n, "rho": rho, "top_k": built.top_k, "replace": replace}
     report |= {"pool": drawn.pool, "unique_rows": drawn.unique_rows, "effective_size": drawn.effective_size}
     report |= {"displaced_share": drawn.displaced_share, "largest_useful_rho": drawn.largest_useful_rho}
-    report |= {"target": index.target(built, rho, found.spec), "seconds": None}
+    report |= {"target": index.target(built, rho, found.spec), "rescaled": index.rescales(found.spec)}
+    report |= {"seconds": None}
     console.note(
         f"rho {rho:g}, top_k {built.top_k}: effective size {drawn.effective_size:,.1f} of {drawn.pool:,} rows, "
         f"displaced share {drawn.displaced_share:.3f}, {drawn.unique_rows:,} different rows in {n:,}"
     )
     console.note(f"target: {report['target']}")
+    if index.rescales(found.spec):
+        console.note(index.RESCALED)
     for warning in index.warnings(drawn, n, rho, replace=replace):
         console.warning(warning)
     done = None if force else sample.finished(folder, spec)

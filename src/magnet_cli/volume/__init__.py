@@ -7,9 +7,12 @@ drawn from them; needs neither torch nor a generator.
 import dataclasses
 import functools
 import io
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +21,16 @@ import h5py
 import numpy as np
 
 from magnet_cli import __version__, files
-from magnet_cli.errors import DamageError, MagnetError, VolumeError
-from magnet_cli.volume.spec import FORMAT, VolumeSpec, differences
+from magnet_cli.errors import DamageError, MagnetError, SpecError, VolumeError
+from magnet_cli.volume import layout
+from magnet_cli.volume.spec import FORMAT, VolumeSpec, differences, from_fields
 
 _PILOT = "pilot.h5"
+_READERS = min(4, os.cpu_count() or 1)  # threads that hash shards
 _SHARD = "shard-{:06d}"
 _LOCKS = ".locks"
 _REPLACING = 0  # lock of whoever settles or replaces; shard s is claimed by lock s + 1
-_MARK = re.compile(r"shard-(\d{6,})\.json")
+_MARK = re.compile(r"shard-(\d{6}|[1-9]\d{6,8})\.json")
 
 
 @dataclass(frozen=True)
@@ -121,15 +126,22 @@ class Volume:
             message = f"{path} is a volume of format {fields.get('format')}; this magnet ({__version__}) reads {FORMAT}"
             raise VolumeError(message, "use the magnet that made it, or compute it again")
         try:
-            spec = VolumeSpec(**fields["spec"])
-        except (KeyError, TypeError) as error:
+            spec = from_fields(fields.get("spec"))
+            fingerprint = spec.fingerprint
+        except (SpecError, ValueError) as error:
             message = f"the spec in {path / 'volume.json'} is not one this magnet ({__version__}) knows: {error}"
             raise VolumeError(message, "use the magnet that made it, or compute it again") from error
-        if fields.get("fingerprint") != spec.fingerprint:
+        if fields.get("fingerprint") != fingerprint:
             message = f"the fingerprint in {path / 'volume.json'} is not that of its spec"
             raise VolumeError(message, "use the magnet that made it, or compute it again")
-        kept = {name: fields.get(name) for name in ("measured", "probe")}
-        return cls(path, spec, pilot_sha256=fields.get("pilot", ""), **kept)
+        pilot, measured, probe = fields.get("pilot", ""), fields.get("measured"), fields.get("probe")
+        kinds = (isinstance(pilot, str), isinstance(measured, dict | None), isinstance(probe, list | None))
+        if not all(kinds):
+            message = (
+                f"pilot, measured or probe in {path / 'volume.json'} is not what this magnet ({__version__}) knows"
+            )
+            raise VolumeError(message, "use the magnet that made it, or compute it again")
+        return cls(path, spec, pilot_sha256=pilot, measured=measured, probe=probe)
 
     @classmethod
     def create(
@@ -192,6 +204,9 @@ class Volume:
         """
         if (path / "volume.json").exists():
             volume = cls.open(path)
+            if volume.spec.imported_sha256 and not asked.imported_sha256:
+                message = f"the rows of {path} were imported from a file: rows of a solver never go beside them"
+                raise VolumeError(message, "pass another folder with --volume")
             if listed := differences(asked, volume.spec):
                 message = f"{path} was made with other settings: {listed}"
                 raise VolumeError(message, "pass another folder with --volume, or the settings it was made with")
@@ -229,8 +244,11 @@ class Volume:
         if files.sha256_bytes(data) != self.pilot_sha256:
             message = f"{path} is damaged or gone: its {len(data):,} bytes are not those the volume was made with"
             raise VolumeError(message, "restore it from a copy; without it no rows can be added, those here stay good")
-        with h5py.File(io.BytesIO(data), "r") as file:
-            return file["basis"][:]
+        try:
+            return layout.read(data, {"basis": layout.form("<f8", None, self.spec.latent_dim)})[0]["basis"].copy()
+        except ValueError as error:
+            message = f"{path} is not a pilot basis that magnet wrote: {error}"
+            raise VolumeError(message, "restore it from a copy; without it no rows can be added") from error
 
     @property
     def exists(self) -> bool:
@@ -269,12 +287,19 @@ class Volume:
         with files.explained("read", path):
             data = path.read_bytes()
         try:
-            mark = Mark(**files.parse_document(data, path))
+            fields = files.parse_document(data, path)
         except MagnetError as error:
             raise DamageError(error.message, self._remedy) from error
-        except TypeError as error:
-            message = f"{path} is not the mark of a shard: {error}"
-            raise DamageError(message, self._remedy) from error
+        number = fields.pop("format", FORMAT)  # the first marks had none
+        if number != FORMAT:
+            message = f"{path} is of format {number}; this magnet ({__version__}) reads {FORMAT}"
+            raise VolumeError(message, "use the magnet that made it, or compute it again")
+        types = {f.name: f.type for f in dataclasses.fields(Mark)}
+        wrong = [name for name, value in fields.items() if type(value) is not types.get(name)]
+        if wrong or types.keys() - fields.keys() - {"pilot"}:
+            message = f"{path} is not the mark of a shard: {', '.join(wrong) or 'fields'} wrong or missing"
+            raise DamageError(message, self._remedy)
+        mark = Mark(**fields)
         first_row, rows = shard * self.spec.shard_rows, self.spec.shard_rows
         ours = (self.fingerprint, self.pilot_sha256)
         if (mark.fingerprint, mark.pilot) != ours or mark.first_row != first_row or not 1 <= mark.rows <= rows:
@@ -394,49 +419,60 @@ class Volume:
             DamageError: its bytes are not those that were committed, or not a shard of this volume.
             MagnetError: it cannot be read.
         """
-        return self._parse(self._verified(shard), shard)
+        data, rows = self._verified(shard)
+        return self._parse(data, shard, rows)
 
-    def _verified(self, shard: int) -> bytes:
-        """The bytes of a committed shard, once they fit its mark."""
+    def _verified(self, shard: int) -> tuple[bytearray, int]:
+        """The bytes of a committed shard, once they fit its mark, and how many rows that says."""
         path, successor = self.shard_path(shard), self._successor(shard)
         for _ in range(2):  # twice: another process may replace shard and mark while we read
             data = self._read_bytes(path)
             marks = [self.mark(shard)]
             if successor.is_file():  # between the two renames of an extension the mark is one step behind
                 marks.append(self._mark(successor, shard))
-            if files.sha256_bytes(data) in {mark.sha256 for mark in marks}:
-                return data
+            sha256 = files.sha256_bytes(data)
+            if committed := next((mark for mark in marks if mark.sha256 == sha256), None):
+                return data, committed.rows
         rows = f"rows {marks[0].first_row}-{marks[0].first_row + marks[0].rows - 1}"
         message = f"{path} ({rows}) is damaged: its {len(data):,} bytes are not the {marks[0].size:,} committed"
         raise DamageError(message, self._remedy)
 
-    def _read_bytes(self, path: Path) -> bytes:
+    def _read_bytes(self, path: Path) -> bytearray:
         with files.explained("read", path):
             try:
-                return path.read_bytes()
+                with path.open("rb") as file:
+                    data = bytearray(os.fstat(file.fileno()).st_size)  # arrays are views of it: torch wants to write
+                    size = file.readinto(data)
+                    return data[:size] if size < len(data) else data
             except FileNotFoundError as error:
                 if not (self.path / "volume.json").exists():  # the whole volume is: a mount that went away
                     raise
                 message = f"{path} is gone, though its commit mark is there"
                 raise DamageError(message, self._remedy) from error
 
-    def _parse(self, data: bytes, shard: int) -> Shard:
-        """The rows in the verified bytes of a shard."""
+    def _parse(self, data: bytes | bytearray, shard: int, rows: int | None = None) -> Shard:
+        """The rows in the verified bytes of a shard: as many as its mark says, where that is known."""
+        forms = {
+            "latents": layout.form("<f4", rows, self.spec.latent_dim),
+            "singular_values": layout.form("<f4", rows, self.spec.top_k),
+            "labels": layout.form("<i8", rows),
+        }
+        names = ("format", "fingerprint", "shard")
         try:
-            with h5py.File(io.BytesIO(data), "r") as file:
-                if file.attrs["fingerprint"] != self.fingerprint or file.attrs["shard"] != shard:
-                    message = f"{self.shard_path(shard)} is a shard of another volume or another place"
-                    raise DamageError(message, self._remedy)
-                labels = file["labels"][:] if "labels" in file else None
-                rows = Shard(file["latents"][:], file["singular_values"][:], labels)
-        except (OSError, KeyError) as error:
+            arrays, found = layout.read(data, forms, optional=("labels",), attributes=names)
+        except ValueError as error:
             message = f"{self.shard_path(shard)} is not a shard that magnet wrote: {error}"
             raise DamageError(message, self._remedy) from error
-        shapes = (rows.latents.shape[1:], rows.singular_values.shape)
-        if shapes != ((self.spec.latent_dim,), (len(rows.latents), self.spec.top_k)):
-            message = f"{self.shard_path(shard)} has arrays of other shapes than its volume's spec"
+        if found["format"] != FORMAT:
+            message = f"{self.shard_path(shard)} is of format {found['format']}; this magnet ({__version__}) "
+            raise VolumeError(message + f"reads {FORMAT}", "use the magnet that made it, or compute it again")
+        if (found["fingerprint"], found["shard"]) != (self.fingerprint, shard):
+            message = f"{self.shard_path(shard)} is a shard of another volume or another place"
             raise DamageError(message, self._remedy)
-        return rows
+        if len({len(array) for array in arrays.values()}) != 1:
+            message = f"{self.shard_path(shard)} has arrays of different lengths"
+            raise DamageError(message, self._remedy)
+        return Shard(**arrays)
 
     def rows(self) -> Iterator[tuple[int, Shard]]:
         """All committed rows, shard by shard, with the number of each shard's first row.
@@ -444,8 +480,35 @@ class Volume:
         Raises:
             VolumeError, MagnetError: as `read`.
         """
-        for shard in self.shards():
-            yield shard * self.spec.shard_rows, self.read(shard)
+        shards = self.shards()
+        for shard, rows in zip(shards, self.read_ahead(shards), strict=True):
+            yield shard * self.spec.shard_rows, rows
+
+    def read_ahead(self, shards: Sequence[int]) -> Iterator[Shard]:
+        """The rows of given shards, one after the other, the next ones verified meanwhile: hashing takes the time.
+
+        Args:
+            shards: numbers of committed shards.
+
+        Yields:
+            What `read` returns for each, in order. A few shards are in memory at a time.
+
+        Raises:
+            VolumeError, MagnetError: as `read`.
+        """
+        if len(shards) < 2:  # noqa: PLR2004
+            yield from map(self.read, shards)
+            return
+        pool = ThreadPoolExecutor(_READERS)
+        try:
+            ahead = deque(pool.submit(self.read, shard) for shard in shards[:_READERS])
+            for shard in (*shards[_READERS:], *[None] * len(ahead)):
+                done = ahead.popleft().result()
+                if shard is not None:
+                    ahead.append(pool.submit(self.read, shard))
+                yield done
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def latents(self, rows: np.ndarray) -> np.ndarray:
         """The latents of given rows.
@@ -561,12 +624,12 @@ class Volume:
         first_row = shard * self.spec.shard_rows
         ours = (self.fingerprint, self.pilot_sha256)
         mark = Mark(files.sha256_bytes(data), len(data), len(rows.latents), first_row, *ours)
-        return files.document(dataclasses.asdict(mark))
+        return files.document({"format": FORMAT, **dataclasses.asdict(mark)})
 
     def _serialise(self, shard: int, rows: Shard) -> bytes:
         """The bytes of a shard's HDF5 file: a function of the rows alone (no times in it)."""
         buffer = io.BytesIO()
-        with h5py.File(buffer, "w") as file:
+        with h5py.File(buffer, "w", libver="earliest") as file:
             file.create_dataset("latents", data=rows.latents, dtype=np.float32)
             file.create_dataset("singular_values", data=rows.singular_values, dtype=np.float32)
             if rows.labels is not None:
@@ -597,6 +660,6 @@ class Volume:
 
 def _pilot_bytes(basis: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(buffer, "w", libver="earliest") as file:
         file.create_dataset("basis", data=basis, dtype=np.float64)
     return buffer.getvalue()

@@ -10,9 +10,10 @@ from magnet_cli import files
 from magnet_cli.errors import SpecError
 
 FORMAT = 1
+_MOST = 1 << 31  # rows of a shard: with as many shards, row numbers stay below 2^63
 _SOLVER_SIZES = ["solver_size", "solver_power", "solver_sweep"]
 # Where they are empty they are no part of the fingerprint: volumes made before there were such fields keep theirs.
-_EMPTY_IS_SILENT = ("output_sha256", "style_dim", "noise", "num_classes", "label")
+_EMPTY_IS_SILENT = ("output_sha256", "style_dim", "noise", "num_classes", "label", "imported_sha256")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class VolumeSpec:
         output: what the Jacobian is taken of: "pixel", "style", "affine", or the name of an image model that follows.
         truncation: ψ in (0, 1], part of the function differentiated; 1 = none.
         top_k: K, singular values kept a row.
-        solver: how they are computed: "exact", "pilot", "sketch" or "projection"; as asked also "auto".
-        precision: arithmetic of the products: "float64", "float32", "tf32" or "bfloat16"; as asked also "auto".
+        solver: how they are computed: "exact", "pilot", "sketch" or "projection"; as asked also "auto"; "imported"
+            where they come from a file.
+        precision: arithmetic of the products: "float64", "float32", "tf32" or "bfloat16"; as asked also "auto";
+            "unknown" where they come from a file.
         rank_floor: singular values below this share of their row's first are rounding.
         seed: of the latents.
         shard_rows: R, rows of a shard.
@@ -44,6 +47,7 @@ class VolumeSpec:
         noise: of the generator's noise inputs: "const", as stored with the weights, or "none"; empty where it has none.
         num_classes: of the labels the generator takes; 0 where it takes none.
         label: those that are computed, row i with the (i mod their number)-th; empty for all classes in turn.
+        imported_sha256: of the file that the rows were imported from; empty where they were computed.
     """
 
     generator: str
@@ -69,6 +73,7 @@ class VolumeSpec:
     noise: str = ""
     num_classes: int = 0
     label: tuple[int, ...] = ()
+    imported_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -90,9 +95,9 @@ class VolumeSpec:
         if not 0 < self.truncation <= 1:
             message = f"truncation {self.truncation} is outside (0, 1]"
             raise SpecError(message, "pass --truncation between 0 and 1; 1 is none")
-        if self.shard_rows < 1 or self.seed < 0:
-            message = f"shard_rows {self.shard_rows} and seed {self.seed} must be at least 1 and 0"
-            raise SpecError(message, "pass a larger value")
+        if not 1 <= self.shard_rows < _MOST or self.seed < 0:
+            message = f"shard_rows {self.shard_rows} and seed {self.seed} must be at least 1 and 0, and below {_MOST:,}"
+            raise SpecError(message, "pass another value")
 
     @property
     def input_dim(self) -> int:
@@ -122,16 +127,37 @@ class VolumeSpec:
     @property
     def resolved(self) -> bool:
         """Whether solver, sizes and precision are chosen."""
-        return "auto" not in {self.solver, self.precision} and (self.solver == "exact" or self.solver_size > 0)
+        return "auto" not in {self.solver, self.precision} and (
+            self.solver in {"exact", "imported"} or self.solver_size > 0
+        )
 
     @property
     def fingerprint(self) -> str:
         """Hex sha256 of the canonical spec and the format."""
         silent = ["generator"] + ["tolerance"] * self.resolved
         silent += [name for name in _EMPTY_IS_SILENT if not getattr(self, name)]
-        silent += _SOLVER_SIZES if self.solver == "exact" else ()
+        silent += _SOLVER_SIZES if self.solver in {"exact", "imported"} else ()
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in silent}
         return files.sha256_bytes(files.canonical({"format": FORMAT, **fields}))
+
+
+def from_fields(fields: object) -> VolumeSpec:
+    """The spec that stands in a JSON document, whoever wrote it.
+
+    Raises:
+        SpecError: fields are missing, unknown, of another type or outside their range.
+    """
+    plain = {int: (int,), float: (float, int), str: (str,), bool: (bool,)}
+    try:
+        spec = VolumeSpec(**fields)
+        found = ((f.name, getattr(spec, f.name), plain.get(f.type)) for f in dataclasses.fields(spec))
+        wrong = [f"{name} {value!r}" for name, value, types in found if types and type(value) not in types]
+    except (TypeError, ValueError) as error:
+        wrong = [str(error)]
+    if wrong:
+        message = f"these are not the fields of a volume's spec: {', '.join(wrong)}"
+        raise SpecError(message, "use the magnet that made it, or compute it again")
+    return spec
 
 
 def differences(asked: VolumeSpec, found: VolumeSpec) -> str:
