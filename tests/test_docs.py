@@ -59,6 +59,16 @@ def test_readme_tour_runs(magnet):
     assert len(list(Path("typical/images").iterdir())) == 100
 
 
+def test_commands_of_the_page_on_clusters_are_right(magnet):
+    """Without doing them: they ask for a million rows, and for machines that are not here."""
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    array = re.search(r"exec (magnet .*)", page)[1].replace("$SLURM_ARRAY_TASK_ID", "3")
+    lines = [line for line in (*commands_in(page), array) if "cuda" not in line and "--device all" not in line]
+    assert len(lines) >= 5
+    for line in lines:
+        assert "nothing was done" in run(magnet, f"{line} --dry-run".replace(" --quiet", "")).err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_examples_in_help_run(magnet, command):
     lines = examples_of(magnet, command)

@@ -277,6 +277,14 @@ def test_ray_stops_with_its_driver(weights):
     wait_for(lambda: not ray_processes())
 
 
+def test_a_cluster_that_is_not_there(magnet, weights):
+    for address in ("127.0.0.1:1", "127.0.0.1:99999", "no address"):
+        done = magnet("compute", weights, "--n", 8, "--volume", "v", "--engine", "ray", "--address", address)
+        assert (done.code, done.out) == (1, "")
+        assert f"there is no Ray at {address}" in done.err
+        assert "docs/cluster.md" in done.err
+
+
 def test_without_ray_the_extra_is_named(magnet, weights, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed: importing it fails
     done = magnet("compute", weights, "--n", 8, "--engine", "ray")

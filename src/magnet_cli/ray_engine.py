@@ -9,7 +9,9 @@ import dataclasses
 import functools
 import importlib
 import os
+import re
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -92,13 +94,15 @@ def _connected(address: str | None) -> ModuleType:
     except ImportError as error:
         message = "--engine ray is asked for, and Ray is not installed"
         raise MagnetError(message, "install it: pip install 'magnet-cli[ray]'") from error
+    address = address or os.environ.get("RAY_ADDRESS")
     own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}  # nobody else's: out of reach of the network
-    alone = address is None and "RAY_ADDRESS" not in os.environ
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, log_to_driver=False, logging_level="error", **(own if alone else {}))
-    except ConnectionError as error:
-        message = f"there is no Ray at {address or os.environ['RAY_ADDRESS']}: {error}"
+        if found := re.fullmatch(r"([\w.-]+):(\d{1,5})", address or ""):
+            socket.create_connection((found[1], int(found[2])), timeout=10).close()  # Ray itself tries for minutes
+        ray.init(address, log_to_driver=False, logging_level="error", **({} if address else own))
+    except (OSError, OverflowError, ValueError) as error:
+        message = f"there is no Ray at {address}: {error}"
         raise MagnetError(message, "start one, as docs/cluster.md says, or leave --address out") from error
     signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in, which exits with another code
     return ray

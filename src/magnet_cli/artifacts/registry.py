@@ -94,12 +94,12 @@ def read_list(path: Path) -> dict[str, Artifact]:
     Raises:
         ArtifactError: unreadable, not TOML, or entries in it are wrong; all mistakes are named at once.
     """
+    if not path.exists():
+        message = f"the list of artifacts {path} does not exist"
+        raise ArtifactError(message, "correct MAGNET_ARTIFACTS, or unset it")
     try:
         with explained("read", path):
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        message = f"the list of artifacts {path} does not exist"
-        raise ArtifactError(message, "correct MAGNET_ARTIFACTS, or unset it") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         message = f"the list of artifacts {path} is not TOML: {error}"
         raise ArtifactError(message, "correct the line it names; README shows an entry") from error

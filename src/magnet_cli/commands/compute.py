@@ -101,9 +101,13 @@ def run(
     Without --volume it is kept under MAGNET_HOME/volumes, where `magnet index` and `magnet sample` find it. Prints the
     volume's path.
 
+    Several processes may fill one volume: --workers on this machine, --part in job arrays, --engine ray in a cluster;
+    the rows are the same. --repair makes rows again that a disk has damaged, after naming them.
+
     \b
     Examples:
       magnet compute mnist --n 500
+      magnet compute mnist --n 500 --workers 2
       magnet compute dcgan-digiface --n 512 --volume faces.vol --json
     """
     _check_flags(engine, address, workers, device, (space.value, output))

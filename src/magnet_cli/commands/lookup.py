@@ -11,7 +11,7 @@ from magnet_cli import index
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.console import Console
-from magnet_cli.errors import MagnetError, VolumeError
+from magnet_cli.errors import DamageError, MagnetError, VolumeError
 from magnet_cli.index import Index
 from magnet_cli.volume import Volume
 
@@ -121,8 +121,8 @@ def volume_for_rendering(checkpoint: Checkpoint, console: Console, path: Path | 
     truncation = wanted.truncation
     try:
         found = volume(checkpoint, console, path, wanted)
-    except VolumeError:
-        if truncation == 1 or path is not None:
+    except VolumeError as error:
+        if truncation == 1 or path is not None or isinstance(error, DamageError):
             raise
         found = volume(checkpoint, console, path, dataclasses.replace(wanted, truncation=1.0))
     if found.spec.truncation != truncation:

@@ -577,8 +577,9 @@ class Volume:
             # A process was stopped between shard and mark, or is there now: what it published whole is kept.
             other = self._read_bytes(path)
             try:
-                rows, data, ours = self._parse(other, shard), other, other == data
-            except VolumeError:
+                if other != data:
+                    rows, data, ours = self._parse(other, shard), other, False
+            except DamageError:
                 files.publish(path, data)
         return files.publish(self.mark_path(shard), self._mark_document(shard, rows, data), replace=False) and ours
 
