@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,10 @@ from magnet_cli.cli import app
 from magnet_cli.plan import Plan
 from magnet_cli.volume import Volume
 from toys import toy_weights
+
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
