@@ -10,8 +10,8 @@ a run, by ratio. Errors are rms of log-volume against exact float64 on latents t
 offset removed. The share of peak counts a forward and a reverse product alike as one evaluation's operations, held
 against a float32 matrix product measured in the same run; below each table stands what the network's convolutions reach
 when they run alone, which no solver can pass. Memory is what a call needs above what was resident before. The published
-algorithm and torch's own functions get the network as people have it (batch norms apart, default layout, the C
-library's defaults). Methods with a star take a reverse pass a pixel: they are timed on 64 of them and scaled.
+algorithm and torch's own functions get the network as people have it (batch norms apart, default layout). Methods with
+a star take a reverse pass a pixel: they are timed on 64 of them and scaled.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from magnet_cli.generators import Generator, dcgan, stylegan2
 from magnet_cli.generators.readers import read_state_dict
 from magnet_cli.jacobian import calibration, solvers
 from magnet_cli.jacobian.calibration import Candidate
-from magnet_cli.plan import Plan, cut_for, prepare
+from magnet_cli.plan import Plan, cut_for
 
 TOP_K = {"dcgan-digiface": 30, "mnist": 16, "stylegan2-shaped": 30}
 REVERSE_ROWS = 64  # of the methods with a star
@@ -88,7 +88,6 @@ class Method:
     scale: float = 1.0
     few: bool = False
     starred: bool = False
-    ours: bool = True  # whether the C library keeps freed memory for it, as magnet has it
     by_row: bool = False  # solve also takes the first row's number, of which test matrices are a function
 
 
@@ -142,7 +141,7 @@ def methods(net: Network, tolerances: list[float], rows: int) -> Iterator[Method
         yield _automatic(net)
         yield from _sketches(net, tolerances or _published_error(net, rows_of_w, rows), rows)
     name = "published algorithm"
-    yield Method(name, lambda z: published(net.plain, z, k, rows_of_w), len(rows_of_w), PUBLISHED_BATCH, ours=False)
+    yield Method(name, lambda z: published(net.plain, z, k, rows_of_w), len(rows_of_w), PUBLISHED_BATCH)
     again = lambda z: solvers.projection(f, z, k, rows_of_w, chunk)  # noqa: E731
     yield Method("projection (the same, ours)", again, len(rows_of_w), batch)
 
@@ -150,9 +149,9 @@ def methods(net: Network, tolerances: list[float], rows: int) -> Iterator[Method
         function = lambda x: net.plain(x[None]).flatten()  # noqa: E731
         return torch.stack([torch.linalg.svdvals(differentiate(function)(row))[:k] for row in z])
 
-    yield Method("torch.func.jacfwd", lambda z: dense(torch.func.jacfwd, z), dim, 1, few=True, ours=False)
+    yield Method("torch.func.jacfwd", lambda z: dense(torch.func.jacfwd, z), dim, 1, few=True)
     some = lambda x: net.plain(x[None]).flatten()[:REVERSE_ROWS]  # noqa: E731
-    starred = {"scale": outputs / REVERSE_ROWS, "starred": True, "ours": False}
+    starred = {"scale": outputs / REVERSE_ROWS, "starred": True}
     yield Method("torch.func.jacrev*", lambda z: torch.func.jacrev(some)(z[0]), outputs, 1, **starred)
     slow = lambda z: torch.autograd.functional.jacobian(some, z[0])  # noqa: E731
     yield Method("torch.autograd.functional.jacobian*", slow, outputs, 1, **starred)
@@ -281,12 +280,6 @@ def convolution_share(net: Network, peak: float) -> float | None:
     return counter.get_total_flops() / work / peak
 
 
-def let_memory_go() -> None:
-    """The C library as it is without magnet: glibc's own bounds, where its adapting to large blocks ends."""
-    ctypes.CDLL(None).mallopt(-3, 1 << 25)
-    ctypes.CDLL(None).mallopt(-1, 1 << 26)
-
-
 def _working_set(work: Callable[[], object], device: torch.device) -> float:
     """MiB that a call needs above what was held before it: on the device's own memory where it is a GPU."""
     if device.type == "cuda":
@@ -318,11 +311,12 @@ def measure(name: str, arguments: argparse.Namespace) -> dict:
     for repeat in range(1 + arguments.repeats):
         peaks.append(peak_flops(device))
         for method in tuple(every):
-            prepare(device, method.precision) if method.ours else let_memory_go()
             z = net.latents(3, method.batch, method.precision)
             work = lambda m=method, x=z: m.solve(x)  # noqa: E731
             try:
                 if repeat:
+                    if not method.starred:
+                        work()  # others have been at the caches since its last turn
                     times[method.name].append(seconds(work, device) * method.scale / method.batch)
                 else:
                     memory[method.name] = _working_set(work, device)

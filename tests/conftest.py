@@ -19,7 +19,6 @@ from magnet_cli.plan import Plan
 from magnet_cli.volume import Volume
 from toys import toy_weights
 
-
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

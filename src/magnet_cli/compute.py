@@ -19,7 +19,7 @@ from magnet_cli.generators import Generator
 from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import solvers, trust
 from magnet_cli.jacobian.products import Function
-from magnet_cli.plan import Plan, cut_for, prepare
+from magnet_cli.plan import Plan, cut_for, set_arithmetic
 from magnet_cli.volume import Shard, Volume
 from magnet_cli.volume.spec import VolumeSpec
 
@@ -378,7 +378,7 @@ def singular_values(
         [r, K] float32, descending.
     """
     weight = next(generator.module.parameters())
-    prepare(weight.device, spec.precision)
+    set_arithmetic(weight.device, spec.precision)
     parts = []
     for start in range(0, len(latents), cut.batch):
         batch = latents[start : start + cut.batch]

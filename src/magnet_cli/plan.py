@@ -1,10 +1,9 @@
-"""How work is cut to fit into memory, and what the libraries below torch are told about memory.
+"""How work is cut to fit into memory, and the arithmetic of a device.
 
 Owns Plan and the sizes it is made of: functions of generator, solver size, device kind and memory, never of a timing,
 so that two runs on one device give the same bytes. Knows nothing of volumes or of what is computed.
 """
 
-import ctypes
 import dataclasses
 import os
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 from magnet_cli.errors import GeneratorError
 from magnet_cli.generators import Generator
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
-_RECYCLED = 1 << 25  # bytes of the largest block that glibc can be told to keep: 32 MiB, its own upper bound
+_RECYCLED = 1 << 25  # bytes of the largest block that glibc uses again: larger ones cost a page fault each 4 KiB
 _LIVE = 4  # a layer's input and output are alive about so often: values, tangents, and what the library copies
 _CHUNK_LEAST = 16  # vectors a call is worth its overhead for
 _BATCH_WORK = 1 << 22  # numbers in a batch of Jacobians: tens of MB, and large enough calls to be fast
@@ -89,20 +87,10 @@ def cut_for(generator: Generator, vectors: int | None = None, memory: int | None
     return Plan(batch, None if chunk >= vectors else chunk)
 
 
-def prepare(device: torch.device, precision: str) -> None:
-    """Set the libraries below torch up for products on a device.
-
-    On CUDA, products are tf32 if that is the precision, and only then: torch's defaults differ. On the CPU, glibc hands
-    freed blocks back to the system, and every new one costs a page fault for each 4 KiB, up to a quarter of the time on
-    dcgan-digiface; it is told to keep what it can. The peak stays what it was.
-    """
+def set_arithmetic(device: torch.device, precision: str) -> None:
+    """Let products on a CUDA device be tf32 if that is the precision, and only then: torch's default differs."""
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "gnu_get_libc_version"):
-        library.mallopt(_M_MMAP_THRESHOLD, _RECYCLED)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _largest_activation(generator: Generator) -> int:

@@ -5,6 +5,7 @@ was measured is kept beside it and never measured again.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,12 +20,12 @@ from magnet_cli.generators import Generator
 from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import calibration, solvers
 from magnet_cli.jacobian.calibration import Candidate
-from magnet_cli.plan import cut_for, prepare
+from magnet_cli.plan import cut_for, set_arithmetic
 from magnet_cli.volume.spec import VolumeSpec
 
 ROWS = 32  # latents of the pilot basis, of the choice, and of its verification: 32 each, disjoint
 _PRECISION_ROWS = 8  # latents a precision is held against float64 at
-_TIMED = 3  # runs of each candidate; the median counts
+_TIMED = 3  # runs of each candidate
 _MARGIN = 0.9  # the choice aims below the tolerance, since 32 latents know the error to about a tenth
 _GROWTH = 4  # times a candidate that misses the tolerance on its verification may grow by a tenth
 _LATENTS = 0x70696C6F74  # keeps the tuning's latents apart from the volume's
@@ -92,7 +93,7 @@ class _Trial:
         generator, output = self.load(precision)
         cut = cut_for(generator, self.asked.input_dim, self.memory)
         weight = next(generator.module.parameters())
-        prepare(weight.device, precision)
+        set_arithmetic(weight.device, precision)
         latents = torch.from_numpy(self.latents(part, ROWS)).to(weight)
         make = solvers.gram if cut.whole else solvers.gram_by_columns
         grams = []
@@ -123,15 +124,20 @@ class _Trial:
         positive = np.maximum(values.astype(np.float64), np.finfo(np.float32).tiny)
         return torch.from_numpy(np.log(positive).sum(axis=1))
 
-    def seconds(self, chosen: Candidate, precision: str, basis: Tensor | None) -> float:
-        """Seconds a latent: the median of a full batch's times, after one that does not count."""
-        batch = cut_for(self.load(precision)[0], chosen.size, self.memory).batch
-        times = []
-        for _ in range(1 + _TIMED):
-            start = time.perf_counter()
-            self.log_volumes(chosen, precision, _PRECISION, batch, basis)
-            times.append(time.perf_counter() - start)
-        return sorted(times[1:])[_TIMED // 2] / batch
+    def seconds(self, candidates: list[tuple[Candidate, str]], basis: Tensor | None) -> list[float]:
+        """Seconds a latent of each candidate in its precision: the least of some full batches, taken in turns.
+
+        In turns and the least, so that what else the machine does at the time sways no choice.
+        """
+        least = [math.inf] * len(candidates)
+        for turn in range(1 + _TIMED):
+            for i, (chosen, precision) in enumerate(candidates):
+                batch = cut_for(self.load(precision)[0], chosen.size, self.memory).batch
+                start = time.perf_counter()
+                self.log_volumes(chosen, precision, _PRECISION, batch, basis)
+                if turn:  # the first does not count
+                    least[i] = min(least[i], (time.perf_counter() - start) / batch)
+        return least
 
 
 def _precisions(trial: _Trial) -> list[dict]:
@@ -152,8 +158,9 @@ def _precisions(trial: _Trial) -> list[dict]:
     for name in names:
         found = trial.log_volumes(exact, name, _PRECISION, _PRECISION_ROWS, None)
         rms, largest = calibration.errors(found, truth)
-        row = {"precision": name, "rms_error": rms, "max_error": largest}
-        table.append(row | {"seconds_per_latent": trial.seconds(exact, name, None)})
+        table.append({"precision": name, "rms_error": rms, "max_error": largest})
+    for row, seconds in zip(table, trial.seconds([(exact, name) for name in names], None), strict=True):
+        row["seconds_per_latent"] = seconds
     usable = [row for row in table if row["rms_error"] <= asked.tolerance]
     if not usable:
         errors = ", ".join(f"{row['precision']} {row['rms_error']:.2g}" for row in table)
@@ -176,10 +183,10 @@ def _calibrated(trial: _Trial, precisions: list[dict]) -> Resolution:
     target = _MARGIN * asked.tolerance
     found = [calibration.smallest(k, asked.top_k, asked.input_dim, target, known.rms) for k in _kinds(asked.solver)]
     candidates = [c for c in found if c] + [exact] * (asked.solver == "auto")
+    pairs = [(c, row["precision"]) for c in candidates for row in precisions]
     timed = [
-        {"solver": c, "precision": row["precision"], "seconds_per_latent": trial.seconds(c, row["precision"], basis)}
-        for c in candidates
-        for row in precisions
+        {"solver": c, "precision": name, "seconds_per_latent": seconds}
+        for (c, name), seconds in zip(pairs, trial.seconds(pairs, basis), strict=True)
     ]
     timed.sort(key=lambda row: row["seconds_per_latent"])
     truth = calibration.predicted(exact, trial.grams(_VERIFICATION, best), asked.top_k, basis, basis)
