@@ -66,7 +66,7 @@ def test_every_flipped_byte_of_a_volume_is_reported(tmp_path):
     paths = [p for p in sorted(volume.path.rglob("*")) if p.is_file()]
     assert len(paths) == 8  # volume.json, pilot.h5, three shards and their marks
     assert problems(volume.path) == []
-    for i, path in enumerate(damage(paths, FLIPS // 3)):
+    for i, path in enumerate(damage(paths, FLIPS // 2)):
         found = problems(volume.path)
         assert any(str(path) in problem for problem in found), path
         if path.parent.name == "shards" and path.suffix == ".h5":
