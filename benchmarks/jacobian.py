@@ -166,6 +166,7 @@ def _automatic(net: Network) -> Method:
     chosen = found.measured["chosen"]
     products = next(row["products_per_latent"] for row in found.measured["verified_on"][::-1])
     g = net.generators[found.spec.precision]
+    cut = cut_for(g, found.spec.vectors)
 
     def solve(z: Tensor, row: int = 0) -> Tensor:
         latents = z.float().cpu().numpy()
@@ -174,7 +175,7 @@ def _automatic(net: Network) -> Method:
         )
 
     name = f"auto ({AUTO_TOLERANCE:g}): {chosen}"
-    return Method(name, solve, products, net.cut.batch, found.spec.precision, by_row=True)
+    return Method(name, solve, products, cut.batch, found.spec.precision, by_row=True)
 
 
 def _published_error(net: Network, rows_of_w: Tensor, rows: int) -> list[float]:
@@ -208,22 +209,24 @@ def _sketches(net: Network, tolerances: list[float], rows: int) -> Iterator[Meth
     for tolerance in tolerances:
         for candidate in filter(None, (calibration.smallest(kind, k, dim, 0.9 * tolerance, rms) for kind in kinds)):
             for precision in ("float32", *["bfloat16"] * has_bfloat16(net.device)):
-                solve = _solver(candidate, net, precision, basis, k)
-                label = f"{candidate} {precision} ({tolerance:g})"
-                yield Method(label, solve, candidate.products, net.cut.batch, precision, by_row=True)
+                yield _sized(candidate, net, precision, basis, f"{candidate} {precision} ({tolerance:.2g})")
 
 
-def _solver(c: Candidate, net: Network, precision: str, basis: Tensor, k: int) -> Callable[..., Tensor]:
-    f = net.generators[precision]
+def _sized(c: Candidate, net: Network, precision: str, basis: Tensor, label: str) -> Method:
+    """A pilot or a sketch of a given size, its work cut as magnet cuts it."""
+    f, k = net.generators[precision], TOP_K[net.name]
+    cut = cut_for(f, c.size)
     strongest = basis[:, : c.size].to(net.device)
-    if c.solver == "pilot":
-        return lambda z, _=0: solvers.pilot(f, z, k, strongest, sweep=c.sweep, chunk_size=net.cut.chunk)
 
-    def solve(z: Tensor, row: int = 0) -> Tensor:
+    def pilot(z: Tensor, _row: int = 0) -> Tensor:
+        return solvers.pilot(f, z, k, strongest, sweep=c.sweep, chunk_size=cut.chunk)
+
+    def sketch(z: Tensor, row: int = 0) -> Tensor:
         tests = compute.test_matrices(net.latent_dim, c.size, 1, range(row, row + len(z))).to(net.device)
-        return solvers.sketch(f, z, k, tests, power=c.power, chunk_size=net.cut.chunk)
+        return solvers.sketch(f, z, k, tests, power=c.power, chunk_size=cut.chunk)
 
-    return solve
+    solve = pilot if c.solver == "pilot" else sketch
+    return Method(label, solve, c.products, cut.batch, precision, by_row=True)
 
 
 def published(function: Callable[[Tensor], Tensor], z: Tensor, top_k: int, rows: Tensor) -> Tensor:
