@@ -125,7 +125,7 @@ def random_stylegan2(resolution: int, channel_base: int, channel_max: int) -> nn
     return stylegan2.build(stylegan2_weights(resolution, 512, 512, channel_base, channel_max, num_layers=8))
 
 
-def methods(net: Network, tolerances: list[float], rows: int) -> Iterator[Method]:
+def methods(net: Network, tolerances: list[float] | None, rows: int, *, auto: bool) -> Iterator[Method]:
     """Our solvers at the sizes their tolerance asks for, the published algorithm, and torch's own functions."""
     k, dim, chunk, batch = TOP_K[net.name], net.latent_dim, net.cut.chunk, net.cut.batch
     f = net.generators["float32"]
@@ -138,7 +138,8 @@ def methods(net: Network, tolerances: list[float], rows: int) -> Iterator[Method
     yield Method("exact float32, J never held", columns, 2 * dim, batch, few=True)
     rows_of_w = solvers.projection_rows(outputs).to(net.device)
     if k < dim:
-        yield _automatic(net)
+        if auto:
+            yield _automatic(net)
         yield from _sketches(net, tolerances or _published_error(net, rows_of_w, rows), rows)
     name = "published algorithm"
     yield Method(name, lambda z: published(net.plain, z, k, rows_of_w), len(rows_of_w), PUBLISHED_BATCH)
@@ -304,7 +305,11 @@ def measure(name: str, arguments: argparse.Namespace) -> dict:
     device = torch.device(arguments.device)
     net = network(name, device)
     say(f"{name}: calibrating")
-    every = [m for m in methods(net, arguments.tolerances, arguments.rows) if arguments.methods in m.name]
+    every = [
+        m
+        for m in methods(net, arguments.tolerances, arguments.rows, auto=not arguments.no_auto)
+        if arguments.methods in m.name
+    ]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.generators["float32"](net.latents(0, 1))
     flops = counter.get_total_flops()
@@ -381,6 +386,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, default=32, help="latents of each calibration set and of the errors")
+    parser.add_argument("--no-auto", action="store_true", help="leave out what --solver auto takes: choosing is dear")
     parser.add_argument("--device", default=generators.default_device())
     parser.add_argument("--quick", action="store_true", help="one repeat, eight latents")
     parser.add_argument("--json", action="store_true")

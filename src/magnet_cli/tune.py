@@ -5,6 +5,7 @@ was measured is kept beside it and never measured again.
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -224,12 +225,15 @@ class _Known:
     tests: Tensor
     top_k: int
 
+    @functools.cached_property
+    def truth(self) -> Tensor:
+        return self._predicted(Candidate("exact", self.grams.shape[1]))
+
+    def _predicted(self, candidate: Candidate) -> Tensor:
+        return calibration.predicted(candidate, self.grams, self.top_k, self.basis, self.tests)
+
     def errors(self, candidate: Candidate) -> tuple[float, float]:
-        exact = Candidate("exact", self.grams.shape[1])
-        truth = calibration.predicted(exact, self.grams, self.top_k, self.basis, self.tests)
-        return calibration.errors(
-            calibration.predicted(candidate, self.grams, self.top_k, self.basis, self.tests), truth
-        )
+        return calibration.errors(self._predicted(candidate), self.truth)
 
     def rms(self, candidate: Candidate) -> float:
         return self.errors(candidate)[0]
