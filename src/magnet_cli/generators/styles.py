@@ -1,7 +1,7 @@
 """What StyleGAN2 and StyleGAN3 share: the mapping network, truncation, the styles of all layers, and their tensors.
 
-Owns everything before the first convolution, and how it is read from a state dict in the naming of NVlabs' PyTorch code.
-Knows nothing of images, files, caches or Jacobians.
+Owns everything before the first convolution, and how it is read from a state dict in the naming of NVlabs' PyTorch
+code. Knows nothing of images, files, caches or Jacobians.
 """
 
 import math
