@@ -1,5 +1,6 @@
 """Small real networks with random weights."""
 
+import numpy as np
 import torch
 
 from magnet_cli.generators.dcgan import DCGAN
@@ -49,4 +50,52 @@ def stylegan2_weights(resolution=16, latent_dim=8, style_dim=8, channel_base=64,
         conv(f"{block}.conv1", side, n_out if side > 4 else width, n_out)
         conv(f"{block}.torgb", side, n_out, 3, kernel=1)
         width, side = n_out, side * 2
+    return state
+
+
+def stylegan3_weights(resolution=16, radial=False, *, base=128, width=8, num_layers=4, margin=2, style_dim=8, seed=0):
+    """State dict of a StyleGAN3-T, or -R where radial, with random weights, its layers laid out as the paper has them
+    (Karras et al. 2021, section 3.2, "flexible layer specifications"); z as wide as w."""
+    torch_rng = torch.Generator().manual_seed(seed)
+    state = {}
+
+    def add(name, *shape, scale=1.0, offset=0.0):
+        state[name] = torch.randn(shape, generator=torch_rng) * scale + offset
+
+    steps = np.minimum(np.arange(num_layers + 1) / (num_layers - 2), 1)
+    cutoffs = 2 * (resolution / 4) ** steps
+    stopbands = 2**2.1 * (resolution / 2 * 2**0.3 / 2**2.1) ** steps
+    rates = np.exp2(np.ceil(np.log2(np.minimum(2 * stopbands, resolution)))).astype(int).tolist()
+    sizes = [rate + 2 * margin for rate in rates[:-2]] + [resolution] * 2
+    widths = np.rint(np.minimum(base / 2 / cutoffs, width)).astype(int).tolist()
+    for i in range(2):
+        add(f"mapping.fc{i}.weight", style_dim, style_dim, scale=100.0)
+        add(f"mapping.fc{i}.bias", style_dim, scale=10.0)
+    add("mapping.w_avg", style_dim, scale=0.1)
+    add("synthesis.input.weight", widths[0], widths[0])
+    add("synthesis.input.freqs", widths[0], 2)
+    add("synthesis.input.phases", widths[0])
+    state["synthesis.input.transform"] = torch.eye(3)
+    add("synthesis.input.affine.weight", 4, style_dim, scale=0.1)
+    state["synthesis.input.affine.bias"] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+
+    def low_pass(taps, factor):
+        at = torch.arange(taps) - (taps - 1) / 2
+        line = torch.sinc(at / factor) * torch.kaiser_window(taps, periodic=False, beta=3.0)
+        return line / line.sum()
+
+    for number in range(num_layers + 1):
+        n_in, last = widths[max(number - 1, 0)], number == num_layers
+        n_out, kernel = 3 if last else widths[number], 1 if radial or last else 3
+        name = f"synthesis.L{number}_{sizes[number]}_{n_out}"
+        add(f"{name}.affine.weight", n_in, style_dim)
+        add(f"{name}.affine.bias", n_in, scale=0.1, offset=1.0)
+        add(f"{name}.weight", n_out, n_in, kernel, kernel)
+        add(f"{name}.bias", n_out, scale=0.1)
+        state[f"{name}.magnitude_ema"] = torch.tensor(1.0)
+        if not last:
+            factor = 2 * rates[number] // rates[max(number - 1, 0)]
+            line = low_pass(12, 2)
+            state[f"{name}.up_filter"] = low_pass(6 * factor, factor)
+            state[f"{name}.down_filter"] = torch.outer(line, line) if radial and number < num_layers - 2 else line
     return state

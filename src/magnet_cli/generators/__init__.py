@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
-from magnet_cli.generators import dcgan, stylegan2
+from magnet_cli.generators import dcgan, stylegan2, stylegan3
 from magnet_cli.generators.readers import read_settings, read_state_dict
 
-FAMILIES = {"dcgan": dcgan, "stylegan2": stylegan2}
+FAMILIES = {"dcgan": dcgan, "stylegan2": stylegan2, "stylegan3": stylegan3}
 OUTPUTS = ("pixel", "style", "affine")  # what a Jacobian can be taken of that is no image model
 
 
