@@ -48,6 +48,7 @@ def run(
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
     truncation: options.Truncation = 1.0,
+    bn_truncation: options.BnTruncation = None,
     label: options.Label = None,
     solver: options.Solver = options.Solver.auto,
     precision: options.Precision = options.Precision.float32,
@@ -91,7 +92,7 @@ def run(
 
     @functools.cache
     def load(precision: str) -> "tuple[Generator, ImageModel | None]":
-        loaded = generators.load(checkpoint, place, PRECISIONS[precision])
+        loaded = generators.load(checkpoint, place, PRECISIONS[precision], **options.settings(bn_truncation))
         follows = output not in generators.OUTPUTS
         model = image_models.load(output, generators.check_device(place), PRECISIONS[precision]) if follows else None
         return loaded, model
@@ -103,13 +104,14 @@ def run(
         space=space.value,
         output=model or output,
         truncation=truncation,
-        label=tuple(label or ()),
+        label=options.numbers(label),
         solver=solver.value,
         precision=precision.value,
         tolerance=tolerance,
         seed=seed,
         rows_per_shard=shard_rows,
     )
+    options.check_names(label, found.name, found.num_classes)
     path = volume or lookup.volume_path(found.name, asked.fingerprint)
     num_rows = n or compute.default_rows(found.name)
     filled = Volume.planned(path, asked)
@@ -151,7 +153,7 @@ def run(
     elif not new_rows:
         console.note(f"{path} already holds {filled.num_rows:,} rows")
     console.result(fields, str(path))
-    same = lookup.Wanted(None, space.value, output, truncation, None, None, tuple(label or ())).flags
+    same = lookup.Wanted(None, space.value, output, truncation, None, None, spec.label, spec.bn_truncation).flags
     console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else same))
 
 

@@ -28,6 +28,7 @@ def run(
     rho: options.Rho = 1.0,
     top_k: TopK = None,
     truncation: options.Truncation = 1.0,
+    bn_truncation: options.BnTruncation = None,
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
     label: options.Label = None,
@@ -65,8 +66,10 @@ def run(
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
     chosen = options.chosen(solver), options.chosen(precision)
-    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, label=tuple(label or ()))
+    own = {"label": options.numbers(label), "bn_truncation": options.statistics(bn_truncation, truncation)}
+    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, **own)
     found = lookup.volume_for_rendering(checkpoint, console, volume, wanted)
+    options.check_names(label, checkpoint.name, found.spec.num_classes)
     built, _ = lookup.index_of(found, top_k, console)
     built = index.of_labels(built, found, wanted.label)
     spec = sample.SampleSpec(
@@ -80,7 +83,7 @@ def run(
         seed=seed,
         replace=replace,
         truncation=truncation,
-        label=wanted.label,
+        **own,
     )
     folder = out or sample.default_out(spec)
     drawn = index.draw(built, n, rho, seed, replace=replace)
@@ -104,7 +107,8 @@ def run(
         console.note(f"{folder} already holds this sample")
         console.result(done, str(folder))
         return
-    loaded = generators.load(checkpoint, device or generators.default_device())
+    place = device or generators.default_device()
+    loaded = generators.load(checkpoint, place, **options.settings(bn_truncation))
     if force:
         sample.discard(folder)
     written = 0

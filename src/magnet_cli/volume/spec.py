@@ -12,7 +12,7 @@ from magnet_cli.errors import SpecError
 FORMAT = 1
 _SOLVER_SIZES = ["solver_size", "solver_power", "solver_sweep"]
 # Where they are empty they are no part of the fingerprint: volumes made before there were such fields keep theirs.
-_EMPTY_IS_SILENT = ("output_sha256", "style_dim", "noise", "num_classes", "label")
+_EMPTY_IS_SILENT = ("output_sha256", "style_dim", "noise", "num_classes", "label", "bn_truncation")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class VolumeSpec:
         noise: of the generator's noise inputs: "const", as stored with the weights, or "none"; empty where it has none.
         num_classes: of the labels the generator takes; 0 where it takes none.
         label: those that are computed, row i with the (i mod their number)-th; empty for all classes in turn.
+        bn_truncation: ψ of the batch-norm statistics that depend on it; 0 where it is `truncation`, or there are none.
     """
 
     generator: str
@@ -69,6 +70,7 @@ class VolumeSpec:
     noise: str = ""
     num_classes: int = 0
     label: tuple[int, ...] = ()
+    bn_truncation: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges.
