@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import recorded
-from magnet_cli import classes, compute, generators
+from magnet_cli import classes, compute, generators, index
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.generators import biggan_deep
@@ -143,6 +143,16 @@ def test_products_agree_with_each_other_and_with_differences():
     assert error.max() <= 1e-2 * pushed[:, 0].abs().max()  # a kink of the ReLUs may lie between the two points
 
 
+def test_second_derivatives_exist_in_both_modes():
+    net, label = biggan_deep.build(biggan_weights(**TINY)), torch.tensor([1])
+    z = torch.randn(6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    one = torch.func.jacfwd(torch.func.jacrev(lambda x: net(x[None], label).square().sum()))(z)
+    two = torch.func.jacrev(torch.func.jacfwd(lambda x: net(x[None], label).square().sum()))(z)
+    torch.testing.assert_close(one, two)
+    torch.testing.assert_close(one, one.T)
+    assert one.abs().max() > 0.1
+
+
 # --- what a state dict tells ----------------------------------------------------------------------------------------
 
 
@@ -232,6 +242,7 @@ def test_from_the_file_to_a_sample(magnet, saved, dense):
     assert "--truncation 0.4 --bn-truncation 1.0 --label 3 --label 9" in done.err  # the hint makes the same
     volume = Volume.open(cache.Path(done.json["volume"]))
     assert volume.spec.bn_truncation == 1
+    assert index.density_words(volume.spec).endswith("the truncated-normal prior's: not uniform")
     rows = volume.read(0)
     assert rows.labels.tolist() == [3, 9, 3, 9]
     assert np.abs(rows.latents).max() <= 2

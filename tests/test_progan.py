@@ -128,6 +128,16 @@ def test_products_agree_with_each_other_and_with_differences(name):
     assert (error <= 1e-5 * pushed[:, 0].abs().amax(dim=1)).all()  # a leak may lie between the two points
 
 
+def test_second_derivatives_exist_in_both_modes():
+    net = progan.build(weights(8, 16, 1024))
+    z = torch.randn(16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    one = torch.func.jacfwd(torch.func.jacrev(lambda x: net(x[None]).square().sum()))(z)
+    two = torch.func.jacrev(torch.func.jacfwd(lambda x: net(x[None]).square().sum()))(z)
+    torch.testing.assert_close(one, two)
+    torch.testing.assert_close(one, one.T)
+    assert one.abs().max() > 0.1
+
+
 # --- what a state dict tells ----------------------------------------------------------------------------------------
 
 
@@ -203,7 +213,7 @@ def test_from_the_file_to_a_sample(magnet, tmp_path, dense, name):
     assert (told["image_shape"], told["num_classes"]) == ([3, 32, 32], net.num_classes)
 
     flags = ("--solver", "exact", "--memory", "16MB", "--top-k", 12)
-    done = magnet("compute", path, "--n", 4, "--volume", "v", *flags, "--json")
+    done = magnet("compute", path, "--n", 2, "--volume", "v", *flags, "--json")
     assert done.code == 0, done.err
     rows = Volume.open(cache.Path("v")).read(0)
     np.testing.assert_allclose(np.linalg.norm(rows.latents, axis=1), np.sqrt(net.latent_dim), rtol=1e-6)
