@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import recorded
-from magnet_cli import classes, compute, generators, index
+from magnet_cli import classes, compute, generators, index, tune
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.generators import biggan_deep
@@ -203,8 +203,14 @@ def test_latents_are_normal_within_two():
     counted = np.histogram(drawn, edges.numpy())[0]
     expected = drawn.size * shares.numpy()
     assert ((counted - expected) ** 2 / expected).sum() < 80  # χ² of 39: beyond 1e-4
-    corner = np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]
-    assert abs(corner) < 0.02
+    neighbours = np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]
+    assert abs(neighbours) < 0.02
+
+
+def test_solvers_are_chosen_on_latents_of_the_prior(saved):
+    loaded = generators.load(cache.checkpoint(str(saved)))
+    trial = tune._Trial(lambda precision: (loaded, None), compute.asked(loaded), None)
+    assert 1.9 < np.abs(trial.latents(0, 500)).max() <= 2
 
 
 def test_classes_by_name():

@@ -200,10 +200,13 @@ def draw_latents(latent_dim: int, seed: int, shard: int, rows: int, prior: str =
     """The first latents of a shard: a function of (seed, shard) alone.
 
     Returns:
-        [rows, D] float32 from N(0, I), for the prior "sphere" scaled to |z| = √D, for "truncated-normal" each number
-        within 2 of 0; fewer rows are a prefix of more.
+        [rows, D] float32 from the prior; fewer rows are a prefix of more.
     """
-    rng = np.random.default_rng([seed, shard])
+    return from_prior(np.random.default_rng([seed, shard]), rows, latent_dim, prior)
+
+
+def from_prior(rng: np.random.Generator, rows: int, latent_dim: int, prior: str) -> np.ndarray:
+    """Latents [rows, D] float32: N(0, I), for "sphere" scaled to |z| = √D, for "truncated-normal" within 2 of 0."""
     if prior == "truncated-normal":
         return _within_two(rng, rows * latent_dim).reshape(rows, latent_dim)
     z = rng.standard_normal((rows, latent_dim), dtype=np.float32)

@@ -84,7 +84,7 @@ def check_names(label: list[ClassLabel] | None, generator: str, num_classes: int
     from magnet_cli import classes
 
     named = [each.name for each in label or () if each.name]
-    if named and num_classes != classes.COUNT:
+    if named and num_classes not in {0, classes.COUNT}:
         message = f"{named[0]!r} is a class of ImageNet, and {generator} has {num_classes} classes of its own"
         raise SpecError(message, f"pass --label with a number, 0 to {num_classes - 1}")
 
