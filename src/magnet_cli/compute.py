@@ -82,6 +82,7 @@ def asked(
         output_sha256=model.sha256 if model else "",
         style_dim=generator.style_dim if space == "w" else 0,
         noise=generator.noise,
+        bn_truncation=0.0 if generator.bn_truncation == truncation else generator.bn_truncation,
         num_classes=generator.num_classes,
         label=label,
         truncation=truncation,
@@ -102,10 +103,26 @@ def draw_latents(latent_dim: int, seed: int, shard: int, rows: int, prior: str =
     """The first latents of a shard: a function of (seed, shard) alone.
 
     Returns:
-        [rows, D] float32 from N(0, I), for the prior "sphere" scaled to |z| = √D; fewer rows are a prefix of more.
+        [rows, D] float32 from the prior; fewer rows are a prefix of more.
     """
-    z = np.random.default_rng([seed, shard]).standard_normal((rows, latent_dim), dtype=np.float32)
+    return from_prior(np.random.default_rng([seed, shard]), rows, latent_dim, prior)
+
+
+def from_prior(rng: np.random.Generator, rows: int, latent_dim: int, prior: str) -> np.ndarray:
+    """Latents [rows, D] float32: N(0, I), for "sphere" scaled to |z| = √D, for "truncated-normal" within 2 of 0."""
+    if prior == "truncated-normal":
+        return _within_two(rng, rows * latent_dim).reshape(rows, latent_dim)
+    z = rng.standard_normal((rows, latent_dim), dtype=np.float32)
     return on_sphere(z) if prior == "sphere" else z
+
+
+def _within_two(rng: np.random.Generator, count: int) -> np.ndarray:
+    """The first [count] float32 of a stream of N(0, 1) that are within 2 of 0, in their order."""
+    kept = np.empty(0, np.float32)
+    while len(kept) < count:
+        drawn = rng.standard_normal(count, dtype=np.float32)
+        kept = np.concatenate([kept, drawn[np.abs(drawn) <= 2]])  # noqa: PLR2004
+    return kept[:count]
 
 
 def on_sphere(z: np.ndarray) -> np.ndarray:

@@ -99,7 +99,7 @@ def _generator(checkpoint: cache.Checkpoint, kind: str, *, check: bool) -> dict:
         found = generators.load(checkpoint)
         fields |= {"family": found.family, "latent_dim": found.latent_dim, "image_shape": list(found.image_shape)}
         fields |= {"prior": found.prior, "num_classes": found.num_classes, "style_dim": found.style_dim}
-        fields |= {"parameters": sum(p.numel() for p in found.module.parameters())}
+        fields |= {"parameters": found.num_parameters}
     return _with(fields, problems)
 
 

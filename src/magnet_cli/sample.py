@@ -45,6 +45,7 @@ class SampleSpec:
         replace: drawn with replacement.
         truncation: ψ the images are rendered at.
         label: the labels drawn from; empty for those of the volume.
+        bn_truncation: ψ of the batch-norm statistics the images are rendered with; 0 where that is `truncation`.
     """
 
     generator: str
@@ -58,6 +59,7 @@ class SampleSpec:
     replace: bool
     truncation: float
     label: tuple[int, ...] = ()
+    bn_truncation: float = 0.0
 
 
 def default_out(spec: SampleSpec) -> Path:
@@ -86,7 +88,7 @@ def finished(out: Path, spec: SampleSpec) -> dict | None:
             raise SampleError(message, "pass another folder with --out")
         return None
     fields = read(out) if done else files.read_document(out / _STARTED)
-    asked, found = asdict(spec) | {"label": list(spec.label)}, {"label": []} | fields["spec"]
+    asked, found = asdict(spec) | {"label": list(spec.label)}, {"label": [], "bn_truncation": 0.0} | fields["spec"]
     differing = [k for k in asked if asked[k] != found.get(k)]
     if differing:
         listed = ", ".join(f"{k} {found.get(k)} (asked {asked[k]})" for k in differing)

@@ -74,6 +74,7 @@ def run(
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
     truncation: options.Truncation = 1.0,
+    bn_truncation: options.BnTruncation = None,
     label: options.Label = None,
     solver: options.Solver = options.Solver.auto,
     precision: options.Precision = options.Precision.float32,
@@ -123,7 +124,8 @@ def run(
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
     places = generators.devices(device)
-    load = functools.cache(functools.partial(workers_.load, checkpoint, output, places[0]))
+    settings = options.settings(bn_truncation)
+    load = functools.cache(functools.partial(workers_.load, checkpoint, output, places[0], settings=settings))
     found, model = load("float32")
     asked = compute.asked(
         found,
@@ -131,13 +133,14 @@ def run(
         space=space.value,
         output=model or output,
         truncation=truncation,
-        label=tuple(label or ()),
+        label=options.numbers(label),
         solver=solver.value,
         precision=precision.value,
         tolerance=tolerance,
         seed=seed,
         rows_per_shard=shard_rows,
     )
+    options.check_names(label, found.name, found.num_classes)
     path = volume or lookup.volume_path(found.name, asked.fingerprint)
     num_rows = n or compute.default_rows(found.name)
     filled = Volume.planned(path, asked)
@@ -154,7 +157,7 @@ def run(
         shared = _Shared(places, workers or len(places), engine, address)
         cut = cut_for(chosen, filled.spec.vectors, memory, shared.sharers)
         cut = dataclasses.replace(cut, batch=batch_size) if batch_size else cut
-        job = workers_.Job(path.resolve(), checkpoint, output, places[0], 1, cut)
+        job = workers_.Job(path.resolve(), checkpoint, output, places[0], 1, cut, settings)
         todo = (filled, num_rows, part or (1, 1))
         if (engine, shared.workers) == ("local", 1):
             steps = compute.fill(filled, chosen, num_rows, cut, model, part or (1, 1))
@@ -163,7 +166,8 @@ def run(
         new_rows = _follow(steps, *todo, console)
     times = (start, tuning_start, rows_start, time.monotonic())
     _report(console, filled, num_rows, new_rows, times, dry_run=dry_run)
-    same = lookup.Wanted(None, space.value, output, truncation, None, None, tuple(label or ())).flags
+    spec = filled.spec
+    same = lookup.Wanted(None, space.value, output, truncation, None, None, spec.label, spec.bn_truncation).flags
     console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else same))
 
 

@@ -25,6 +25,7 @@ def run(
     generator: options.Generator = "mnist",
     top_k: TopK = None,
     truncation: options.Truncation = 1.0,
+    bn_truncation: options.BnTruncation = None,
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
     label: options.Label = None,
@@ -52,8 +53,10 @@ def run(
     console = Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator, here=False)
     chosen = options.chosen(solver), options.chosen(precision)
-    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, label=tuple(label or ()))
+    own = {"label": options.numbers(label), "bn_truncation": options.statistics(bn_truncation, truncation)}
+    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, **own)
     found = lookup.volume(checkpoint, console, volume, wanted)
+    options.check_names(label, checkpoint.name, found.spec.num_classes)
     built, path = lookup.index_of(found, top_k, console)
     built = index.of_labels(built, found, wanted.label)
     sizes = {f"{rho:g}": round(index.effective_size(built, rho), 1) for rho in _RHOS}

@@ -14,6 +14,7 @@ from magnet_cli.console import Console
 from magnet_cli.errors import DamageError, MagnetError, VolumeError
 from magnet_cli.index import Index
 from magnet_cli.volume import Volume
+from magnet_cli.volume.spec import VolumeSpec
 
 
 def volume_path(name: str, fingerprint: str) -> Path:
@@ -33,6 +34,7 @@ class Wanted:
         solver: how its values were computed.
         precision: in which arithmetic.
         label: labels its rows have to have; empty for all classes in turn.
+        bn_truncation: ψ of its batch-norm statistics; 0 for `truncation`.
     """
 
     top_k: int | None
@@ -42,13 +44,14 @@ class Wanted:
     solver: str | None
     precision: str | None
     label: tuple[int, ...] = ()
+    bn_truncation: float = 0.0
 
     def fits(self, found: Volume, sha256: str) -> bool:
         """Whether a volume is that of the generator with this sha256, and what is wanted; an empty one is not."""
         spec = found.spec
         same = all(
             getattr(self, name) in {None, getattr(spec, name)}
-            for name in ("space", "output", "truncation", "solver", "precision")
+            for name in ("space", "output", "truncation", "bn_truncation", "solver", "precision")
         )
         same &= set(self.label) <= set(spec.classes) if self.label else not spec.label
         return same and spec.sha256 == sha256 and spec.top_k >= (self.top_k or 1) and bool(found.shards())
@@ -56,7 +59,7 @@ class Wanted:
     @property
     def flags(self) -> str:
         """The flags of `magnet compute` that make such a volume; what is the default is left out."""
-        usual = {"space": "z", "output": "pixel", "truncation": 1.0}
+        usual = {"space": "z", "output": "pixel", "truncation": 1.0, "bn_truncation": 0.0}
         given = dataclasses.asdict(self)
         labels = "".join(f" --label {label}" for label in given.pop("label"))
         asked = {name: value for name, value in given.items() if value not in {None, usual.get(name)}}
@@ -118,20 +121,26 @@ def volume_for_rendering(checkpoint: Checkpoint, console: Console, path: Path | 
     Raises:
         VolumeError, MagnetError: as `volume`.
     """
-    truncation = wanted.truncation
+    plain = dataclasses.replace(wanted, truncation=1.0, bn_truncation=0.0)
     try:
         found = volume(checkpoint, console, path, wanted)
     except VolumeError as error:
-        if truncation == 1 or path is not None or isinstance(error, DamageError):
+        if wanted == plain or path is not None or isinstance(error, DamageError):
             raise
-        found = volume(checkpoint, console, path, dataclasses.replace(wanted, truncation=1.0))
-    if found.spec.truncation != truncation:
-        made = f"magnet compute {checkpoint.reference} --truncation {truncation:g}"
+        found = volume(checkpoint, console, path, plain)
+    drawn, rendered = _truncation(found.spec), _truncation(wanted)
+    if drawn != rendered:
+        made = f"magnet compute {checkpoint.reference}{wanted.flags}"
         console.warning(
-            f"rows are drawn by their volume at truncation {found.spec.truncation:g}, images are rendered at "
-            f"{truncation:g}; for one at {truncation:g}: {made}"
+            f"rows are drawn by their volume at truncation {drawn}, images are rendered at {rendered}; "
+            f"for one at {rendered}: {made}"
         )
     return found
+
+
+def _truncation(of: Wanted | VolumeSpec) -> str:
+    own = f" with batch-norm statistics at {of.bn_truncation:g}" if of.bn_truncation else ""
+    return f"{of.truncation:g}{own}"
 
 
 def _own(console: Console) -> list[Volume]:

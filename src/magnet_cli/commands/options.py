@@ -5,11 +5,14 @@ Owns their types and the checks that need nothing but the value. Knows nothing o
 
 import math
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from magnet_cli.errors import SpecError
 
 
 class Precision(StrEnum):
@@ -46,6 +49,64 @@ class Solver(StrEnum):
     projection = "projection"
 
 
+@dataclass(frozen=True)
+class ClassLabel:
+    """A class as the command line names it.
+
+    Attributes:
+        number: of the class.
+        name: its ImageNet name, where that was given.
+    """
+
+    number: int
+    name: str = ""
+
+
+def _class_label(text: str) -> ClassLabel:
+    from magnet_cli import classes
+
+    if re.fullmatch(r"-?\d+", text):
+        if int(text) < 0:
+            message = f"{text} is not the number of a class."
+            raise typer.BadParameter(message)
+        return ClassLabel(int(text))
+    try:
+        return ClassLabel(classes.number(text), text)
+    except SpecError as error:
+        message = f"{error.message}; {error.hint}"
+        raise typer.BadParameter(message) from error
+
+
+def numbers(label: list[ClassLabel] | None) -> tuple[int, ...]:
+    """The classes' numbers, in their order."""
+    return tuple(each.number for each in label or ())
+
+
+def check_names(label: list[ClassLabel] | None, generator: str, num_classes: int) -> None:
+    """Whether names are those of the generator's classes.
+
+    Raises:
+        SpecError: a class is named, and the generator's are not those of ImageNet.
+    """
+    from magnet_cli import classes
+
+    named = [each.name for each in label or () if each.name]
+    if named and num_classes not in {0, classes.COUNT}:
+        message = f"{named[0]!r} is a class of ImageNet, and {generator} has {num_classes} classes of its own"
+        raise SpecError(message, f"pass --label with a number, 0 to {num_classes - 1}")
+
+
+def statistics(bn_truncation: float | None, truncation: float) -> float:
+    """ψ of batch-norm statistics as a spec has it: 0 where it is that of z."""
+    return 0.0 if bn_truncation in {None, truncation} else bn_truncation
+
+
+def settings(bn_truncation: float | None) -> tuple[tuple[str, object], ...]:
+    """Settings of the generator that flags give: name and value."""
+    given = {"bn_truncation": bn_truncation}
+    return tuple((name, value) for name, value in given.items() if value is not None)
+
+
 def _device(value: str | None) -> str | None:
     kind, _, number = (value or "cpu").partition(":")
     if kind not in {"cpu", "cuda", "mps"} or (":" in (value or "") and not (kind == "cuda" and number.isdigit())):
@@ -73,8 +134,8 @@ def part(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _truncation(value: float) -> float:
-    if not 0 < value <= 1:
+def _truncation(value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1:
         message = f"{value} is not in the range 0<x<=1; 1 is no truncation."
         raise typer.BadParameter(message)
     return value
@@ -120,15 +181,30 @@ TopK = Annotated[
 Truncation = Annotated[
     float,
     typer.Option(
-        callback=_truncation, help="ψ in (0, 1]; StyleGANs draw w to its mean by it, DCGANs scale z. 1 is none."
+        callback=_truncation,
+        help="ψ in (0, 1]; StyleGANs draw w to its mean by it, DCGANs and BigGANs scale z. 1 is none.",
+    ),
+]
+BnTruncation = Annotated[
+    float | None,
+    typer.Option(
+        callback=_truncation,
+        help="BigGAN: ψ of the batch-norm statistics; 1 is what MaGNET did.",
+        show_default="that of --truncation",
     ),
 ]
 Space = Annotated[
     SpaceName, typer.Option(help="The Jacobian's input: z, or w at w = M(z); w weights draws of z, never uniformly.")
 ]
 Label = Annotated[
-    list[int] | None,
-    typer.Option("--label", min=0, help="Class of a conditional generator; repeatable.", show_default="all in turn"),
+    list[ClassLabel] | None,
+    typer.Option(
+        "--label",
+        parser=_class_label,
+        metavar="CLASS",
+        help="Class of a conditional generator, its number or an ImageNet name; repeatable.",
+        show_default="all in turn",
+    ),
 ]
 Rho = Annotated[
     float, typer.Option(callback=_finite, help="Polarity: <0 modes, 0 the generator, 1 MaGNET, >0 anti-modes.")

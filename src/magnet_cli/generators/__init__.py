@@ -22,10 +22,16 @@ from torch import Tensor, nn
 
 from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
-from magnet_cli.generators import dcgan, stylegan2, stylegan3
+from magnet_cli.generators import biggan_deep, dcgan, progan, stylegan2, stylegan3
 from magnet_cli.generators.readers import read_settings, read_state_dict
 
-FAMILIES = {"dcgan": dcgan, "stylegan2": stylegan2, "stylegan3": stylegan3}
+FAMILIES = {
+    "biggan-deep": biggan_deep,
+    "dcgan": dcgan,
+    "progan": progan,
+    "stylegan2": stylegan2,
+    "stylegan3": stylegan3,
+}
 OUTPUTS = ("pixel", "style", "affine")  # what a Jacobian can be taken of that is no image model
 
 
@@ -39,8 +45,8 @@ class Generator:
         sha256: of the checkpoint's bytes.
         latent_dim: D.
         image_shape: (C, H, W).
-        prior: the distribution of its latents; "normal" is N(0, I), "sphere" uniform on |z| = √D: that of generators
-            which normalise z, whatever they draw from.
+        prior: the distribution of its latents; "normal" is N(0, I), "truncated-normal" that where all |zᵢ| ≤ 2,
+            "sphere" uniform on |z| = √D: that of generators which normalise z, whatever they draw from.
         num_classes: 0 where it takes no labels.
         module: the network, in eval mode, without gradients of its weights.
     """
@@ -63,6 +69,17 @@ class Generator:
     def noise(self) -> str:
         """Of a network with noise inputs: "const", as stored, or "none"; empty for the others."""
         return getattr(self.module, "noise", "")
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the network as published, where folding changed their number; else as it is."""
+        own = sum(p.numel() for p in self.module.parameters())
+        return getattr(self.module, "num_parameters", own)
+
+    @property
+    def bn_truncation(self) -> float:
+        """ψ of batch-norm statistics that depend on it, where it is not to be that of z; else 0."""
+        return getattr(self.module, "bn_truncation", 0.0)
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -172,7 +189,7 @@ def load(
     settings = read_settings(data) | settings
     known = inspect.signature(FAMILIES[family].build).parameters
     if strange := [name for name in settings if name not in known]:
-        message = f"{checkpoint.name} comes with the setting {strange[0]!r}, which the family {family} does not have"
+        message = f"{checkpoint.name} is asked for with the setting {strange[0]!r}, which the family {family} has not"
         raise GeneratorError(message, f"settings of {family}: {', '.join(list(known)[1:]) or 'none'}")
     network = FAMILIES[family].build(state, **settings)
     return Generator(

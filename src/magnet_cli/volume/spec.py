@@ -13,7 +13,7 @@ FORMAT = 1
 _MOST = 1 << 31  # rows of a shard: with as many shards, row numbers stay below 2^63
 _SOLVER_SIZES = ["solver_size", "solver_power", "solver_sweep"]
 # Where they are empty they are no part of the fingerprint: volumes made before there were such fields keep theirs.
-_EMPTY_IS_SILENT = ("output_sha256", "style_dim", "noise", "num_classes", "label", "imported_sha256")
+_EMPTY_IS_SILENT = ("output_sha256", "style_dim", "noise", "num_classes", "label", "bn_truncation", "imported_sha256")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class VolumeSpec:
         noise: of the generator's noise inputs: "const", as stored with the weights, or "none"; empty where it has none.
         num_classes: of the labels the generator takes; 0 where it takes none.
         label: those that are computed, row i with the (i mod their number)-th; empty for all classes in turn.
+        bn_truncation: ψ of the batch-norm statistics that depend on it; 0 where it is `truncation`, or there are none.
         imported_sha256: of the file that the rows were imported from; empty where they were computed.
     """
 
@@ -73,6 +74,7 @@ class VolumeSpec:
     noise: str = ""
     num_classes: int = 0
     label: tuple[int, ...] = ()
+    bn_truncation: float = 0.0
     imported_sha256: str = ""
 
     def __post_init__(self) -> None:
