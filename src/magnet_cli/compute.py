@@ -179,6 +179,7 @@ def asked(
         output_sha256=model.sha256 if model else "",
         style_dim=generator.style_dim if space == "w" else 0,
         noise=generator.noise,
+        nvae_latents=generator.nvae_latents,
         num_classes=generator.num_classes,
         label=label,
         truncation=truncation,

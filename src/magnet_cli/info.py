@@ -99,6 +99,8 @@ def _generator(checkpoint: cache.Checkpoint, kind: str, *, check: bool) -> dict:
         found = generators.load(checkpoint)
         fields |= {"family": found.family, "latent_dim": found.latent_dim, "image_shape": list(found.image_shape)}
         fields |= {"prior": found.prior, "num_classes": found.num_classes, "style_dim": found.style_dim}
+        if found.nvae_latents:
+            fields |= {"nvae_latents": found.nvae_latents, "noise": found.noise}
         fields |= {"parameters": sum(p.numel() for p in found.module.parameters())}
     return _with(fields, problems)
 

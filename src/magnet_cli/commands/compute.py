@@ -49,6 +49,7 @@ def run(
     output: Output = "pixel",
     truncation: options.Truncation = 1.0,
     label: options.Label = None,
+    nvae_latents: options.Nvae = None,
     solver: options.Solver = options.Solver.auto,
     precision: options.Precision = options.Precision.float32,
     tolerance: Tolerance = 0.1,
@@ -91,7 +92,8 @@ def run(
 
     @functools.cache
     def load(precision: str) -> "tuple[Generator, ImageModel | None]":
-        loaded = generators.load(checkpoint, place, PRECISIONS[precision])
+        settings = {"nvae_latents": options.chosen(nvae_latents)}
+        loaded = generators.load(checkpoint, place, PRECISIONS[precision], **settings)
         follows = output not in generators.OUTPUTS
         model = image_models.load(output, generators.check_device(place), PRECISIONS[precision]) if follows else None
         return loaded, model

@@ -27,6 +27,7 @@ def run(
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
     label: options.Label = None,
+    nvae_latents: options.Nvae = None,
     solver: Solver = None,
     precision: Precision = None,
     volume: options.VolumePath = None,
@@ -51,7 +52,8 @@ def run(
     console = Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
     chosen = options.chosen(solver), options.chosen(precision)
-    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, label=tuple(label or ()))
+    more = {"label": tuple(label or ()), "nvae_latents": options.chosen(nvae_latents) or "top"}
+    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, **more)
     found = lookup.volume(checkpoint, console, volume, wanted)
     built, path = lookup.index_of(found, top_k, console)
     built = index.of_labels(built, found, wanted.label)

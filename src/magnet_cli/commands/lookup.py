@@ -33,6 +33,7 @@ class Wanted:
         solver: how its values were computed.
         precision: in which arithmetic.
         label: labels its rows have to have; empty for all classes in turn.
+        nvae_latents: of an NVAE, the groups whose noise is the latent.
     """
 
     top_k: int | None
@@ -42,6 +43,7 @@ class Wanted:
     solver: str | None
     precision: str | None
     label: tuple[int, ...] = ()
+    nvae_latents: str = "top"
 
     def fits(self, found: Volume, sha256: str) -> bool:
         """Whether a volume is that of the generator with this sha256, and what is wanted; an empty one is not."""
@@ -50,13 +52,14 @@ class Wanted:
             getattr(self, name) in {None, getattr(spec, name)}
             for name in ("space", "output", "truncation", "solver", "precision")
         )
+        same &= spec.nvae_latents in {"", self.nvae_latents}
         same &= set(self.label) <= set(spec.classes) if self.label else not spec.label
         return same and spec.sha256 == sha256 and spec.top_k >= (self.top_k or 1) and bool(found.shards())
 
     @property
     def flags(self) -> str:
         """The flags of `magnet compute` that make such a volume; what is the default is left out."""
-        usual = {"space": "z", "output": "pixel", "truncation": 1.0}
+        usual = {"space": "z", "output": "pixel", "truncation": 1.0, "nvae_latents": "top"}
         given = dataclasses.asdict(self)
         labels = "".join(f" --label {label}" for label in given.pop("label"))
         asked = {name: value for name, value in given.items() if value not in {None, usual.get(name)}}

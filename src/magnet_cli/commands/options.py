@@ -29,6 +29,13 @@ class SpaceName(StrEnum):
     w = "w"
 
 
+class NvaeLatents(StrEnum):
+    """The groups of an NVAE whose noise is the latent."""
+
+    top = "top"
+    all = "all"
+
+
 class Solver(StrEnum):
     """How singular values are computed."""
 
@@ -61,7 +68,7 @@ def _finite(value: float) -> float:
     return value
 
 
-def chosen(value: Solver | Precision | None) -> str | None:
+def chosen(value: Solver | Precision | NvaeLatents | None) -> str | None:
     """The name, or None where any will do."""
     return None if value is None or value == "auto" else value.value
 
@@ -99,6 +106,10 @@ Truncation = Annotated[
 ]
 Space = Annotated[
     SpaceName, typer.Option(help="The Jacobian's input: z, or w at w = M(z); w weights draws of z, never uniformly.")
+]
+Nvae = Annotated[
+    NvaeLatents | None,
+    typer.Option("--nvae-latents", help="NVAE: z is the noise of the top group, or of all.", show_default="top"),
 ]
 Label = Annotated[
     list[int] | None,

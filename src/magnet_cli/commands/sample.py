@@ -31,6 +31,7 @@ def run(
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
     label: options.Label = None,
+    nvae_latents: options.Nvae = None,
     solver: Solver = None,
     precision: Precision = None,
     seed: options.Seed = 0,
@@ -65,7 +66,8 @@ def run(
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = cache.checkpoint(generator)
     chosen = options.chosen(solver), options.chosen(precision)
-    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, label=tuple(label or ()))
+    more = {"label": tuple(label or ()), "nvae_latents": options.chosen(nvae_latents) or "top"}
+    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, **more)
     found = lookup.volume_for_rendering(checkpoint, console, volume, wanted)
     built, _ = lookup.index_of(found, top_k, console)
     built = index.of_labels(built, found, wanted.label)
@@ -104,7 +106,8 @@ def run(
         console.note(f"{folder} already holds this sample")
         console.result(done, str(folder))
         return
-    loaded = generators.load(checkpoint, device or generators.default_device())
+    settings = {"nvae_latents": found.spec.nvae_latents or None}
+    loaded = generators.load(checkpoint, device or generators.default_device(), **settings)
     if force:
         sample.discard(folder)
     written = 0

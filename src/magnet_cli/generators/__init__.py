@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
-from magnet_cli.generators import dcgan, stylegan2
+from magnet_cli.generators import dcgan, nvae, stylegan2
 from magnet_cli.generators.readers import read_settings, read_state_dict
 
-FAMILIES = {"dcgan": dcgan, "stylegan2": stylegan2}
+FAMILIES = {"dcgan": dcgan, "nvae": nvae, "stylegan2": stylegan2}
 OUTPUTS = ("pixel", "style", "affine")  # what a Jacobian can be taken of that is no image model
 
 
@@ -61,8 +61,13 @@ class Generator:
 
     @property
     def noise(self) -> str:
-        """Of a network with noise inputs: "const", as stored, or "none"; empty for the others."""
+        """Of a network with noise inputs: "const", as stored, "none", or "seed-N", as drawn; empty for the others."""
         return getattr(self.module, "noise", "")
+
+    @property
+    def nvae_latents(self) -> str:
+        """Of an NVAE: "top" or "all", the groups whose noise is the latent; empty for the others."""
+        return getattr(self.module, "nvae_latents", "")
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -153,7 +158,7 @@ def load(
         checkpoint: where the file is; its bytes are verified against its sha256 before they are read.
         device: "cpu", "cuda", "cuda:1", "mps".
         dtype: of the weights, hence of every product.
-        **settings: of the family's `build`, what weights do not tell; over those in the file's metadata.
+        **settings: of the family's `build`, what weights do not tell; over those in the file's metadata. None: unset.
 
     Raises:
         ArtifactError: the bytes are not those that were pinned.
@@ -169,10 +174,10 @@ def load(
         names = ", ".join(list(state)[:3])
         message = f"the weights of {checkpoint.name} fit no family magnet can build; their first tensors: {names}"
         raise GeneratorError(message, f"families: {', '.join(FAMILIES)}")
-    settings = read_settings(data) | settings
+    settings = read_settings(data) | {name: value for name, value in settings.items() if value is not None}
     known = inspect.signature(FAMILIES[family].build).parameters
     if strange := [name for name in settings if name not in known]:
-        message = f"{checkpoint.name} comes with the setting {strange[0]!r}, which the family {family} does not have"
+        message = f"{checkpoint.name} is given the setting {strange[0]!r}, which the family {family} does not have"
         raise GeneratorError(message, f"settings of {family}: {', '.join(list(known)[1:]) or 'none'}")
     network = FAMILIES[family].build(state, **settings)
     return Generator(

@@ -15,6 +15,7 @@ _EMPTY_IS_SILENT = (
     "output_sha256",
     "style_dim",
     "noise",
+    "nvae_latents",
     "num_classes",
     "label",
 )  # so that fields of later days change no name
@@ -46,7 +47,10 @@ class VolumeSpec:
             fingerprint only while they are not.
         output_sha256: of the image model's weights; empty where none follows.
         style_dim: Dw, numbers of the Jacobian's input where that is w; else 0.
-        noise: of the generator's noise inputs: "const", as stored with the weights, or "none"; empty where it has none.
+        noise: of the generator's noise inputs: "const", as stored with the weights, "none", or "seed-N", drawn from a
+            fixed stream; empty where it has none.
+        nvae_latents: of an NVAE: "top", the latent is the noise of the first group, or "all", of every group; else
+            empty.
         num_classes: of the labels the generator takes; 0 where it takes none.
         label: those that are computed, row i with the (i mod their number)-th; empty for all classes in turn.
     """
@@ -72,6 +76,7 @@ class VolumeSpec:
     output_sha256: str = ""
     style_dim: int = 0
     noise: str = ""
+    nvae_latents: str = ""
     num_classes: int = 0
     label: tuple[int, ...] = ()
 
