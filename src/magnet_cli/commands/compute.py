@@ -50,6 +50,9 @@ def run(
     truncation: options.Truncation = 1.0,
     label: options.Label = None,
     nvae_latents: options.Nvae = None,
+    latent_dim: options.LatentDim = None,
+    prior: options.Prior = None,
+    image_range: options.ImageRange = None,
     solver: options.Solver = options.Solver.auto,
     precision: options.Precision = options.Precision.float32,
     tolerance: Tolerance = 0.1,
@@ -77,7 +80,6 @@ def run(
       magnet compute dcgan-digiface --n 512 --volume faces.vol --json
     """
     from magnet_cli import compute, generators, image_models, tune
-    from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
     from magnet_cli.jacobian import PRECISIONS
     from magnet_cli.volume import Volume
@@ -87,12 +89,12 @@ def run(
         raise typer.BadParameter(message, param_hint="--output")
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
-    checkpoint = cache.checkpoint(generator)
+    checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
     place = device or generators.default_device()
 
     @functools.cache
     def load(precision: str) -> "tuple[Generator, ImageModel | None]":
-        settings = {"nvae_latents": options.chosen(nvae_latents)}
+        settings = {"nvae_latents": options.plain(nvae_latents)}
         loaded = generators.load(checkpoint, place, PRECISIONS[precision], **settings)
         follows = output not in generators.OUTPUTS
         model = image_models.load(output, generators.check_device(place), PRECISIONS[precision]) if follows else None
@@ -121,7 +123,7 @@ def run(
     if not (filled.exists or dry_run):
         resolution = tune.resolve(load, asked, memory)
         kept = {"measured": resolution.measured, "pilot": resolution.basis}
-        kept["probe"] = compute.probe(found, model) if model else None
+        kept["probe"] = compute.probe(found, model)
         filled = Volume.create(path, resolution.spec, asked=asked, **kept)
         console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
     rows_start = time.monotonic()
@@ -153,7 +155,7 @@ def run(
     elif not new_rows:
         console.note(f"{path} already holds {filled.num_rows:,} rows")
     console.result(fields, str(path))
-    console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else ""))
+    console.hint(f"magnet sample {checkpoint.reference} --n 64" + (f" --volume {volume}" if volume else ""))
 
 
 def _follow(steps: Iterator[tuple[int, int]], filled: "Volume", num_rows: int, console: console_.Console) -> None:

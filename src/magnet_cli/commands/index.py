@@ -28,6 +28,9 @@ def run(
     output: Output = "pixel",
     label: options.Label = None,
     nvae_latents: options.Nvae = None,
+    latent_dim: options.LatentDim = None,
+    prior: options.Prior = None,
+    image_range: options.ImageRange = None,
     solver: Solver = None,
     precision: Precision = None,
     volume: options.VolumePath = None,
@@ -46,13 +49,12 @@ def run(
       magnet index mnist --top-k 8 --json
     """
     from magnet_cli import index
-    from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
 
     console = Console(as_json=json, quiet=quiet)
-    checkpoint = cache.checkpoint(generator)
+    checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
     chosen = options.chosen(solver), options.chosen(precision)
-    more = {"label": tuple(label or ()), "nvae_latents": options.chosen(nvae_latents) or "top"}
+    more = {"label": tuple(label or ()), "nvae_latents": options.plain(nvae_latents) or "top"}
     wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, **more)
     found = lookup.volume(checkpoint, console, volume, wanted)
     built, path = lookup.index_of(found, top_k, console)
@@ -67,4 +69,4 @@ def run(
     console.note("rho             " + "".join(f"{rho:>9}" for rho in sizes))
     console.note("effective size  " + "".join(f"{size:>9,.0f}" for size in sizes.values()))
     console.result(fields, str(path))
-    console.hint(f"magnet sample {generator} --n 64 --top-k {built.top_k} --rho 0.5")
+    console.hint(f"magnet sample {checkpoint.reference} --n 64 --top-k {built.top_k} --rho 0.5")

@@ -32,6 +32,9 @@ def run(
     output: Output = "pixel",
     label: options.Label = None,
     nvae_latents: options.Nvae = None,
+    latent_dim: options.LatentDim = None,
+    prior: options.Prior = None,
+    image_range: options.ImageRange = None,
     solver: Solver = None,
     precision: Precision = None,
     seed: options.Seed = 0,
@@ -59,14 +62,13 @@ def run(
       magnet sample mnist --n 200 --rho -1 --seed 3 --out modes --json
     """
     from magnet_cli import generators, index, sample
-    from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
 
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
-    checkpoint = cache.checkpoint(generator)
+    checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
     chosen = options.chosen(solver), options.chosen(precision)
-    more = {"label": tuple(label or ()), "nvae_latents": options.chosen(nvae_latents) or "top"}
+    more = {"label": tuple(label or ()), "nvae_latents": options.plain(nvae_latents) or "top"}
     wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, **more)
     found = lookup.volume_for_rendering(checkpoint, console, volume, wanted)
     built, _ = lookup.index_of(found, top_k, console)
@@ -123,5 +125,6 @@ def run(
     report["seconds"] = round(time.monotonic() - start, 3)
     sample.finish(folder, spec, drawn, found, ["magnet", *sys.argv[1:]], report)
     console.result(report, str(folder))
-    console.note(f"look at {folder / 'grid.png'}")
+    if loaded.gives_images:
+        console.note(f"look at {folder / 'grid.png'}")
     console.hint(f"magnet info {folder} --check")

@@ -69,7 +69,8 @@ class Volume:
         fingerprint: of the spec.
         pilot_sha256: of pilot.h5; empty where the solver needs none.
         measured: what solver and precision were chosen by.
-        probe: what the image model that follows gave at fixed images; empty where none follows.
+        probe: what the functions of the user's own gave at fixed inputs: of the generator, and of the image model that
+            follows; empty where there are none.
     """
 
     def __init__(
@@ -79,14 +80,14 @@ class Volume:
         *,
         pilot_sha256: str = "",
         measured: dict | None = None,
-        probe: list | None = None,
+        probe: dict | None = None,
     ) -> None:
         self.path = path
         self.spec = spec
         self.fingerprint = spec.fingerprint
         self.pilot_sha256 = pilot_sha256
         self.measured = measured or {}
-        self.probe = probe or []
+        self.probe = probe or {}
 
     @classmethod
     def open(cls, path: Path) -> "Volume":
@@ -125,7 +126,7 @@ class Volume:
         *,
         asked: VolumeSpec | None = None,
         measured: dict | None = None,
-        probe: list | None = None,
+        probe: dict | None = None,
         pilot: np.ndarray | None = None,
     ) -> "Volume":
         """Make a volume of that spec; where another process was first, the volume is that process's.
@@ -135,7 +136,7 @@ class Volume:
             spec: resolved: solver, sizes and precision are names and numbers.
             asked: what the user asked for, which the volume of a process that was first has to be; default `spec`.
             measured: what was measured to choose them, kept in volume.json.
-            probe: what the image model that follows gives at fixed images, kept in volume.json.
+            probe: what generator and image model of the user's own give at fixed inputs, kept in volume.json.
             pilot: [D, D] float64, the pilot basis, kept in pilot.h5.
 
         Raises:
@@ -156,7 +157,7 @@ class Volume:
             "spec": dataclasses.asdict(spec),
             "pilot": pilot_sha256,
             "measured": measured or {},
-            "probe": probe or [],
+            "probe": probe or {},
             "notes": [],
             "magnet": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -16,6 +16,7 @@ _EMPTY_IS_SILENT = (
     "style_dim",
     "noise",
     "nvae_latents",
+    "image_range",
     "num_classes",
     "label",
 )  # so that fields of later days change no name
@@ -51,6 +52,8 @@ class VolumeSpec:
             fixed stream; empty where it has none.
         nvae_latents: of an NVAE: "top", the latent is the noise of the first group, or "all", of every group; else
             empty.
+        image_range: of a generator of the user's own: (lowest, highest) intensity of what it gives, before it is
+            brought to [-1, 1]; empty where it is that.
         num_classes: of the labels the generator takes; 0 where it takes none.
         label: those that are computed, row i with the (i mod their number)-th; empty for all classes in turn.
     """
@@ -77,6 +80,7 @@ class VolumeSpec:
     style_dim: int = 0
     noise: str = ""
     nvae_latents: str = ""
+    image_range: tuple[float, ...] = ()
     num_classes: int = 0
     label: tuple[int, ...] = ()
 
@@ -86,7 +90,8 @@ class VolumeSpec:
         Raises:
             SpecError: a value outside its range.
         """
-        object.__setattr__(self, "label", tuple(self.label))  # JSON has lists
+        for name in ("label", "image_range"):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not 1 <= self.top_k <= self.rank:
             message = f"top_k {self.top_k} is outside 1..{self.rank}: {self.generator} has {self.input_dim} latents"
             message += " in w" if self.space == "w" else ", and normalises them" * (self.prior == "sphere")
