@@ -150,6 +150,13 @@ def test_a_function_without_weights(magnet):
         assert done.json["pool"] == size
     done = magnet("sample", "curves.py:Line", "--n", 2, "--volume", Path(line.json["volume"]).parent / "none")
     assert done.code == 1
+    Path("few.py").write_text(
+        "import torch\nclass Few(torch.nn.Module):\n    latent_dim = 6\n"
+        "    def forward(self, z):\n        return torch.sin(z[:, :2])\n"
+    )
+    done = magnet("compute", "few.py:Few", *SMALL, "--json")
+    assert (done.code, done.json["top_k"]) == (0, 2)  # no more values than numbers in an output
+    assert magnet("index", "few.py:Few").code == 0
     truncated = magnet("compute", "curves.py:Curve", *SMALL, "--truncation", 0.5, "--json")
     rows = Volume.open(Path(truncated.json["volume"])).read(0)
     np.testing.assert_allclose(rows.singular_values, np.sqrt(1 + (rows.latents / 2.0) ** 4) / 2, rtol=1e-5)
@@ -217,14 +224,15 @@ BAD = [
         "a derivative that is not finite",
     ),
     ({"forward": "return torch.from_numpy(z.detach().numpy()) @ self.weight"}, "cannot be differentiated"),
-    ({"attributes": "latent_dim = 4"}, "fails on latents [2, 4]"),
+    ({"attributes": "latent_dim = 4"}, "fails on latents [2, 4] float64"),
+    ({"forward": "return z @ torch.ones(3, 8)"}, "Constants follow z with dtype=z.dtype"),
     ({"attributes": "latent_dim = 0"}, "latent_dim of own.py:make is 0"),
     ({"attributes": "latent_dim = None"}, "its module has no latent_dim"),
     ({"attributes": "prior = 'cauchy'"}, "prior of own.py:make is 'cauchy', and magnet has normal and sphere"),
     ({"attributes": "image_range = (1, 0)"}, "image_range of own.py:make is (1, 0)"),
     ({"attributes": "image_range = 255"}, "image_range of own.py:make is 255"),
     ({"attributes": "num_classes = 'ten'"}, "num_classes of own.py:make is 'ten'"),
-    ({"attributes": "num_classes = 2"}, "fails on latents [2, 3] and labels"),
+    ({"attributes": "num_classes = 2"}, "fails on latents [2, 3] float64 and labels"),
     ({"forward": "return (255 * z @ self.weight).to(torch.uint8)"}, "to torch.uint8 of shape [2, 48]"),
     ({"forward": "return (z @ self.weight).mean()"}, "of shape []"),
     ({"forward": "return z @ self.weight + torch.rand(())"}, "draws noise"),

@@ -168,6 +168,7 @@ def asked(
     generator.check_parts(space, "pixel" if model else output)
     input_dim = generator.style_dim if space == "w" else generator.latent_dim
     rank = input_dim - (generator.prior == "sphere" and space == "z")
+    numbers = rank if model or output != "pixel" else int(np.prod(generator.image_shape))
     return VolumeSpec(
         generator=generator.name,
         sha256=generator.sha256,
@@ -184,7 +185,7 @@ def asked(
         num_classes=generator.num_classes,
         label=label,
         truncation=truncation,
-        top_k=top_k or min(default_top_k(input_dim), rank),
+        top_k=top_k or min(default_top_k(input_dim), rank, numbers),
         solver=solver,
         solver_size=0,
         solver_power=0,

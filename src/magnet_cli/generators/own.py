@@ -111,7 +111,8 @@ def find(
         num_classes=_num_classes(factory, getattr(made, "num_classes", 0)),
         image_shape=(),
     )
-    shape = _output_shape(found, made.to(torch.float32).eval())
+    for precision in (torch.float64, torch.float32):  # a volume's solver is always held against float64
+        shape = _output_shape(found, made.to(precision).eval(), precision)
     return dataclasses.replace(found, image_shape=shape)
 
 
@@ -165,24 +166,22 @@ def _num_classes(factory: str, value: object) -> int:
     return value
 
 
-def _output_shape(source: OwnModule, module: nn.Module) -> tuple[int, ...]:
-    """The shape of one output, found by a call with a few fixed latents.
+def _output_shape(source: OwnModule, module: nn.Module, precision: torch.dtype) -> tuple[int, ...]:
+    """The shape of one output, found by a call with a few fixed latents in that precision.
 
     Raises:
         GeneratorError: the call fails, or gives something else than finite floating numbers [B, ...].
     """
     rng = np.random.default_rng(0)
-    z = torch.from_numpy(rng.standard_normal((_ROWS, source.latent_dim), dtype=np.float32))
+    z = torch.from_numpy(rng.standard_normal((_ROWS, source.latent_dim))).to(precision)
     labels = [torch.zeros(_ROWS, dtype=torch.int64)] if source.num_classes else []
-    asked = f"[{_ROWS}, {source.latent_dim}]" + " and labels" * bool(labels)
+    asked = f"[{_ROWS}, {source.latent_dim}] {str(precision).removeprefix('torch.')}" + " and labels" * bool(labels)
     try:
         with torch.no_grad():
             found = module(z, *labels)
     except _CALL_FAILS as error:
         message = f"{source.factory} fails on latents {asked}: {' '.join(str(error).split())}"
-        hint = (
-            "its latent_dim may be wrong (--latent-dim); forward(z) is called, forward(z, labels) where num_classes > 0"
-        )
+        hint = "is latent_dim right? Constants follow z with dtype=z.dtype; with num_classes > 0, forward takes labels"
         raise GeneratorError(message, hint) from error
     hint = "return the images alone, one floating tensor [B, C, H, W] (or [B, ...]), before they are rounded"
     if not isinstance(found, Tensor):
