@@ -159,3 +159,45 @@ def biggan_weights(widths, attention, channels, latent_dim, num_classes, rows, s
     state["generator.bn.weight"], state["generator.bn.bias"] = 1 + 0.1 * normal(last), 0.1 * normal(last)
     weight("generator.conv_to_rgb", channels, last, 3, 3, bias=True)
     return state
+
+
+def nvae_weights(seed=0):
+    """State dict of an NVAE decoder: groups of 2x2x2 and 2x4x4 (D = 8, or 40 of both), 1x8x8 Bernoulli images."""
+    torch_rng = torch.Generator().manual_seed(seed)
+    state = {}
+
+    def add(name, *shape, scale=0.5, offset=0.0):
+        state[name] = torch.randn(shape, generator=torch_rng) * scale + offset
+
+    def conv(name, n_in, n_out, kernel=1, bias=True):
+        add(f"{name}.weight", n_out, n_in, kernel, kernel)
+        add(f"{name}.log_weight_norm", n_out, 1, 1, 1)
+        if bias:
+            add(f"{name}.bias", n_out)
+
+    def norm(name, size):
+        for part in ("weight", "bias", "running_mean"):
+            add(f"{name}.{part}", size)
+        add(f"{name}.running_var", size, scale=0.1, offset=1.0)
+
+    def cell(name, n_in, n_out, first):
+        if first:  # where the side is doubled, that takes the first place
+            conv(f"{name}.skip.1", n_in, n_out, bias=False)
+        inside = f"{name}._ops.0.conv"
+        norm(f"{inside}.{first}.bn", n_in)
+        add(f"{inside}.{first + 1}.conv.0.weight", 8, n_in, 1, 1)
+        norm(f"{inside}.{first + 1}.conv.1", 8)
+        add(f"{inside}.{first + 2}.conv.0.weight", 8, 1, 5, 5)
+        norm(f"{inside}.{first + 2}.conv.1", 8)
+        add(f"{inside}.{first + 3}.weight", n_out, 8, 1, 1)
+        norm(f"{inside}.{first + 4}.bn", n_out)
+
+    add("prior_ftr0", 4, 2, 2)
+    conv("dec_tower.0.conv", 6, 4)
+    cell("dec_tower.1", 4, 4, 1)
+    conv("dec_sampler.0.1", 4, 4)
+    conv("dec_tower.2.conv", 6, 4)
+    cell("post_process.0", 4, 4, 1)
+    cell("post_process.1", 4, 4, 0)
+    conv("image_conditional.1", 4, 1, kernel=3)
+    return state

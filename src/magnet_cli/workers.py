@@ -23,6 +23,7 @@ from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.compute import Filler
 from magnet_cli.errors import MagnetError
 from magnet_cli.generators import Generator
+from magnet_cli.generators.own import OwnModule
 from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import PRECISIONS
 from magnet_cli.plan import Plan
@@ -37,7 +38,7 @@ class Job:
 
     Attributes:
         volume: the volume's folder.
-        checkpoint: of the generator.
+        checkpoint: of the generator, or the user's own module.
         output: what the Jacobian is taken of: an image model's name, or one of the generator's own outputs.
         device: where it computes.
         threads: it may use on a CPU.
@@ -46,7 +47,7 @@ class Job:
     """
 
     volume: Path
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | OwnModule
     output: str
     device: str
     threads: int
@@ -66,7 +67,11 @@ class Job:
 
 
 def load(
-    checkpoint: Checkpoint, output: str, device: str, precision: str, settings: tuple[tuple[str, object], ...] = ()
+    checkpoint: Checkpoint | OwnModule,
+    output: str,
+    device: str,
+    precision: str,
+    settings: tuple[tuple[str, object], ...] = (),
 ) -> tuple[Generator, ImageModel | None]:
     """A generator with its settings, and the image model that follows it if any.
 

@@ -76,6 +76,10 @@ def run(
     truncation: options.Truncation = 1.0,
     bn_truncation: options.BnTruncation = None,
     label: options.Label = None,
+    nvae_latents: options.Nvae = None,
+    latent_dim: options.LatentDim = None,
+    prior: options.Prior = None,
+    image_range: options.ImageRange = None,
     solver: options.Solver = options.Solver.auto,
     precision: options.Precision = options.Precision.float32,
     tolerance: Tolerance = 0.1,
@@ -114,7 +118,6 @@ def run(
     _check_flags(engine, address, workers, device, (space.value, output))
     from magnet_cli import compute, generators
     from magnet_cli import workers as workers_
-    from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
     from magnet_cli.plan import cut_for
     from magnet_cli.volume import Volume
@@ -122,9 +125,9 @@ def run(
 
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
-    checkpoint = cache.checkpoint(generator)
+    checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
     places = generators.devices(device)
-    settings = options.settings(bn_truncation)
+    settings = options.settings(bn_truncation, options.plain(nvae_latents))
     load = functools.cache(functools.partial(workers_.load, checkpoint, output, places[0], settings=settings))
     found, model = load("float32")
     asked = compute.asked(
@@ -167,8 +170,9 @@ def run(
     times = (start, tuning_start, rows_start, time.monotonic())
     _report(console, filled, num_rows, new_rows, times, dry_run=dry_run)
     spec = filled.spec
-    same = lookup.Wanted(None, space.value, output, truncation, None, None, spec.label, spec.bn_truncation).flags
-    console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else same))
+    own = {"label": spec.label, "bn_truncation": spec.bn_truncation, "nvae_latents": spec.nvae_latents or "top"}
+    same = lookup.Wanted(None, space.value, output, truncation, None, None, **own).flags
+    console.hint(f"magnet sample {checkpoint.reference} --n 64" + (f" --volume {volume}" if volume else same))
 
 
 def _created(
@@ -186,7 +190,7 @@ def _created(
         asked=asked,
         measured=resolution.measured,
         pilot=resolution.basis,
-        probe=compute.probe(generator, model) if model else None,
+        probe=compute.probe(generator, model),
     )
     console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
     return filled

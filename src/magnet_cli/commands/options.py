@@ -39,6 +39,21 @@ class Engine(StrEnum):
     ray = "ray"
 
 
+class NvaeLatents(StrEnum):
+    """The groups of an NVAE whose noise is the latent."""
+
+    top = "top"
+    all = "all"
+
+
+class PriorName(StrEnum):
+    """The distribution of the latents of a user's own generator."""
+
+    normal = "normal"
+    sphere = "sphere"
+    truncated_normal = "truncated-normal"
+
+
 class Solver(StrEnum):
     """How singular values are computed."""
 
@@ -101,9 +116,9 @@ def statistics(bn_truncation: float | None, truncation: float) -> float:
     return 0.0 if bn_truncation in {None, truncation} else bn_truncation
 
 
-def settings(bn_truncation: float | None) -> tuple[tuple[str, object], ...]:
+def settings(bn_truncation: float | None, nvae_latents: str | None) -> tuple[tuple[str, object], ...]:
     """Settings of the generator that flags give: name and value."""
-    given = {"bn_truncation": bn_truncation}
+    given = {"bn_truncation": bn_truncation, "nvae_latents": nvae_latents}
     return tuple((name, value) for name, value in given.items() if value is not None)
 
 
@@ -150,7 +165,12 @@ def _finite(value: float) -> float:
 
 def chosen(value: Solver | Precision | None) -> str | None:
     """The name, or None where any will do."""
-    return None if value is None or value == "auto" else value.value
+    return None if value == "auto" else plain(value)
+
+
+def plain(value: StrEnum | None) -> str | None:
+    """The name of a choice; None where there was none."""
+    return None if value is None else value.value
 
 
 def positive(value: float) -> float:
@@ -172,7 +192,19 @@ def size(text: str) -> int:
     return int(float(found[1]) * units[found[2]])
 
 
-GENERATOR_HELP = "Name of a generator (`magnet list`), or path of a checkpoint."
+def bounds(text: str) -> tuple[float, float]:
+    """Two finite numbers, the lower first, from "LO,HI"; or a usage error."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        message = f"{text!r} is not a lower and a higher number, as 0,1."
+        raise typer.BadParameter(message)
+    return low, high
+
+
+GENERATOR_HELP = "Name of a generator (`magnet list`), path of a checkpoint, or your own: file.py:factory."
 
 Generator = Annotated[str, typer.Argument(metavar="GENERATOR", help=GENERATOR_HELP, show_default=True)]
 TopK = Annotated[
@@ -195,6 +227,26 @@ BnTruncation = Annotated[
 ]
 Space = Annotated[
     SpaceName, typer.Option(help="The Jacobian's input: z, or w at w = M(z); w weights draws of z, never uniformly.")
+]
+Nvae = Annotated[
+    NvaeLatents | None,
+    typer.Option("--nvae-latents", help="NVAE: z is the noise of the top group, or of all.", show_default="top"),
+]
+LatentDim = Annotated[
+    int | None, typer.Option(min=1, help="Your own generator: numbers of a latent.", show_default="as its module says")
+]
+Prior = Annotated[
+    PriorName | None,
+    typer.Option(
+        help="Your own generator: N(0, I), that within 2 of 0, or the sphere where it normalises z.",
+        show_default="its module's",
+    ),
+]
+ImageRange = Annotated[
+    tuple | None,
+    typer.Option(
+        parser=bounds, metavar="LO,HI", help="Your own generator: intensities it gives.", show_default="its module's"
+    ),
 ]
 Label = Annotated[
     list[ClassLabel] | None,

@@ -32,6 +32,10 @@ def run(
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
     label: options.Label = None,
+    nvae_latents: options.Nvae = None,
+    latent_dim: options.LatentDim = None,
+    prior: options.Prior = None,
+    image_range: options.ImageRange = None,
     solver: Solver = None,
     precision: Precision = None,
     seed: options.Seed = 0,
@@ -59,15 +63,15 @@ def run(
       magnet sample mnist --n 200 --rho -1 --seed 3 --out modes --json
     """
     from magnet_cli import generators, index, sample
-    from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
 
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
-    checkpoint = cache.checkpoint(generator)
+    checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
     chosen = options.chosen(solver), options.chosen(precision)
-    own = {"label": options.numbers(label), "bn_truncation": options.statistics(bn_truncation, truncation)}
-    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, **own)
+    more = {"label": options.numbers(label), "bn_truncation": options.statistics(bn_truncation, truncation)}
+    more |= {"nvae_latents": options.plain(nvae_latents) or "top"}
+    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, **more)
     found = lookup.volume_for_rendering(checkpoint, console, volume, wanted)
     options.check_names(label, checkpoint.name, found.spec.num_classes)
     built, _ = lookup.index_of(found, top_k, console)
@@ -83,7 +87,8 @@ def run(
         seed=seed,
         replace=replace,
         truncation=truncation,
-        **own,
+        label=wanted.label,
+        bn_truncation=wanted.bn_truncation,
     )
     folder = out or sample.default_out(spec)
     drawn = index.draw(built, n, rho, seed, replace=replace)
@@ -102,8 +107,8 @@ def run(
         console.note(f"{folder} already holds this sample")
         console.result(done, str(folder))
         return
-    place = device or generators.default_device()
-    loaded = generators.load(checkpoint, place, **dict(options.settings(bn_truncation)))
+    settings = options.settings(bn_truncation, found.spec.nvae_latents or None)
+    loaded = generators.load(checkpoint, device or generators.default_device(), **dict(settings))
     if force:
         sample.discard(folder)
     written = 0
@@ -119,7 +124,8 @@ def run(
     report["seconds"] = round(time.monotonic() - start, 3)
     sample.finish(folder, spec, drawn, found, ["magnet", *sys.argv[1:]], report)
     console.result(report, str(folder))
-    console.note(f"look at {folder / 'grid.png'}")
+    if loaded.gives_images:
+        console.note(f"look at {folder / 'grid.png'}")
     console.hint(f"magnet info {folder} --check")
 
 

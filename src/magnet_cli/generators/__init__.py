@@ -10,6 +10,8 @@ intermediate latent w has style_dim, and, w as in W [B, Dw]:
     mapping(z, labels) -> w, untruncated       truncated(w, truncation) -> w
     synthesis(w, truncation) -> images         affine(w, truncation) -> [B, S], all layers' styles in their order
 
+A module of the user's own becomes such a network in `own`.
+
 Labels are [B] int64, or [B, num_classes] floating. Truncation ψ in (0, 1] is applied inside, as the family has it.
 """
 
@@ -22,12 +24,14 @@ from torch import Tensor, nn
 
 from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
-from magnet_cli.generators import biggan_deep, dcgan, progan, stylegan2, stylegan3
+from magnet_cli.generators import biggan_deep, dcgan, nvae, own, progan, stylegan2, stylegan3
+from magnet_cli.generators.own import OwnModule
 from magnet_cli.generators.readers import read_settings, read_state_dict
 
 FAMILIES = {
     "biggan-deep": biggan_deep,
     "dcgan": dcgan,
+    "nvae": nvae,
     "progan": progan,
     "stylegan2": stylegan2,
     "stylegan3": stylegan3,
@@ -37,14 +41,14 @@ OUTPUTS = ("pixel", "style", "affine")  # what a Jacobian can be taken of that i
 
 @dataclass(frozen=True)
 class Generator:
-    """A pretrained generator: latent [B, D] to image [B, C, H, W] in [-1, 1].
+    """A pretrained generator: latent [B, D] to image [B, C, H, W] in [-1, 1]; the user's own, to [B, ...].
 
     Attributes:
         name: what the user calls it.
-        family: the architecture, a key of FAMILIES.
-        sha256: of the checkpoint's bytes.
+        family: the architecture, a key of FAMILIES, or "own".
+        sha256: of the checkpoint's bytes; of the state dict where it is the user's own.
         latent_dim: D.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W); of the user's own, any shape.
         prior: the distribution of its latents; "normal" is N(0, I), "truncated-normal" that where all |zᵢ| ≤ 2,
             "sphere" uniform on |z| = √D: that of generators which normalise z, whatever they draw from.
         num_classes: 0 where it takes no labels.
@@ -55,7 +59,7 @@ class Generator:
     family: str
     sha256: str
     latent_dim: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     prior: str
     num_classes: int
     module: nn.Module
@@ -67,19 +71,39 @@ class Generator:
 
     @property
     def noise(self) -> str:
-        """Of a network with noise inputs: "const", as stored, or "none"; empty for the others."""
+        """Of a network with noise inputs: "const", as stored, "none", or "seed-N", as drawn; empty for the others."""
         return getattr(self.module, "noise", "")
 
     @property
     def num_parameters(self) -> int:
         """Of the network as published, where folding changed their number; else as it is."""
-        own = sum(p.numel() for p in self.module.parameters())
-        return getattr(self.module, "num_parameters", own)
+        there = sum(p.numel() for p in self.module.parameters())
+        return getattr(self.module, "num_parameters", there)
 
     @property
     def bn_truncation(self) -> float:
         """ψ of batch-norm statistics that depend on it, where it is not to be that of z; else 0."""
         return getattr(self.module, "bn_truncation", 0.0)
+
+    @property
+    def nvae_latents(self) -> str:
+        """Of an NVAE: "top" or "all", the groups whose noise is the latent; empty for the others."""
+        return getattr(self.module, "nvae_latents", "")
+
+    @property
+    def image_range(self) -> tuple[float, ...]:
+        """Of the user's own: (lowest, highest) intensity before it is brought to [-1, 1]; empty where it is that."""
+        return getattr(self.module, "image_range", ())
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a module of the user's own, whose weights alone do not tell its function."""
+        return self.family == own.FAMILY
+
+    @property
+    def gives_images(self) -> bool:
+        """Whether what it gives can be shown: [C, H, W] of one colour or three."""
+        return len(self.image_shape) == 3 and self.image_shape[0] in {1, 3}  # noqa: PLR2004
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -162,20 +186,48 @@ class Generator:
 
 
 def load(
-    checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32, **settings: object
+    checkpoint: Checkpoint | OwnModule, device: str = "cpu", dtype: torch.dtype = torch.float32, **settings: object
 ) -> Generator:
-    """The generator in a checkpoint; family and sizes are read from the weights.
+    """The generator in a checkpoint, family and sizes read from the weights; or one of the user's own.
 
     Args:
-        checkpoint: where the file is; its bytes are verified against its sha256 before they are read.
+        checkpoint: where the file is; its bytes are verified against its sha256 before they are read. Or what
+            `own.find` found.
         device: "cpu", "cuda", "cuda:1", "mps".
         dtype: of the weights, hence of every product.
-        **settings: of the family's `build`, what weights do not tell; over those in the file's metadata.
+        **settings: of the family's `build`, what weights do not tell; over those in the file's metadata. None: unset.
 
     Raises:
-        ArtifactError: the bytes are not those that were pinned.
+        ArtifactError: the bytes are not those that were pinned, or the user's factory is gone.
         GeneratorError: no family fits the weights, it has no such setting, or the device does not exist.
     """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if isinstance(checkpoint, OwnModule):
+        family, architecture, source = own.FAMILY, own, checkpoint
+    else:
+        family, source, told = _recognised(checkpoint)
+        architecture, given = FAMILIES[family], told | given
+    known = inspect.signature(architecture.build).parameters
+    if strange := [name for name in given if name not in known]:
+        message = f"{checkpoint.name} is given the setting {strange[0]!r}, which the family {family} does not have"
+        raise GeneratorError(message, f"settings of {family}: {', '.join(list(known)[1:]) or 'none'}")
+    network = architecture.build(source, **given).to(device=check_device(device), dtype=dtype)
+    if family != own.FAMILY:  # channels_last: convolutions run up to twice as fast on CPUs and GPUs alike
+        network = network.to(memory_format=torch.channels_last)
+    return Generator(
+        name=checkpoint.name,
+        family=family,
+        sha256=checkpoint.sha256,
+        latent_dim=network.latent_dim,
+        image_shape=network.image_shape,
+        prior=network.prior,
+        num_classes=network.num_classes,
+        module=network,
+    )
+
+
+def _recognised(checkpoint: Checkpoint) -> tuple[str, dict[str, Tensor], dict]:
+    """The family of a checkpoint, its weights, and the settings in its metadata."""
     if checkpoint.family and checkpoint.family not in FAMILIES:
         message = f"{checkpoint.name} is of the family {checkpoint.family}, which this magnet cannot build"
         raise GeneratorError(message, f"families it can: {', '.join(FAMILIES)}; `magnet list` shows whose are whose")
@@ -186,23 +238,7 @@ def load(
         names = ", ".join(list(state)[:3])
         message = f"the weights of {checkpoint.name} fit no family magnet can build; their first tensors: {names}"
         raise GeneratorError(message, f"families: {', '.join(FAMILIES)}")
-    settings = read_settings(data) | settings
-    known = inspect.signature(FAMILIES[family].build).parameters
-    if strange := [name for name in settings if name not in known]:
-        message = f"{checkpoint.name} is asked for with the setting {strange[0]!r}, which the family {family} has not"
-        raise GeneratorError(message, f"settings of {family}: {', '.join(list(known)[1:]) or 'none'}")
-    network = FAMILIES[family].build(state, **settings)
-    return Generator(
-        name=checkpoint.name,
-        family=family,
-        sha256=checkpoint.sha256,
-        latent_dim=network.latent_dim,
-        image_shape=network.image_shape,
-        prior=network.prior,
-        num_classes=network.num_classes,
-        # channels_last: convolutions run up to twice as fast on CPUs and GPUs alike
-        module=network.to(device=check_device(device), dtype=dtype).to(memory_format=torch.channels_last),
-    )
+    return family, state, read_settings(data)
 
 
 def check_device(device: str) -> torch.device:
