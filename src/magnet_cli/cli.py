@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from magnet_cli import __version__, console
-from magnet_cli.commands import compute, fetch, index, info, sample
+from magnet_cli.commands import compute, convert, fetch, index, info, sample
 from magnet_cli.commands import list as list_
 from magnet_cli.errors import MagnetError
 
@@ -76,3 +76,4 @@ def main(
 for module, name in ((list_, "list"), (fetch, "fetch"), (compute, "compute"), (index, "index"), (sample, "sample")):
     app.command(name)(module.run)
 app.command("info")(info.run)
+app.command("convert")(convert.run)

@@ -97,6 +97,7 @@ def _generator(checkpoint: cache.Checkpoint, kind: str, *, check: bool) -> dict:
     problems = _problems(checkpoint.read) if check else []
     if not problems:
         found = generators.load(checkpoint)
+        fields |= {"format": found.format, "settings": found.settings}
         fields |= {"family": found.family, "latent_dim": found.latent_dim, "image_shape": list(found.image_shape)}
         fields |= {"prior": found.prior, "num_classes": found.num_classes, "style_dim": found.style_dim}
         fields |= {"parameters": sum(p.numel() for p in found.module.parameters())}

@@ -11,19 +11,21 @@ intermediate latent w has style_dim, and, w as in W [B, Dw]:
     synthesis(w, truncation) -> images         affine(w, truncation) -> [B, S], all layers' styles in their order
 
 Labels are [B] int64, or [B, num_classes] floating. Truncation ψ in (0, 1] is applied inside, as the family has it.
+
+A family whose official code writes files of its own has TRANSLATIONS: by the format (readers.Contents), a function of the
+arguments and attributes found there that gives the keywords for `build`, and refuses what it does not know.
 """
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
-from magnet_cli.generators import dcgan, stylegan2
-from magnet_cli.generators.readers import read_settings, read_state_dict
+from magnet_cli.generators import dcgan, readers, stylegan2
 
 FAMILIES = {"dcgan": dcgan, "stylegan2": stylegan2}
 OUTPUTS = ("pixel", "style", "affine")  # what a Jacobian can be taken of that is no image model
@@ -43,6 +45,8 @@ class Generator:
             which normalise z, whatever they draw from.
         num_classes: 0 where it takes no labels.
         module: the network, in eval mode, without gradients of its weights.
+        format: of the file it comes from; empty where there is none.
+        settings: what `build` was told that weights do not tell.
     """
 
     name: str
@@ -53,6 +57,8 @@ class Generator:
     prior: str
     num_classes: int
     module: nn.Module
+    format: str = ""
+    settings: dict[str, object] = field(default_factory=dict)
 
     @property
     def style_dim(self) -> int:
@@ -144,6 +150,69 @@ class Generator:
             raise SpecError(message, "pass --space z, or another --output: pixel, affine, or an image model")
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint that was read, of which no network is built yet.
+
+    Attributes:
+        name: the checkpoint's.
+        format: of the file, as in readers.Contents.
+        family: the architecture, a key of FAMILIES.
+        state: its tensors, by their names in the file.
+        settings: keywords for the family's `build` that come with it.
+    """
+
+    name: str
+    format: str
+    family: str
+    state: dict[str, Tensor]
+    settings: dict[str, object]
+
+
+def read(checkpoint: Checkpoint) -> Weights:
+    """The weights in a checkpoint, their family, and the settings that come with them.
+
+    Raises:
+        ArtifactError: the bytes are not those that were pinned.
+        GeneratorError: they are no weights, or no family fits them.
+    """
+    if checkpoint.family and checkpoint.family not in FAMILIES:
+        message = f"{checkpoint.name} is of the family {checkpoint.family}, which this magnet cannot build"
+        raise GeneratorError(message, f"families it can: {', '.join(FAMILIES)}; `magnet list` shows whose are whose")
+    found = readers.read(checkpoint.read(), checkpoint.name)
+    family = next((name for name, module in FAMILIES.items() if module.recognises(found.state)), None)
+    if family is None:
+        names = ", ".join(list(found.state)[:3])
+        message = f"the weights of {checkpoint.name} fit no family magnet can build; their first tensors: {names}"
+        raise GeneratorError(message, f"families: {', '.join(FAMILIES)}")
+    translations = getattr(FAMILIES[family], "TRANSLATIONS", {})
+    if found.format not in {"safetensors", "torch", *translations}:
+        message = f"{checkpoint.name} has the weights of a {family} in a file of the format {found.format}"
+        raise GeneratorError(message, f"pass the state dict of a {family}, as safetensors or a torch file")
+    translate = translations.get(found.format, lambda _arguments, _attributes: {})
+    settings = found.settings | translate(found.arguments, found.attributes)
+    return Weights(checkpoint.name, found.format, family, found.state, settings)
+
+
+def build(weights: Weights, **settings: object) -> nn.Module:
+    """The network of a checkpoint: float64, in eval mode, without gradients of its weights.
+
+    Args:
+        weights: of the checkpoint.
+        **settings: of the family's `build`; over those that come with the weights.
+
+    Raises:
+        GeneratorError: the weights are not whole, or the family has no such setting.
+    """
+    settings = weights.settings | settings
+    family = FAMILIES[weights.family]
+    known = inspect.signature(family.build).parameters
+    if strange := [name for name in settings if name not in known]:
+        message = f"{weights.name} comes with the setting {strange[0]!r}, which the family {weights.family} does not have"
+        raise GeneratorError(message, f"settings of {weights.family}: {', '.join(list(known)[1:]) or 'none'}")
+    return family.build(weights.state, **settings)
+
+
 def load(
     checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32, **settings: object
 ) -> Generator:
@@ -159,25 +228,11 @@ def load(
         ArtifactError: the bytes are not those that were pinned.
         GeneratorError: no family fits the weights, it has no such setting, or the device does not exist.
     """
-    if checkpoint.family and checkpoint.family not in FAMILIES:
-        message = f"{checkpoint.name} is of the family {checkpoint.family}, which this magnet cannot build"
-        raise GeneratorError(message, f"families it can: {', '.join(FAMILIES)}; `magnet list` shows whose are whose")
-    data = checkpoint.read()
-    state = read_state_dict(data, checkpoint.name)
-    family = next((name for name, module in FAMILIES.items() if module.recognises(state)), None)
-    if family is None:
-        names = ", ".join(list(state)[:3])
-        message = f"the weights of {checkpoint.name} fit no family magnet can build; their first tensors: {names}"
-        raise GeneratorError(message, f"families: {', '.join(FAMILIES)}")
-    settings = read_settings(data) | settings
-    known = inspect.signature(FAMILIES[family].build).parameters
-    if strange := [name for name in settings if name not in known]:
-        message = f"{checkpoint.name} comes with the setting {strange[0]!r}, which the family {family} does not have"
-        raise GeneratorError(message, f"settings of {family}: {', '.join(list(known)[1:]) or 'none'}")
-    network = FAMILIES[family].build(state, **settings)
+    found = read(checkpoint)
+    network = build(found, **settings)
     return Generator(
         name=checkpoint.name,
-        family=family,
+        family=found.family,
         sha256=checkpoint.sha256,
         latent_dim=network.latent_dim,
         image_shape=network.image_shape,
@@ -185,6 +240,8 @@ def load(
         num_classes=network.num_classes,
         # channels_last: convolutions run up to twice as fast on CPUs and GPUs alike
         module=network.to(device=check_device(device), dtype=dtype).to(memory_format=torch.channels_last),
+        format=found.format,
+        settings=found.settings | settings,
     )
 
 
