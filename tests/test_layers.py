@@ -28,6 +28,7 @@ ALLOWED = {
     "sheet.py": {"render"},
     "compute.py": {"errors", "generators", "image_models", "jacobian", "volume"},
     "tune.py": {"errors", "compute", "generators", "image_models", "jacobian", "volume"},
+    "convert.py": {"errors", "files", "artifacts.cache", "generators"},
     "sample.py": {"errors", "files", "generators", "index", "render", "sheet", "volume"},
     "info.py": {"errors", "files", "artifacts", "generators", "sample", "volume"},
     "commands/": None,

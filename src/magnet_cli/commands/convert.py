@@ -23,7 +23,7 @@ def run(
     them is run. Tensors keep their names and values; what names and shapes do not tell (as a clamp) is written beside
     them. Prints the path.
 
-    \\b
+    \b
     Examples:
       magnet convert mnist digits.safetensors
       magnet convert mnist digits.safetensors --force --json

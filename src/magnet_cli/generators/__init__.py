@@ -12,8 +12,8 @@ intermediate latent w has style_dim, and, w as in W [B, Dw]:
 
 Labels are [B] int64, or [B, num_classes] floating. Truncation ψ in (0, 1] is applied inside, as the family has it.
 
-A family whose official code writes files of its own has TRANSLATIONS: by the format (readers.Contents), a function of the
-arguments and attributes found there that gives the keywords for `build`, and refuses what it does not know.
+A family whose official code writes files of its own has TRANSLATIONS: by the format (readers.Contents), a function of
+the arguments and attributes found there that gives the keywords for `build`, and refuses what it does not know.
 """
 
 import inspect
@@ -208,7 +208,9 @@ def build(weights: Weights, **settings: object) -> nn.Module:
     family = FAMILIES[weights.family]
     known = inspect.signature(family.build).parameters
     if strange := [name for name in settings if name not in known]:
-        message = f"{weights.name} comes with the setting {strange[0]!r}, which the family {weights.family} does not have"
+        message = (
+            f"{weights.name} comes with the setting {strange[0]!r}, which the family {weights.family} does not have"
+        )
         raise GeneratorError(message, f"settings of {weights.family}: {', '.join(list(known)[1:]) or 'none'}")
     return family.build(weights.state, **settings)
 

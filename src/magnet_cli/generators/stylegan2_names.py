@@ -1,7 +1,7 @@
 """What the codes that write StyleGAN2s call things: tensors, and what their networks are made with.
 
-Owns the translation of three namings into one, NVlabs' of PyTorch: that itself, rosinality's, and NVlabs' of TensorFlow.
-Knows nothing of the network.
+Owns the translation into NVlabs' naming of PyTorch from rosinality's and from NVlabs' of TensorFlow. Knows nothing of
+the network.
 """
 
 import re

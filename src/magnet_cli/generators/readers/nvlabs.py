@@ -1,6 +1,6 @@
 """Network pickles of NVlabs' StyleGAN codes: of PyTorch (StyleGAN2-ADA, StyleGAN3) and of TensorFlow (StyleGAN2).
 
-Owns how these codes pickle themselves. Knows nothing of architectures. The source code in these files is never looked at.
+Owns how these codes pickle themselves. Knows nothing of architectures. Source code in these files is never looked at.
 """
 
 import io
@@ -17,6 +17,7 @@ _MODULE, _NETWORK = "torch_utils.persistence _reconstruct_persistent_obj", "dnnl
 _META = {"type", "version", "module_src", "class_name", "state"}
 _VERSION = 6  # of the layout of modules
 _TENSORFLOW_VERSION = 4  # and later
+_NETWORKS = 3  # of TensorFlow: generator, discriminator, averaged generator
 _NAME = re.compile(r"[A-Za-z0-9_/]+", re.ASCII)
 _KNOWN = {
     **tensors.TENSORS,
@@ -60,7 +61,7 @@ def read(data: bytes) -> Network:
     file = io.BytesIO(data)
     tree = parse(file, _KNOWN, budget)
     need(not file.read(1), "more bytes follow the pickle")
-    if isinstance(tree, tuple) and len(tree) == 3:
+    if isinstance(tree, tuple) and len(tree) == _NETWORKS:
         found = Network("nvlabs-tensorflow")
         _collect_variables(tree[2], "", found, budget)
         found.arguments.update(_mapping(plain(tree[2].state.get("static_kwargs"), budget)))
@@ -105,8 +106,8 @@ def _collect_variables(node: object, name: str, found: Network, budget: Budget) 
     version = state.get("version")
     need(isinstance(version, int) and version >= _TENSORFLOW_VERSION, "it has a network in a layout too old")
     variables = state.get("variables")
-    paired = isinstance(variables, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in variables)
-    need(paired and all(isinstance(key, str) for key, _ in variables), "it has a network without variables")
+    named = isinstance(variables, list) and all(isinstance(p, tuple) and isinstance(p[0], str) for p in variables)
+    need(named, "it has a network without variables")
     for key, value in _named(dict(variables)):
         found.state[name + key] = tensors.array(value, budget).contiguous()
     for key, value in _named(state.get("components")):

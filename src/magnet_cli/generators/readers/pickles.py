@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import BinaryIO
 
-MAX_STEPS = 1_000_000  # opcodes and objects visited; a file of NVlabs' has about 100,000
+MAX_STEPS = 4_000_000  # opcodes and objects visited; the largest checkpoints, optimisers included, have about a million
+_FREE_STEPS = 10_000  # and one for two bytes, of which what picklers write needs about half
 MAX_DEPTH = 64  # of what is walked
 MAX_BYTES = 4 << 30  # of a file
 _LITERALS = {
@@ -67,12 +68,12 @@ class Budget:
 
     def __init__(self, size: int) -> None:
         need(size <= MAX_BYTES, f"it has more than {MAX_BYTES:,} bytes")
-        self._steps, self._bytes = MAX_STEPS, 4 * size
+        self._steps, self._bytes = min(MAX_STEPS, _FREE_STEPS + size // 2), 4 * size
 
     def step(self) -> None:
         """One opcode, or one object visited."""
         self._steps -= 1
-        need(self._steps >= 0, f"it takes more than {MAX_STEPS:,} steps")
+        need(self._steps >= 0, "it takes more steps to read than its size explains")
 
     def take(self, size: int) -> None:
         """Bytes that a tensor or a storage takes."""

@@ -47,8 +47,8 @@ def read(data: bytes, name: str) -> tuple[dict[str, Tensor], dict]:
         name: what to call it in errors.
 
     Returns:
-        Tensors by name: those of the one mapping in it, or of that under "g_ema", "netG_state_dict" or "state_dict", with
-        the tensors beside it. Then the numbers and texts of an argparse.Namespace under "args".
+        Tensors by name: those of the one mapping in it, or of that under "g_ema", "netG_state_dict" or "state_dict",
+        with the tensors beside it. Then the numbers and texts of an argparse.Namespace under "args".
 
     Raises:
         UnpicklingError, ValueError, LookupError: it is damaged, or holds code.
