@@ -173,7 +173,7 @@ def nested_modules(levels):
 
 
 def chained(levels):
-    """Modules, or networks of TensorFlow, one in the other."""
+    """Modules, one in the other."""
     inner = module()
     for _ in range(levels):
         inner = module(modules=mapping(a=inner))
@@ -220,6 +220,7 @@ def zipped_tensor(where=None, parts=None, **flags):
 
 
 def chained_networks(levels):
+    """Networks of TensorFlow, one in the other."""
     inner = variables()
     for _ in range(levels):
         inner = variables(components=mapping(a=inner))
@@ -255,7 +256,7 @@ CASES = {
     ),
     "a dotted name": (beside(b"\x8c\x0bcollections\x8c\x15OrderedDict.__class__\x93"), "OrderedDict.__class__"),
     "torch.load": (beside(call("torch load", text("x"))), "torch.load"),
-    "the real persistence of torch": (beside(call("torch.storage _load_from_file", text("x"))), "_load_from_file"),
+    "another way into torch": (beside(call("torch.storage _load_from_file", text("x"))), "_load_from_file"),
     "a name that is a number": (beside(b"K\x01K\x02\x93"), "names a global by what is no name"),
     "os.system in a storage": (weights(data=stored(identity=RUNS[:-1])), "posix.system|_load_from_bytes"),
     "os.system in the head of a storage": (weights(data=stored(head=header(2, RUNS))), "posix.system"),

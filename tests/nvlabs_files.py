@@ -74,8 +74,11 @@ def dumped(tree, protocol):
     return buffer.getvalue()
 
 
-def module(state, arguments, *, conv_clamp=None):
-    """A tree of modules with these tensors; every module has attributes as the official ones have them."""
+def module(state, arguments, *, conv_clamp=None, kind=dict):
+    """A tree of modules with these tensors; every module has attributes as the official ones have them.
+
+    kind: of its mappings; before torch 2 they were OrderedDicts.
+    """
     root = Module()
     for name, value in state.items():
         *path, leaf = name.split(".")
@@ -98,6 +101,8 @@ def module(state, arguments, *, conv_clamp=None):
             child.conv_clamp, child.use_noise, child.activation = conv_clamp, True, "lrelu"
         child.register_buffer("up_filter", None)
         child.register_buffer("scratch", torch.zeros(3), persistent=False)
+        for group in ("_parameters", "_buffers", "_modules"):
+            child.__dict__[group] = kind(child.__dict__[group])
     root._init_args, root._init_kwargs = (), EasyDict(arguments)
     return root.eval().requires_grad_(False)
 
@@ -107,9 +112,9 @@ def nested(arguments):
     return {key: EasyDict(value) if isinstance(value, dict) else value for key, value in arguments.items()}
 
 
-def pytorch(state, arguments, protocol=3, *, conv_clamp=None):
+def pytorch(state, arguments, protocol=3, *, conv_clamp=None, kind=dict):
     """A snapshot as stylegan2-ada-pytorch's training loop writes it."""
-    averaged = module(state, nested(arguments), conv_clamp=conv_clamp)
+    averaged = module(state, nested(arguments), conv_clamp=conv_clamp, kind=kind)
     other = module({name: value * 0 for name, value in state.items()}, nested(arguments), conv_clamp=conv_clamp)
     options = {"path": "data.zip", "use_labels": False, "max_size": None, "resolution": 32}
     tree = {"training_set_kwargs": options, "G": other, "D": None, "G_ema": averaged, "augment_pipe": None}

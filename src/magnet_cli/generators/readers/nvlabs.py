@@ -64,13 +64,13 @@ def read(data: bytes) -> Network:
     if isinstance(tree, tuple) and len(tree) == _NETWORKS:
         found = Network("nvlabs-tensorflow")
         _collect_variables(tree[2], "", found, budget)
-        found.arguments.update(_mapping(plain(tree[2].state.get("static_kwargs"), budget)))
+        found.arguments.update(_mapping(plain(_mapping(tree[2].state).get("static_kwargs"), budget)))
         return found
     networks = _mapping(tree)
     need(networks.get("G_ema") is not None, "it has no G_ema, as the training of StyleGAN2-ADA and StyleGAN3 writes")
     found = Network("nvlabs-pytorch")
     _collect_module(networks["G_ema"], "", found, Tensors(budget, {}.__getitem__))
-    state = networks["G_ema"].arguments[0]["state"]
+    state = _mapping(networks["G_ema"].arguments[0]["state"])
     need(not state.get("_init_args"), "its generator was made with arguments that have no names")
     found.arguments.update(_mapping(plain(state.get("_init_kwargs"), budget)))
     return found
