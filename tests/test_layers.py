@@ -42,6 +42,7 @@ ALLOWED = {
     },
     "ray_engine.py": {"errors", "compute", "volume", "workers"},
     "tune.py": {"plan", "errors", "compute", "generators", "image_models", "jacobian", "volume"},
+    "convert.py": {"errors", "files", "artifacts.cache", "generators"},
     "sample.py": {"errors", "files", "generators", "index", "render", "sheet", "volume"},
     "exchange.py": {"errors", "files", "volume"},
     "info.py": {"errors", "files", "artifacts", "generators", "sample", "volume"},

@@ -113,7 +113,8 @@ def _generator(checkpoint: cache.Checkpoint, kind: str, *, check: bool) -> dict:
     fields = {"kind": kind, "path": str(checkpoint.path), "generator": checkpoint.name, "sha256": checkpoint.sha256}
     problems = _problems(checkpoint.read) if check else []
     if not problems:
-        fields |= _network(generators.load(checkpoint))
+        found = generators.load(checkpoint)
+        fields |= {"format": found.format, "settings": found.settings} | _network(found)
     return _with(fields, problems)
 
 

@@ -49,7 +49,7 @@ def run(
 
 def _text(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list | tuple):
         return "×".join(str(v) for v in value) if all(isinstance(v, int) for v in value) else " ".join(map(str, value))
     return str(value)

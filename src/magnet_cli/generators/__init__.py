@@ -13,20 +13,23 @@ intermediate latent w has style_dim, and, w as in W [B, Dw]:
 A module of the user's own becomes such a network in `own`.
 
 Labels are [B] int64, or [B, num_classes] floating. Truncation ψ in (0, 1] is applied inside, as the family has it.
+
+A family whose official code writes files of its own has TRANSLATIONS: by the format (readers.Contents), a function of
+the arguments and attributes found there that gives the keywords for `build`, and refuses what it does not know.
 """
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
-from magnet_cli.generators import biggan_deep, dcgan, nvae, own, progan, stylegan2, stylegan3
+from magnet_cli.generators import biggan_deep, dcgan, nvae, own, progan, readers, stylegan2, stylegan3
 from magnet_cli.generators.own import OwnModule
-from magnet_cli.generators.readers import read_settings, read_state_dict
 
 FAMILIES = {
     "biggan-deep": biggan_deep,
@@ -53,6 +56,8 @@ class Generator:
             "sphere" uniform on |z| = √D: that of generators which normalise z, whatever they draw from.
         num_classes: 0 where it takes no labels.
         module: the network, in eval mode, without gradients of its weights.
+        format: of the file it comes from; empty where there is none.
+        settings: what `build` was told that weights do not tell.
     """
 
     name: str
@@ -63,6 +68,8 @@ class Generator:
     prior: str
     num_classes: int
     module: nn.Module
+    format: str = ""
+    settings: dict[str, object] = field(default_factory=dict)
 
     @property
     def style_dim(self) -> int:
@@ -185,6 +192,73 @@ class Generator:
             raise SpecError(message, "pass --space z, or another --output: pixel, affine, or an image model")
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint that was read, of which no network is built yet.
+
+    Attributes:
+        name: the checkpoint's.
+        format: of the file, as in readers.Contents.
+        family: the architecture, a key of FAMILIES.
+        state: its tensors, by their names in the file.
+        settings: keywords for the family's `build` that come with it.
+    """
+
+    name: str
+    format: str
+    family: str
+    state: dict[str, Tensor]
+    settings: dict[str, object]
+
+
+def read(checkpoint: Checkpoint) -> Weights:
+    """The weights in a checkpoint, their family, and the settings that come with them.
+
+    Raises:
+        ArtifactError: the bytes are not those that were pinned.
+        GeneratorError: they are no weights, or no family fits them.
+    """
+    if checkpoint.family and checkpoint.family not in FAMILIES:
+        message = f"{checkpoint.name} is of the family {checkpoint.family}, which this magnet cannot build"
+        raise GeneratorError(message, f"families it can: {', '.join(FAMILIES)}; `magnet list` shows whose are whose")
+    found = readers.read(checkpoint.read(), checkpoint.name)
+    family = next((name for name, module in FAMILIES.items() if module.recognises(found.state)), None)
+    if family is None:
+        names = ", ".join(list(found.state)[:3])
+        message = f"the weights of {checkpoint.name} fit no family magnet can build; their first tensors: {names}"
+        raise GeneratorError(message, f"families: {', '.join(FAMILIES)}")
+    translations = getattr(FAMILIES[family], "TRANSLATIONS", {})
+    if found.format not in {"safetensors", "torch", *translations}:
+        message = f"{checkpoint.name} has the weights of a {family} in a file of the format {found.format}"
+        raise GeneratorError(message, f"pass the state dict of a {family}, as safetensors or a torch file")
+    translate = translations.get(found.format, lambda _arguments, _attributes: {})
+    settings = found.settings | translate(found.arguments, found.attributes)
+    return Weights(checkpoint.name, found.format, family, found.state, settings)
+
+
+def build(weights: Weights, **settings: object) -> nn.Module:
+    """The network of a checkpoint: float64, in eval mode, without gradients of its weights.
+
+    Args:
+        weights: of the checkpoint.
+        **settings: of the family's `build`; over those that come with the weights.
+
+    Raises:
+        GeneratorError: the weights are not whole, or the family has no such setting.
+    """
+    told = weights.settings | settings
+    return _built(weights.name, weights.family, FAMILIES[weights.family], weights.state, told)
+
+
+def _built(name: str, family: str, architecture: ModuleType, source: object, settings: dict) -> nn.Module:
+    """The network that an architecture builds of a source, once it is known to have these settings."""
+    known = inspect.signature(architecture.build).parameters
+    if strange := [setting for setting in settings if setting not in known]:
+        message = f"{name} is given the setting {strange[0]!r}, which the family {family} does not have"
+        raise GeneratorError(message, f"settings of {family}: {', '.join(list(known)[1:]) or 'none'}")
+    return architecture.build(source, **settings)
+
+
 def load(
     checkpoint: Checkpoint | OwnModule, device: str = "cpu", dtype: torch.dtype = torch.float32, **settings: object
 ) -> Generator:
@@ -195,50 +269,29 @@ def load(
             `own.find` found.
         device: "cpu", "cuda", "cuda:1", "mps".
         dtype: of the weights, hence of every product.
-        **settings: of the family's `build`, what weights do not tell; over those in the file's metadata. None: unset.
+        **settings: of the family's `build`, what weights do not tell; over those that come with the file.
 
     Raises:
         ArtifactError: the bytes are not those that were pinned, or the user's factory is gone.
         GeneratorError: no family fits the weights, it has no such setting, or the device does not exist.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
-    if isinstance(checkpoint, OwnModule):
-        family, architecture, source = own.FAMILY, own, checkpoint
-    else:
-        family, source, told = _recognised(checkpoint)
-        architecture, given = FAMILIES[family], told | given
-    known = inspect.signature(architecture.build).parameters
-    if strange := [name for name in given if name not in known]:
-        message = f"{checkpoint.name} is given the setting {strange[0]!r}, which the family {family} does not have"
-        raise GeneratorError(message, f"settings of {family}: {', '.join(list(known)[1:]) or 'none'}")
-    network = architecture.build(source, **given).to(device=check_device(device), dtype=dtype)
-    if family != own.FAMILY:  # channels_last: convolutions run up to twice as fast on CPUs and GPUs alike
+    found = None if isinstance(checkpoint, OwnModule) else read(checkpoint)
+    network = build(found, **settings) if found else _built(checkpoint.name, own.FAMILY, own, checkpoint, settings)
+    network = network.to(device=check_device(device), dtype=dtype)
+    if found:  # channels_last: convolutions run up to twice as fast on CPUs and GPUs alike
         network = network.to(memory_format=torch.channels_last)
     return Generator(
         name=checkpoint.name,
-        family=family,
+        family=found.family if found else own.FAMILY,
         sha256=checkpoint.sha256,
         latent_dim=network.latent_dim,
         image_shape=network.image_shape,
         prior=network.prior,
         num_classes=network.num_classes,
         module=network,
+        format=found.format if found else "",
+        settings=(found.settings if found else {}) | settings,
     )
-
-
-def _recognised(checkpoint: Checkpoint) -> tuple[str, dict[str, Tensor], dict]:
-    """The family of a checkpoint, its weights, and the settings in its metadata."""
-    if checkpoint.family and checkpoint.family not in FAMILIES:
-        message = f"{checkpoint.name} is of the family {checkpoint.family}, which this magnet cannot build"
-        raise GeneratorError(message, f"families it can: {', '.join(FAMILIES)}; `magnet list` shows whose are whose")
-    data = checkpoint.read()
-    state = read_state_dict(data, checkpoint.name)
-    family = next((name for name, module in FAMILIES.items() if module.recognises(state)), None)
-    if family is None:
-        names = ", ".join(list(state)[:3])
-        message = f"the weights of {checkpoint.name} fit no family magnet can build; their first tensors: {names}"
-        raise GeneratorError(message, f"families: {', '.join(FAMILIES)}")
-    return family, state, read_settings(data)
 
 
 def check_device(device: str) -> torch.device:

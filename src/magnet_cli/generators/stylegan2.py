@@ -1,7 +1,7 @@
 """StyleGAN2 and StyleGAN2-ADA (Karras et al. 2020a, 2020b), at any resolution and width, conditional or not.
 
-Owns the network, how its sizes are read from a state dict in the naming of NVlabs' PyTorch code or of rosinality's, and
-what no state dict tells. Knows nothing of files, caches or Jacobians.
+Owns the network, how its sizes are read from a state dict in the naming of NVlabs' PyTorch code, and what no state dict
+tells; `stylegan2_names` has the other namings. Knows nothing of files, caches or Jacobians.
 """
 
 import math
@@ -12,39 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
-from magnet_cli.generators.styles import Mapping, StyleNetwork, Tensors, clamped
+from magnet_cli.generators import stylegan2_names
+from magnet_cli.generators.styles import Mapping, StyleNetwork, Tensors, check_positive, clamped
 
+TRANSLATIONS = {
+    "nvlabs-pytorch": stylegan2_names.from_pytorch,
+    "nvlabs-tensorflow": stylegan2_names.from_tensorflow,
+}
 _EPSILON = 1e-8  # of the normalisation of a convolution's modulated weights
 _LEAK = 0.2
 _FIR = (1.0, 3.0, 3.0, 1.0)  # the filter of all up-sampling, where a file does not carry it
-_BLOCK = re.compile(r"synthesis\.b(\d+)\.conv1\.weight")
-_ROSINALITY = {"input.input", "style.1.weight", "conv1.conv.modulation.weight"}
-
-# rosinality's names: of layers, and of the tensors in them with what makes their shapes NVlabs'
-_LAYERS = [
-    (re.compile(r"style\.(?P<n>\d+)\.(?P<rest>weight|bias)"), "mapping.fc{before}"),
-    (re.compile(r"(?P<rest>latent_avg)"), "mapping"),
-    (re.compile(r"input\.(?P<rest>input)"), "synthesis.b4"),
-    (re.compile(r"conv1\.(?P<rest>.+)"), "synthesis.b4.conv1"),
-    (re.compile(r"to_rgb1\.(?P<rest>.+)"), "synthesis.b4.torgb"),
-    (re.compile(r"convs\.(?P<n>\d+)\.(?P<rest>.+)"), "{conv}"),
-    (re.compile(r"to_rgbs\.(?P<n>\d+)\.(?P<rest>.+)"), "{torgb}"),
-    (re.compile(r"noises\.(?P<rest>noise_)0"), "synthesis.b4.conv1"),
-    (re.compile(r"noises\.(?P<rest>noise_)(?P<n>\d+)"), "{noise}"),
-]
-_INSIDE = {
-    "latent_avg": ("w_avg", torch.flatten),
-    "input": ("const", lambda tensor: tensor[0]),
-    "conv.weight": ("weight", lambda tensor: tensor[0]),
-    "conv.modulation.weight": ("affine.weight", torch.clone),
-    "conv.modulation.bias": ("affine.bias", torch.clone),
-    "activate.bias": ("bias", torch.clone),
-    "noise.weight": ("noise_strength", lambda tensor: tensor.reshape(())),
-    "bias": ("bias", torch.flatten),
-    "noise_": ("noise_const", lambda tensor: tensor[0, 0]),
-    "conv.blur.kernel": ("resample_filter", lambda tensor: tensor / tensor.sum()),  # theirs carries a gain of 4
-    "upsample.kernel": ("resample_filter", lambda tensor: tensor / tensor.sum()),
-}
+_BLOCK = re.compile(r"synthesis\.b(\d{1,5})\.conv1\.weight")
 
 
 class ModulatedConv(nn.Module):
@@ -227,8 +205,8 @@ class StyleGAN2(StyleNetwork):
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is this family's, in either naming."""
-    return state.keys() >= {"mapping.fc0.weight", "synthesis.b4.const"} or state.keys() >= _ROSINALITY
+    """Whether a state dict is this family's, in any naming."""
+    return stylegan2_names.known(state)
 
 
 def build(
@@ -242,8 +220,8 @@ def build(
     """The network of a state dict, its sizes and architecture read from names and shapes, in eval mode; float64.
 
     Args:
-        state: in the naming of stylegan2-ada-pytorch (also that of the StyleGAN2 in stylegan3), or of rosinality. Where
-            it has no mean of w, that is estimated from 4,096 fixed latents.
+        state: in the naming of stylegan2-ada-pytorch (also that of the StyleGAN2 in stylegan3), of NVlabs' TensorFlow
+            code, or of rosinality. Where it has no mean of w, that is estimated from 4,096 fixed latents.
         noise: of the noise inputs: "const", as stored with the weights, or "none".
         truncation_cutoff: number of leading w, one a layer, that truncation applies to; None for all.
         conv_clamp: bound on the size of every layer's output; official networks trained with it have 256. None: none.
@@ -255,8 +233,9 @@ def build(
     if noise not in {"const", "none"}:
         message = f"noise {noise!r} is asked for, and StyleGAN2 has const and none"
         raise GeneratorError(message, 'pass noise="const" or noise="none"')
-    own_names = "synthesis.b4.const" in state
-    reader = _Reader(state if own_names else _renamed(state), noise, conv_clamp, scaled_epsilon=not own_names)
+    check_positive(conv_clamp=conv_clamp, lr_multiplier=lr_multiplier)
+    scaled_epsilon = stylegan2_names.is_rosinality(state)
+    reader = _Reader(stylegan2_names.renamed(state), noise, conv_clamp, scaled_epsilon=scaled_epsilon)
     mapping = reader.mapping(lr_multiplier)
     mean = reader.mean(mapping)
     const = reader.take("synthesis.b4.const", None, 4, 4)
@@ -351,34 +330,3 @@ class _Reader(Tensors):
     def _residual(self, name: str, width: int, upsample: Upsample) -> Residual:
         weight = self.take(f"{name}.weight", None, width, 1, 1)
         return Residual(weight * math.sqrt(0.5 / width), upsample)
-
-
-def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of rosinality's code under NVlabs' names, in their shapes; what has no place keeps its name."""
-    found = {}
-    for name, value in state.items():
-        layer, _, rest = _nvlabs_layer(name).partition(":")
-        to, shaped = _INSIDE.get(rest, (rest, lambda tensor: tensor))
-        if rest == "upsample.kernel":  # the image's, which NVlabs has in the block
-            layer = layer.removesuffix(".torgb")
-        try:
-            found[f"{layer}.{to}" if rest else layer] = shaped(value)
-        except (RuntimeError, IndexError) as error:
-            message = f"{name} is [{', '.join(map(str, value.shape))}], which no StyleGAN2 has"
-            raise GeneratorError(message, "check that the file holds one whole generator") from error
-    return found
-
-
-def _nvlabs_layer(name: str) -> str:
-    """NVlabs' name of the layer, a colon, and rosinality's of the tensor in it."""
-    for pattern, where in _LAYERS:
-        if found := pattern.fullmatch(name):
-            number = int(found.groupdict().get("n", 0))
-            places = {
-                "before": number - 1,
-                "conv": f"synthesis.b{8 << number // 2}.conv{number % 2}",
-                "torgb": f"synthesis.b{8 << number}.torgb",
-                "noise": f"synthesis.b{8 << (number - 1) // 2}.conv{(number - 1) % 2}" if number else "",
-            }
-            return f"{where.format(**places)}:{found['rest']}"
-    return name

@@ -12,12 +12,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
-from magnet_cli.generators.styles import Mapping, StyleNetwork, Tensors, clamped
+from magnet_cli.generators import keywords
+from magnet_cli.generators.styles import Mapping, StyleNetwork, Tensors, check_positive, clamped
 
 _EPSILON = 1e-8  # of the normalisation of a convolution's modulated weights
 _LEAK = 0.2
 _ROUNDING = 1e-14  # a filter's singular values below this share of the largest
-_LAYER = re.compile(r"synthesis\.(?P<name>L(?P<number>\d+)_(?P<size>\d+)_(?P<width>\d+))\.weight")
+_LAYER = re.compile(r"synthesis\.(?P<name>L(?P<number>\d{1,5})_(?P<size>\d{1,5})_(?P<width>\d{1,5}))\.weight")
+
+# What networks are made with: names, shapes and filters tell the first; the second changes rounding or training alone.
+_TOLD = {
+    *("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "num_layers"),
+    *("num_critical", "first_stopband", "last_stopband_rel", "margin_size", "conv_kernel", "use_radial_filters"),
+}
+_ASIDE = {"num_fp16_res", "w_avg_beta", "magnitude_ema_beta"}
+_SETTINGS = {
+    name: name
+    for name in ("conv_clamp", "output_scale", "first_cutoff", "lrelu_upsampling", "filter_size", "lr_multiplier")
+}
 
 
 class FourierInput(nn.Module):
@@ -268,8 +280,10 @@ def build(
         lr_multiplier: of the mapping network's layers, a factor of their weights and biases.
 
     Raises:
-        GeneratorError: tensors are missing, left over, or of shapes that do not chain.
+        GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting is not positive.
     """
+    check_positive(conv_clamp=conv_clamp, output_scale=output_scale, first_cutoff=first_cutoff)
+    check_positive(lrelu_upsampling=lrelu_upsampling, filter_size=filter_size, lr_multiplier=lr_multiplier)
     reader = _Reader(state, conv_clamp, lrelu_upsampling, filter_size)
     mapping = reader.mapping(lr_multiplier)
     mean = reader.mean(mapping)
@@ -279,6 +293,18 @@ def build(
     cut = reader.cut(truncation_cutoff)
     network = StyleGAN3(mapping, mean, reader.affine(), cut, start, layers, reader.sizes[-1])
     return network.to(torch.float64).eval().requires_grad_(False)
+
+
+def _from_pytorch(arguments: dict, _: dict[str, dict]) -> dict:
+    """Settings of `build` from what NVlabs' network was made with.
+
+    Raises:
+        GeneratorError: a keyword is unknown.
+    """
+    return keywords.translated("StyleGAN3", keywords.flattened(arguments), _TOLD | _ASIDE, {}, _SETTINGS)
+
+
+TRANSLATIONS = {"nvlabs-pytorch": _from_pytorch}
 
 
 class _Reader(Tensors):

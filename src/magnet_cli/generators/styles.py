@@ -175,6 +175,19 @@ def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
+def check_positive(**values: object) -> None:
+    """Whether settings are positive numbers; `conv_clamp` may be None.
+
+    Raises:
+        GeneratorError: one is not.
+    """
+    for name, value in values.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not (number and value > 0) and not (name == "conv_clamp" and value is None):
+            message = f"{name} {value!r} is asked for, and a positive number is needed"
+            raise GeneratorError(message, f"check the setting {name} that comes with the file")
+
+
 def clamped(x: Tensor, limit: float | None) -> Tensor:
     """Of x what is within ±limit, the limit elsewhere; None for no limit."""
     return x if limit is None else x.clamp(-limit, limit)
