@@ -27,11 +27,13 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 import magnet_cli
+import recorded
 from magnet_cli import generators
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.artifacts.registry import Artifact
 from magnet_cli.errors import ArtifactError, GeneratorError, MagnetError
 from magnet_cli.generators import dcgan, readers
+from toys import nvae_weights, stylegan2_weights, stylegan3_weights, toy_weights
 
 DATA = bytes(range(256)) * 1000
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -783,3 +785,20 @@ def test_a_source_that_names_no_file_is_a_mistake(tmp_path, source):
     (tmp_path / "mine.toml").write_text(f'[x]\nsource = "{source}"\n{fields}')
     with pytest.raises(ArtifactError, match=r"\[x\] source: "):
         registry.read_list(tmp_path / "mine.toml")
+
+
+# --- families, known by name and by weights -------------------------------------------------------------------------
+
+
+def test_priors_known_by_name_are_those_of_the_networks():
+    """And weights are of one family only."""
+    states = {"dcgan": toy_weights(), "nvae": nvae_weights(), "progan": recorded.read("progan").groups["state"]}
+    states |= {"biggan-deep": recorded.read("biggan_deep").groups["state"]}
+    states |= {"stylegan2": stylegan2_weights(), "stylegan3": stylegan3_weights()}
+    assert states.keys() == generators.FAMILIES.keys()
+    upsample = [layer[0] for layer in recorded.read("biggan_deep").facts["config"]["layers"]]
+    for family, state in states.items():
+        assert [name for name, module in generators.FAMILIES.items() if module.recognises(state)] == [family]
+        told = {"upsample": upsample} if family == "biggan-deep" else {}
+        assert registry.prior_of(family) == generators.FAMILIES[family].build(state, **told).prior, family
+    assert registry.prior_of("a family of later days") == "normal"
