@@ -268,6 +268,7 @@ def test_what_does_not_fit_is_refused():
         ({f"{first}.down_filter": torch.zeros(16)}, "have 12 and 16 taps"),
         ({f"{first}.down_filter": torch.zeros(12, 10)}, r"\[12, 12\]"),
         ({f"{first}.down_filter": torch.zeros(12, 12, 12)}, r"for \[12, 12\]"),
+        ({f"{first}.down_filter": torch.full((12,), torch.nan)}, "down_filter holds nan"),
         ({f"{first}.down_filter": torch.zeros(())}, r"for \[any\]"),
         ({"synthesis.input.transform": torch.zeros(2, 3)}, "transform"),
         ({"synthesis.input.affine.bias": torch.zeros(3)}, "affine.bias"),
