@@ -332,7 +332,7 @@ class _Reader(Tensors):
         self.rates = [size - margins for size in self.sizes[:-2]] + self.sizes[-2:]
         numbered = [int(m["number"]) for m in found] == list(range(len(found)))
         ends = len(set(self.sizes[-2:])) == 1 < len(found)
-        powers = all(rate.bit_count() == 1 for rate in self.rates)
+        powers = all(rate > 0 and rate.bit_count() == 1 for rate in self.rates)
         if not (numbered and ends and powers and self.rates == sorted(self.rates)):
             said = ", ".join(m["name"] for m in found) or "none"
             message = f"the weights look like a StyleGAN3, and its layers, {said}, do not tell their sampling rates"
@@ -405,4 +405,7 @@ class _Reader(Tensors):
     def _fir(self, name: str) -> Tensor:
         """A filter, [t], the same in both directions, or [t, t]."""
         fir = self.take(name)
+        if not fir.isfinite().all():
+            message = f"{name} holds {fir.flatten()[~fir.isfinite().flatten()][0]:g}, and a filter's numbers are finite"
+            raise GeneratorError(message, "check the file: it is damaged")
         return self.take(name, *fir.shape[:1] * 2) if fir.ndim > 1 else self.take(name, None)
