@@ -172,7 +172,7 @@ def fill(checkpoint, output="pixel"):
     """In one worker of this process: what came, and the warnings."""
     reference = cache.checkpoint(str(checkpoint))
     generator, model = workers.load(reference, output, "cpu", "float32")
-    volume = Volume.create(Path("v"), compute.asked(generator, output=model, rows_per_shard=SHARD_ROWS))
+    volume = Volume.create(Path("v"), compute.asked(generator, output=model or "pixel", rows_per_shard=SHARD_ROWS))
     job = workers.Job(volume.path, reference, output, "cpu", 1, Plan(8))
     warnings = []
     return workers.fill(volume, [job], ROWS, (1, 1), warnings.append), warnings

@@ -62,9 +62,6 @@ def check_slope(function: Function, latents: Tensor) -> None:
     """
     direction = _direction(latents)
     slope = forward(function, latents, direction[None])[:, 0]
-    if not slope.isfinite().all():
-        message = "the function has finite values, and a derivative that is not finite"
-        raise GeneratorError(message, "look for roots and norms of zero, and divisions by them, in the module")
     errors, lengths = [], []
     with torch.no_grad():
         for step in _STEPS:
@@ -91,10 +88,14 @@ def check_modes(function: Function, latents: Tensor) -> None:
         latents: [B, D], float32 or float64.
 
     Raises:
-        GeneratorError: the two derivatives differ, or the function cannot be differentiated in reverse mode.
+        GeneratorError: the two derivatives differ or are not finite, or the function cannot be differentiated in
+            reverse mode.
     """
     direction = _direction(latents)
     pushed = forward(function, latents, direction[None])[:, 0]  # [B, M]
+    if not pushed.isfinite().all():
+        message = "the function has finite values, and a derivative that is not finite"
+        raise GeneratorError(message, "look for roots and norms of zero, and divisions by them, in the module")
     pulled = reverse(function, latents, pushed[None])[:, 0]  # [B, D]; tᵀ Jᵀ J t is |J t|²
     squares = pushed.square().sum(dim=1)
     if (((pulled * direction).sum(dim=1) - squares).abs() > 10 * _ROUNDING[pushed.dtype] * squares).any():
