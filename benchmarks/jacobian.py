@@ -34,8 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from magnet_cli import compute, generators, tune
 from magnet_cli.artifacts import cache
-from magnet_cli.generators import Generator, dcgan, stylegan2
-from magnet_cli.generators.readers import read_state_dict
+from magnet_cli.generators import Generator, dcgan, readers, stylegan2
 from magnet_cli.jacobian import calibration, solvers
 from magnet_cli.jacobian.calibration import Candidate
 from magnet_cli.plan import Plan, cut_for
@@ -108,7 +107,7 @@ def network(name: str, device: torch.device) -> Network:
 
     else:
         checkpoint = cache.checkpoint(name)
-        plain = dcgan.as_trained(read_state_dict(checkpoint.read(), name))
+        plain = dcgan.as_trained(readers.read(checkpoint.read(), name).state)
 
         def load(precision: str) -> Generator:
             return generators.load(checkpoint, str(device), getattr(torch, precision))

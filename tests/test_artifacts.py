@@ -27,12 +27,13 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 import magnet_cli
+import recorded
 from magnet_cli import generators
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.artifacts.registry import Artifact
 from magnet_cli.errors import ArtifactError, GeneratorError, MagnetError
-from magnet_cli.generators import dcgan
-from magnet_cli.generators.readers import read_state_dict
+from magnet_cli.generators import dcgan, readers
+from toys import nvae_weights, stylegan2_weights, stylegan3_weights, toy_weights
 
 DATA = bytes(range(256)) * 1000
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -665,11 +666,11 @@ def unfolded(latent_dim=6, widths=(8, 4), channels=3):
 def test_pickled_code_is_refused_and_not_run():
     data = saved({"main.0.weight": torch.zeros(2), "trap": RunsWhenRead()})
     with pytest.raises(GeneratorError, match=r"trap\.pt cannot be read as weights alone") as caught:
-        read_state_dict(data, "trap.pt")
+        readers.read(data, "trap.pt")
     assert "never runs" in caught.value.hint
     legacy = saved({"trap": RunsWhenRead()}, _use_new_zipfile_serialization=False)
-    with pytest.raises(GeneratorError, match="neither safetensors nor a torch checkpoint"):
-        read_state_dict(legacy, "trap.pt")
+    with pytest.raises(GeneratorError, match=r"trap\.pt cannot be read as weights alone"):
+        readers.read(legacy, "trap.pt")
     assert not Path("ran").exists()
     torch.load(io.BytesIO(data), weights_only=False)  # the trap is a real one
     assert Path("ran").exists()
@@ -690,12 +691,11 @@ def test_pickled_code_is_refused_and_not_run():
 )
 def test_what_holds_no_weights_is_said_to_hold_none(data, said):
     with pytest.raises(GeneratorError, match=said) as caught:
-        read_state_dict(data, "some.pt")
+        readers.read(data, "some.pt")
     assert caught.value.message.startswith("some.pt ")
     assert caught.value.hint
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 1828), st.integers(1, 255))
 @example(0, 1)  # no zip file any more
@@ -707,7 +707,7 @@ def test_a_changed_byte_in_a_torch_file_gives_tensors_or_an_expected_error(posit
     data = bytearray(saved({"a": torch.arange(9.0), "b": torch.ones(2, 2)}))
     data[position % len(data)] ^= mask
     with contextlib.suppress(GeneratorError):
-        assert all(isinstance(v, torch.Tensor) for v in read_state_dict(bytes(data), "some.pt").values())
+        assert all(isinstance(v, torch.Tensor) for v in readers.read(bytes(data), "some.pt").state.values())
 
 
 def test_tensors_come_back_from_every_format():
@@ -719,7 +719,7 @@ def test_tensors_come_back_from_every_format():
         saved({"netG_state_dict": state, "epoch": 3}),
     ]
     for data in formats:
-        read = read_state_dict(data, "some")
+        read = readers.read(data, "some").state
         assert read.keys() == state.keys()
         assert all(torch.equal(read[key], state[key]) and read[key].dtype == state[key].dtype for key in state)
 
@@ -785,3 +785,20 @@ def test_a_source_that_names_no_file_is_a_mistake(tmp_path, source):
     (tmp_path / "mine.toml").write_text(f'[x]\nsource = "{source}"\n{fields}')
     with pytest.raises(ArtifactError, match=r"\[x\] source: "):
         registry.read_list(tmp_path / "mine.toml")
+
+
+# --- families, known by name and by weights -------------------------------------------------------------------------
+
+
+def test_priors_known_by_name_are_those_of_the_networks():
+    """And weights are of one family only."""
+    states = {"dcgan": toy_weights(), "nvae": nvae_weights(), "progan": recorded.read("progan").groups["state"]}
+    states |= {"biggan-deep": recorded.read("biggan_deep").groups["state"]}
+    states |= {"stylegan2": stylegan2_weights(), "stylegan3": stylegan3_weights()}
+    assert states.keys() == generators.FAMILIES.keys()
+    upsample = [layer[0] for layer in recorded.read("biggan_deep").facts["config"]["layers"]]
+    for family, state in states.items():
+        assert [name for name, module in generators.FAMILIES.items() if module.recognises(state)] == [family]
+        told = {"upsample": upsample} if family == "biggan-deep" else {}
+        assert registry.prior_of(family) == generators.FAMILIES[family].build(state, **told).prior, family
+    assert registry.prior_of("a family of later days") == "normal"

@@ -294,6 +294,9 @@ def test_metadata_tells_what_weights_do_not(saved, magnet):
     done = magnet("info", saved("stylegan2", colour="red"))
     assert (done.code, done.out) == (1, "")
     assert "setting 'colour'" in done.err
+    save_file(record.groups["state"], "odd.safetensors", {"magnet": "[1]"})
+    with pytest.raises(GeneratorError, match=r"'\[1\]' under \"magnet\", and a JSON object"):
+        generators.load(cache.checkpoint("odd.safetensors"))
     done = magnet("info", saved("stylegan2_cond"), "--json").json
     assert (done["family"], done["latent_dim"], done["image_shape"]) == ("stylegan2", 24, [3, 32, 32])
     assert (done["prior"], done["num_classes"], done["style_dim"]) == ("sphere", 5, 32)

@@ -72,3 +72,29 @@ def test_a_detached_derivative_is_refused(function):
     with pytest.raises(GeneratorError, match="the derivative torch computes") as error:
         trust.check_slope(function, LATENTS)
     assert "detach" in error.value.hint
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("function", [network(), torch.sin, lambda z: z / z.norm(dim=1, keepdim=True), torch.ones_like])
+def test_functions_with_one_derivative_are_trusted(function, dtype):
+    function = function.to(dtype) if isinstance(function, torch.nn.Module) else function
+    trust.check_modes(function, LATENTS.to(dtype))
+
+
+@torch.no_grad()
+def hidden(z):
+    return torch.sin(z)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (hidden, "forward and reverse mode give other derivatives"),
+        (lambda z: torch.sin(z) + hidden(3 * z), "forward and reverse mode give other derivatives"),
+        (lambda z: z + (z - z).abs().sqrt(), "a derivative that is not finite"),
+    ],
+)
+def test_what_one_mode_does_not_see_is_refused(function, said):
+    with pytest.raises(GeneratorError, match=said) as error:
+        trust.check_modes(function, LATENTS)
+    assert error.value.hint

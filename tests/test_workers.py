@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from safetensors.torch import save_file
 from magnet_cli import compute, generators, workers
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError, MagnetError
+from magnet_cli.generators import own
 from magnet_cli.plan import Plan, cut_for
 from magnet_cli.volume import Volume
-from toys import toy_weights
+from toys import biggan_weights, nvae_weights, toy_weights
 
 ROWS, SHARD_ROWS = 203, 8  # the last shard is short
 SHARDS = -(-ROWS // SHARD_ROWS)
@@ -170,7 +172,7 @@ def fill(checkpoint, output="pixel"):
     """In one worker of this process: what came, and the warnings."""
     reference = cache.checkpoint(str(checkpoint))
     generator, model = workers.load(reference, output, "cpu", "float32")
-    volume = Volume.create(Path("v"), compute.asked(generator, output=model, rows_per_shard=SHARD_ROWS))
+    volume = Volume.create(Path("v"), compute.asked(generator, output=model or "pixel", rows_per_shard=SHARD_ROWS))
     job = workers.Job(volume.path, reference, output, "cpu", 1, Plan(8))
     warnings = []
     return workers.fill(volume, [job], ROWS, (1, 1), warnings.append), warnings
@@ -313,3 +315,61 @@ def test_a_job_without_its_volume(tmp_path, weights):
     job = workers.Job(tmp_path / "none", cache.checkpoint(str(weights)), "pixel", "cpu", 1, Plan(8))
     with pytest.raises(MagnetError, match="is not a volume"):
         job.filler()
+
+
+# --- what the generator is, in every process ------------------------------------------------------------------------
+
+OWN = """
+import torch
+
+class Waves(torch.nn.Module):
+    latent_dim = 3
+    prior = "truncated-normal"
+
+    def forward(self, z):
+        return torch.sin(z).repeat(1, 4).cumsum(dim=1)
+"""
+TINY = {"widths": ((2, 2), (2, 1)), "attention": 1, "channels": 8, "latent_dim": 6, "num_classes": 4, "rows": 5}
+
+
+def sources(folder):
+    """Generators that are told more than their weights, with what they are told."""
+    save_file(biggan_weights(**TINY), folder / "biggan.safetensors")
+    save_file(nvae_weights(), folder / "nvae.safetensors")
+    return {
+        "biggan": (cache.checkpoint(str(folder / "biggan.safetensors")), (("bn_truncation", 0.25),)),
+        "nvae": (cache.checkpoint(str(folder / "nvae.safetensors")), (("nvae_latents", "all"),)),
+    }
+
+
+@pytest.mark.parametrize("name", ["biggan", "nvae"])
+def test_settings_reach_every_process(name, tmp_path):
+    source, settings = sources(tmp_path)[name]
+    told, untold = generators.load(source, **dict(settings)), generators.load(source)
+    volume = Volume.create(tmp_path / "v", compute.asked(told, top_k=2, rows_per_shard=4))
+    job = workers.Job(volume.path, source, "pixel", "cpu", torch.get_num_threads(), Plan(4), settings)
+    sent = pickle.loads(pickle.dumps(job))
+    assert hash(sent) == hash(job)  # Ray's tasks keep what they loaded by it
+    assert sent.filler()(0, 4) == 4
+    rows = volume.read(0)
+    known = compute.singular_values(told, rows.latents, volume.spec, Plan(4))
+    np.testing.assert_allclose(rows.singular_values, known, rtol=1e-5)
+    if untold.latent_dim == told.latent_dim:
+        other = compute.singular_values(untold, rows.latents, volume.spec, Plan(4))
+        assert np.abs(np.log(other / known)).max() > 1e-3
+
+
+def test_a_generator_of_the_users_own_is_found_by_every_process(magnet):
+    Path("waves.py").write_text(OWN)
+    flags = ("compute", "waves.py:Waves", "--n", 12, "--shard-rows", 4, "--solver", "exact", "--json")
+    two = magnet(*flags, "--volume", "two", "--workers", 2)
+    assert (two.code, two.json["new_rows"]) == (0, 12), two.err
+    assert magnet(*flags, "--volume", "one").code == 0
+    one, two = Volume.open(Path("one")), Volume.open(Path("two"))
+    for shard in range(3):
+        rows, same = one.read(shard), two.read(shard)
+        np.testing.assert_array_equal(rows.latents, same.latents)
+        np.testing.assert_allclose(rows.singular_values, same.singular_values, rtol=1e-5)
+        assert np.abs(rows.latents).max() <= 2
+    found = own.find("waves.py:Waves")
+    assert hash(pickle.loads(pickle.dumps(found))) == hash(found)

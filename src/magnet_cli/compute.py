@@ -7,7 +7,7 @@ may be dropped at any time.
 
 import functools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from magnet_cli.volume.spec import VolumeSpec
 
 DEFAULT_ROWS = {"mnist": 20_000}
 DEFAULT_TOLERANCE = 0.1  # nats, rms of log-volume
-_PROBES = 4  # inputs at which an image model's function is held against what it was
+_PROBES = 4  # inputs at which a function of the user's own is held against what it was
 _PROBE_NUMBERS = 8  # kept of each output: random combinations, which no change of the function leaves as they were
 _PROBE_ROUNDING = 1e-4  # of the largest: float32 on another device, far below what any other function gives
 _TESTS = 0x746573  # keeps the test matrices' random stream apart from the latents'
@@ -71,6 +71,7 @@ def asked(
     generator.check_parts(space, "pixel" if model else output)
     input_dim = generator.style_dim if space == "w" else generator.latent_dim
     rank = input_dim - (generator.prior == "sphere" and space == "z")
+    numbers = rank if model or output != "pixel" else int(np.prod(generator.image_shape))
     return VolumeSpec(
         generator=generator.name,
         sha256=generator.sha256,
@@ -82,10 +83,13 @@ def asked(
         output_sha256=model.sha256 if model else "",
         style_dim=generator.style_dim if space == "w" else 0,
         noise=generator.noise,
+        bn_truncation=0.0 if generator.bn_truncation == truncation else generator.bn_truncation,
+        nvae_latents=generator.nvae_latents,
+        image_range=generator.image_range,
         num_classes=generator.num_classes,
         label=label,
         truncation=truncation,
-        top_k=top_k or min(default_top_k(input_dim), rank),
+        top_k=top_k or min(default_top_k(input_dim), rank, numbers),
         solver=solver,
         solver_size=0,
         solver_power=0,
@@ -102,10 +106,26 @@ def draw_latents(latent_dim: int, seed: int, shard: int, rows: int, prior: str =
     """The first latents of a shard: a function of (seed, shard) alone.
 
     Returns:
-        [rows, D] float32 from N(0, I), for the prior "sphere" scaled to |z| = √D; fewer rows are a prefix of more.
+        [rows, D] float32 from the prior; fewer rows are a prefix of more.
     """
-    z = np.random.default_rng([seed, shard]).standard_normal((rows, latent_dim), dtype=np.float32)
+    return from_prior(np.random.default_rng([seed, shard]), rows, latent_dim, prior)
+
+
+def from_prior(rng: np.random.Generator, rows: int, latent_dim: int, prior: str) -> np.ndarray:
+    """Latents [rows, D] float32: N(0, I), for "sphere" scaled to |z| = √D, for "truncated-normal" within 2 of 0."""
+    if prior == "truncated-normal":
+        return _within_two(rng, rows * latent_dim).reshape(rows, latent_dim)
+    z = rng.standard_normal((rows, latent_dim), dtype=np.float32)
     return on_sphere(z) if prior == "sphere" else z
+
+
+def _within_two(rng: np.random.Generator, count: int) -> np.ndarray:
+    """The first [count] float32 of a stream of N(0, 1) that are within 2 of 0, in their order."""
+    kept = np.empty(0, np.float32)
+    while len(kept) < count:
+        drawn = rng.standard_normal(count, dtype=np.float32)
+        kept = np.concatenate([kept, drawn[np.abs(drawn) <= 2]])  # noqa: PLR2004
+    return kept[:count]
 
 
 def on_sphere(z: np.ndarray) -> np.ndarray:
@@ -152,6 +172,8 @@ def differentiated(
 def check(generator: Generator, spec: VolumeSpec, output: ImageModel | None = None) -> None:
     """Before a run: the image model takes the generator's images, and the whole is a function of each latent alone.
 
+    Where a part of it may be the user's own, its derivative has to be that of its values.
+
     Raises:
         GeneratorError: it is not.
     """
@@ -171,43 +193,77 @@ def check(generator: Generator, spec: VolumeSpec, output: ImageModel | None = No
     trust.check(checked, few)
     if few.dtype in {torch.float32, torch.float64}:
         trust.check_slope(checked, few)
+        if generator.is_own or output is not None:
+            trust.check_modes(checked, few)
 
 
-def probe(generator: Generator, output: ImageModel) -> list[list[float]]:
-    """What an image model says of 4 fixed images: 8 fixed combinations of its outputs each.
+def probe(generator: Generator, output: ImageModel | None) -> dict[str, list[list[float]]]:
+    """What the functions give at 4 fixed inputs, 8 fixed combinations of their numbers each.
 
     Weights alone do not tell a user's own module from another: its code may have changed (METHOD: fingerprint of a
     user's own module).
+
+    Returns:
+        Under "generator" [4, 8] where it is the user's own; under "output" [4, 8] where an image model follows.
     """
     weight = next(generator.module.parameters())
     rng = np.random.default_rng(_TESTS)
-    images = torch.from_numpy(rng.uniform(-1, 1, (_PROBES, *generator.image_shape))).to(weight)
+    found = {}
+    if generator.is_own:
+        z = torch.from_numpy(draw_latents(generator.latent_dim, _TESTS, 0, _PROBES, generator.prior)).to(weight)
+        classes = torch.arange(_PROBES, device=weight.device) % (generator.num_classes or 1)
+        found["generator"] = _combinations(lambda: generator(z, labels=classes if generator.num_classes else None))
+    if output is not None:
+        images = torch.from_numpy(rng.uniform(-1, 1, (_PROBES, *generator.image_shape))).to(weight)
+        found["output"] = _combinations(lambda: output.module(images))
+    return found
+
+
+def _combinations(values: Callable[[], Tensor]) -> list[list[float]]:
+    """Combinations [B, 8] of the numbers [B, ...] that a function gives, with fixed random signs."""
     with torch.no_grad():
-        found = output.module(images).flatten(1).to(device="cpu", dtype=torch.float64).numpy()
-    signs = rng.choice([-1.0, 1.0], (found.shape[1], _PROBE_NUMBERS)) / np.sqrt(found.shape[1])
-    return (found @ signs).tolist()
+        found = values().flatten(1).to(device="cpu", dtype=torch.float64).numpy()
+    rng = np.random.default_rng(_TESTS)
+    size = found.shape[1]
+    signs = (2 * rng.integers(0, 2, size, dtype=np.int8) - 1 for _ in range(_PROBE_NUMBERS))
+    return np.stack([found @ line / np.sqrt(size) for line in signs], axis=1).tolist()
+
+
+def check_settings(volume: Volume, generator: Generator) -> None:
+    """Whether a volume is of a generator with these settings, weights being the same.
+
+    Raises:
+        GeneratorError: it is not.
+    """
+    for name in ("latent_dim", "prior", "image_range", "num_classes"):
+        there, asked = getattr(volume.spec, name), getattr(generator, name)
+        if there != asked:
+            message = f"{volume.path} was made with {name} {there or 'unset'}, and {asked or 'unset'} is asked for"
+            raise GeneratorError(message, "pass the settings it was made with, or compute a new volume")
 
 
 def check_unchanged(volume: Volume, generator: Generator, output: ImageModel | None) -> None:
-    """Whether the image model still is the function that the volume was made with.
+    """Whether generator and image model still are the functions that the volume was made with.
 
     Args:
         volume: made before; one without a probe passes.
         generator: in float32.
-        output: in float32; None passes.
+        output: in float32, if one follows.
 
     Raises:
         GeneratorError: the function changed, or is none that has a Jacobian.
     """
-    if output is None or not volume.probe:
+    if not volume.probe:
         return
     check(generator, volume.spec, output)
-    known, found = np.array(volume.probe), np.array(probe(generator, output))
-    if known.shape == found.shape and np.abs(known - found).max() <= _PROBE_ROUNDING * np.abs(known).max():
-        return
-    message = f"the function of {output.name} changed: at fixed images it gives other values than when {volume.path} "
-    message += "was made, though its weights are the same"
-    raise GeneratorError(message, "restore its code, or compute a new volume: --volume with another folder")
+    names = {"generator": generator.name, "output": output.name if output else ""}
+    for which, values in probe(generator, output).items():
+        known, found = np.array(volume.probe.get(which, [])), np.array(values)
+        if known.shape == found.shape and np.abs(known - found).max() <= _PROBE_ROUNDING * np.abs(known).max():
+            continue
+        message = f"the function of {names[which]} changed: at fixed inputs it gives other values than when "
+        message += f"{volume.path} was made, though its weights are the same"
+        raise GeneratorError(message, "restore its code, or compute a new volume: --volume with another folder")
 
 
 def todo(volume: Volume, num_rows: int, part: tuple[int, int] = (1, 1)) -> list[tuple[int, int]]:

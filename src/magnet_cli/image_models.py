@@ -4,21 +4,17 @@ Owns the built-in digit classifier, and `load`, the one door to image models wit
 generators, samples or files of results.
 """
 
-import hashlib
-import importlib
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 
 import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 from torch.nn import functional
 
+from magnet_cli import factories
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.artifacts.registry import Artifact
-from magnet_cli.errors import ArtifactError, GeneratorError
+from magnet_cli.errors import GeneratorError
 
 
 class DigitClassifier(nn.Module):
@@ -80,8 +76,8 @@ def load(reference: str, device: torch.device, dtype: torch.dtype) -> ImageModel
         GeneratorError: it has no torch form.
     """
     if ":" in reference:
-        module = _call_factory(reference)
-        sha256 = _state_sha256(module)
+        module = factories.call(reference)
+        sha256 = factories.state_sha256(module)
     else:
         artifact = registry.find(reference)
         if not _has_torch_form(artifact):
@@ -97,36 +93,3 @@ def load(reference: str, device: torch.device, dtype: torch.dtype) -> ImageModel
 
 def _has_torch_form(artifact: Artifact) -> bool:
     return artifact.kind == "image-model" and artifact.family == "safetensors"
-
-
-def _call_factory(reference: str) -> nn.Module:
-    """The module a user's factory makes."""
-    place, _, factory = reference.rpartition(":")
-    hint = "pass file.py:factory or module:factory, a function without arguments that returns a torch.nn.Module"
-    try:
-        made = getattr(_import(place), factory)()
-    except (ImportError, FileNotFoundError, AttributeError) as error:
-        message = f"{reference} cannot be had: {error}"
-        raise ArtifactError(message, hint) from error
-    if not isinstance(made, nn.Module):
-        message = f"{reference} returns a {type(made).__name__}, and a torch.nn.Module is asked for"
-        raise ArtifactError(message, hint)
-    return made
-
-
-def _import(place: str) -> ModuleType:
-    if not place.endswith(".py"):
-        return importlib.import_module(place)
-    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _state_sha256(module: nn.Module) -> str:
-    """Hex sha256 of a state dict: names, types, shapes and bytes, sorted by name."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

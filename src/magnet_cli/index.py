@@ -562,7 +562,7 @@ def density_words(spec: VolumeSpec) -> str:
     if spec.space == "w":
         return "density on the manifold in proportion to p_w, that of w = M(z) under the prior of z: not uniform"
     return f"density on the manifold in proportion to the {spec.prior} prior's" + ": not uniform" * (
-        spec.prior == "normal"
+        spec.prior.endswith("normal")
     )
 
 

@@ -7,11 +7,16 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from magnet_cli import files
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.errors import ArtifactError, MagnetError
 from magnet_cli.volume import Volume
+
+if TYPE_CHECKING:
+    from magnet_cli.generators import Generator
+    from magnet_cli.generators.own import OwnModule
 
 
 def describe(reference: str, *, check: bool) -> dict:
@@ -43,6 +48,18 @@ def describe(reference: str, *, check: bool) -> dict:
         fields = _volume(found, check=check)
         return _with(fields, problems + fields["problems"])
     return _with({"kind": artifact.kind, "path": str(found)} | dataclasses.asdict(artifact), problems)
+
+
+def describe_own(own: "OwnModule") -> dict:
+    """What a generator of the user's own is, as fields; its factory is called once more.
+
+    Raises:
+        ArtifactError, GeneratorError: as `generators.load`.
+    """
+    from magnet_cli import generators
+
+    fields = {"kind": "generator", "path": own.factory, "generator": own.name, "sha256": own.sha256}
+    return _with(fields | _network(generators.load(own)), [])
 
 
 def _of_path(path: Path, *, check: bool) -> dict:
@@ -97,10 +114,18 @@ def _generator(checkpoint: cache.Checkpoint, kind: str, *, check: bool) -> dict:
     problems = _problems(checkpoint.read) if check else []
     if not problems:
         found = generators.load(checkpoint)
-        fields |= {"family": found.family, "latent_dim": found.latent_dim, "image_shape": list(found.image_shape)}
-        fields |= {"prior": found.prior, "num_classes": found.num_classes, "style_dim": found.style_dim}
-        fields |= {"parameters": sum(p.numel() for p in found.module.parameters())}
+        fields |= {"format": found.format, "settings": found.settings} | _network(found)
     return _with(fields, problems)
+
+
+def _network(found: "Generator") -> dict:
+    fields = {"family": found.family, "latent_dim": found.latent_dim, "image_shape": list(found.image_shape)}
+    fields |= {"prior": found.prior, "num_classes": found.num_classes, "style_dim": found.style_dim}
+    if found.nvae_latents:
+        fields |= {"nvae_latents": found.nvae_latents, "noise": found.noise}
+    if found.is_own:
+        fields |= {"image_range": list(found.image_range or (-1.0, 1.0))}
+    return fields | {"parameters": found.num_parameters}
 
 
 def _problems(verify: Callable[[], object]) -> list[str]:

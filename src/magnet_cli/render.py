@@ -21,10 +21,10 @@ def batch_size(generator: Generator) -> int:
     return int(np.clip(_BATCH_WORK // int(np.prod(generator.image_shape)), 1, 256))
 
 
-def images(
+def arrays(
     generator: Generator, latents: np.ndarray, truncation: float, size: int, labels: np.ndarray | None = None
 ) -> np.ndarray:
-    """The images of latents; a short batch is padded to full size, so that an image does not depend on the others.
+    """What a generator gives; a short batch is padded to full size, so that a row does not depend on the others.
 
     Args:
         generator: on its device.
@@ -34,14 +34,25 @@ def images(
         labels: [b] int64, where the generator takes labels.
 
     Returns:
-        [b, H, W, C] uint8: [-1, 1] mapped to 0..255, rounded, clipped.
+        [b, C, H, W] float32 in about [-1, 1]; of a generator of the user's own, [b, ...].
     """
     weight = next(generator.module.parameters())
     z = torch.from_numpy(_padded(latents, size)).to(weight)
     given = None if labels is None else torch.from_numpy(_padded(labels, size)).to(weight.device)
     with torch.inference_mode():
-        intensity = generator(z, truncation, given)[: len(latents)]
-        return ((intensity + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return generator(z, truncation, given)[: len(latents)].to(device="cpu", dtype=torch.float32).numpy()
+
+
+def images(
+    generator: Generator, latents: np.ndarray, truncation: float, size: int, labels: np.ndarray | None = None
+) -> np.ndarray:
+    """The images of latents, as `arrays`, as pixels.
+
+    Returns:
+        [b, H, W, C] uint8: [-1, 1] mapped to 0..255, rounded, clipped.
+    """
+    intensity = arrays(generator, latents, truncation, size, labels)
+    return np.clip(np.rint((intensity + 1) * 127.5), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
 def _padded(rows: np.ndarray, size: int) -> np.ndarray:
@@ -61,6 +72,13 @@ def png(image: np.ndarray) -> bytes:
     """The PNG file of an image [H, W, C] uint8, C 1 or 3: a function of the pixels alone."""
     buffer = io.BytesIO()
     picture(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    """The NPY file of an array: a function of its numbers alone."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 

@@ -4,12 +4,11 @@ Joins index, volume and generators. The caller owns progress and stopping: `writ
 and the same call later goes on where it stopped.
 """
 
-import io
 import json
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +44,7 @@ class SampleSpec:
         replace: drawn with replacement.
         truncation: ψ the images are rendered at.
         label: the labels drawn from; empty for those of the volume.
+        bn_truncation: ψ of the batch-norm statistics the images are rendered with; 0 where that is `truncation`.
     """
 
     generator: str
@@ -58,6 +58,7 @@ class SampleSpec:
     replace: bool
     truncation: float
     label: tuple[int, ...] = ()
+    bn_truncation: float = 0.0
 
 
 def default_out(spec: SampleSpec) -> Path:
@@ -86,7 +87,7 @@ def finished(out: Path, spec: SampleSpec) -> dict | None:
             raise SampleError(message, "pass another folder with --out")
         return None
     fields = read(out) if done else files.read_document(out / _STARTED)
-    asked, found = asdict(spec) | {"label": list(spec.label)}, {"label": []} | fields["spec"]
+    asked, found = asdict(spec) | {"label": list(spec.label)}, {"label": [], "bn_truncation": 0.0} | fields["spec"]
     differing = [k for k in asked if asked[k] != found.get(k)]
     if differing:
         listed = ", ".join(f"{k} {found.get(k)} (asked {asked[k]})" for k in differing)
@@ -120,6 +121,7 @@ def discard(out: Path) -> None:
     """
     ours = {
         "images",
+        "arrays",
         "latents.npy",
         "labels.npy",
         "metadata.jsonl",
@@ -148,6 +150,8 @@ def write(
 ) -> Iterator[int]:
     """Render a draw into a folder. sample.json comes last: a folder with it is whole.
 
+    What can be shown goes into images/ as PNG, with a contact sheet; what cannot, into arrays/ as NPY, float32.
+
     Args:
         out: the folder; new, or begun by the same call before.
         spec: what the sample is.
@@ -162,28 +166,30 @@ def write(
     Raises:
         MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
-    files.make_folder(out / "images")
-    files.sweep(out / "images")
+    folder, ending, rendered, encoded = _ways(generator)
+    names = [f"{folder}/{i:06d}.{ending}" for i in range(spec.n)]
+    files.make_folder(out / folder)
+    files.sweep(out / folder)
     files.publish(out / _STARTED, files.document({"spec": asdict(spec)}))
     latents, labels = volume.latents(drawn.rows), volume.labels(drawn.rows)
     size = batch or render.batch_size(generator)
     for start in range(0, spec.n, size):
         places = range(start, min(start + size, spec.n))
-        if not all(_image(out, i).exists() for i in places):
+        if not all((out / names[i]).exists() for i in places):
             here = slice(start, start + size)
             given = None if labels is None else labels[here]
-            images = render.images(generator, latents[here], spec.truncation, size, given)
-            for i, image in zip(places, images, strict=True):
-                files.publish(_image(out, i), render.png(image), durable=False)
+            made = rendered(generator, latents[here], spec.truncation, size, given)
+            for i, one in zip(places, made, strict=True):
+                files.publish(out / names[i], encoded(one), durable=False)
         yield len(places)
-    _publish_array(out / "latents.npy", latents)
+    files.publish(out / "latents.npy", render.npy(latents))
     if labels is not None:
-        _publish_array(out / "labels.npy", labels)
+        files.publish(out / "labels.npy", render.npy(labels))
     named = [None] * spec.n if labels is None else labels.tolist()
     rows = zip(drawn.rows.tolist(), drawn.log_volume.tolist(), named, strict=True)
     records = [
         {
-            "file_name": f"images/{i:06d}.png",
+            "file_name": names[i],
             "row": row,
             "log_volume": value if np.isfinite(value) else None,
             "label": label,
@@ -193,7 +199,8 @@ def write(
     ]
     lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
     files.publish(out / "metadata.jsonl", lines.encode())
-    _publish_sheet(out, spec, drawn, volume, generator, (latents, labels))
+    if generator.gives_images:
+        _publish_sheet(out, spec, drawn, volume, generator, (latents, labels))
 
 
 def finish(out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, command: list[str], report: dict) -> None:
@@ -263,14 +270,11 @@ def check(out: Path) -> list[str]:
     return problems
 
 
-def _image(out: Path, i: int) -> Path:
-    return out / "images" / f"{i:06d}.png"
-
-
-def _publish_array(path: Path, array: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    files.publish(path, buffer.getvalue())
+def _ways(generator: Generator) -> tuple[str, str, Callable[..., np.ndarray], Callable[[np.ndarray], bytes]]:
+    """Of what a generator gives: its folder, its files' ending, how it is rendered, and how it becomes a file."""
+    if generator.gives_images:
+        return "images", "png", render.images, render.png
+    return "arrays", "npy", render.arrays, render.npy
 
 
 def _publish_sheet(

@@ -86,8 +86,7 @@ class _Trial:
 
     def latents(self, part: int, rows: int) -> np.ndarray:
         rng = np.random.default_rng([_LATENTS, self.asked.seed, part])
-        z = rng.standard_normal((rows, self.asked.latent_dim), dtype=np.float32)
-        return compute.on_sphere(z) if self.asked.prior == "sphere" else z
+        return compute.from_prior(rng, rows, self.asked.latent_dim, self.asked.prior)
 
     def grams(self, part: int, precision: str) -> Tensor:
         """JᵀJ at the latents of a part: [32, D, D] float64."""

@@ -23,6 +23,7 @@ from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.compute import Filler
 from magnet_cli.errors import MagnetError
 from magnet_cli.generators import Generator
+from magnet_cli.generators.own import OwnModule
 from magnet_cli.image_models import ImageModel
 from magnet_cli.jacobian import PRECISIONS
 from magnet_cli.plan import Plan
@@ -37,19 +38,21 @@ class Job:
 
     Attributes:
         volume: the volume's folder.
-        checkpoint: of the generator.
+        checkpoint: of the generator, or the user's own module.
         output: what the Jacobian is taken of: an image model's name, or one of the generator's own outputs.
         device: where it computes.
         threads: it may use on a CPU.
         cut: how its work is cut.
+        settings: of the generator, name and value, as generators.load takes them.
     """
 
     volume: Path
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | OwnModule
     output: str
     device: str
     threads: int
     cut: Plan
+    settings: tuple[tuple[str, object], ...] = ()
 
     def filler(self) -> Filler:
         """Load what is needed to fill shards.
@@ -59,17 +62,23 @@ class Job:
         """
         torch.set_num_threads(self.threads)
         volume = Volume.open(self.volume)
-        generator, model = load(self.checkpoint, self.output, self.device, volume.spec.precision)
+        generator, model = load(self.checkpoint, self.output, self.device, volume.spec.precision, self.settings)
         return Filler(volume, generator, self.cut, model)
 
 
-def load(checkpoint: Checkpoint, output: str, device: str, precision: str) -> tuple[Generator, ImageModel | None]:
-    """A generator, and the image model that follows it if any.
+def load(
+    checkpoint: Checkpoint | OwnModule,
+    output: str,
+    device: str,
+    precision: str,
+    settings: tuple[tuple[str, object], ...] = (),
+) -> tuple[Generator, ImageModel | None]:
+    """A generator with its settings, and the image model that follows it if any.
 
     Raises:
         MagnetError: as generators.load and image_models.load.
     """
-    generator = generators.load(checkpoint, device, PRECISIONS[precision])
+    generator = generators.load(checkpoint, device, PRECISIONS[precision], **dict(settings))
     if output in generators.OUTPUTS:
         return generator, None
     return generator, image_models.load(output, generators.check_device(device), PRECISIONS[precision])

@@ -22,7 +22,7 @@ SOURCES = {  # scheme: what follows it
     "hub": r"[\w.-]+/[\w.-]+@[0-9a-f]{40}/([\w.-]+/)*[\w.-]+",
     "file": r"(.*/)?[^/]+",
 }
-_SPHERICAL = {"stylegan2", "stylegan3", "progan"}  # families that normalise z, whatever it is drawn from
+_PRIORS = {"biggan-deep": "truncated-normal", "progan": "sphere", "stylegan2": "sphere", "stylegan3": "sphere"}
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -66,8 +66,8 @@ class Artifact:
 
 
 def prior_of(family: str) -> str:
-    """The distribution of a family's latents, known even where it cannot be built: "sphere" or "normal"."""
-    return "sphere" if family in _SPHERICAL else "normal"
+    """The distribution of a family's latents, known even where it cannot be built; "normal" where nothing else is."""
+    return _PRIORS.get(family, "normal")
 
 
 def registry() -> dict[str, Artifact]:

@@ -74,7 +74,12 @@ def run(
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
     truncation: options.Truncation = 1.0,
+    bn_truncation: options.BnTruncation = None,
     label: options.Label = None,
+    nvae_latents: options.Nvae = None,
+    latent_dim: options.LatentDim = None,
+    prior: options.Prior = None,
+    image_range: options.ImageRange = None,
     solver: options.Solver = options.Solver.auto,
     precision: options.Precision = options.Precision.float32,
     tolerance: Tolerance = 0.1,
@@ -113,7 +118,6 @@ def run(
     _check_flags(engine, address, workers, device, (space.value, output))
     from magnet_cli import compute, generators
     from magnet_cli import workers as workers_
-    from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
     from magnet_cli.plan import cut_for
     from magnet_cli.volume import Volume
@@ -121,9 +125,10 @@ def run(
 
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
-    checkpoint = cache.checkpoint(generator)
+    checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
     places = generators.devices(device)
-    load = functools.cache(functools.partial(workers_.load, checkpoint, output, places[0]))
+    settings = options.settings(bn_truncation, options.plain(nvae_latents))
+    load = functools.cache(functools.partial(workers_.load, checkpoint, output, places[0], settings=settings))
     found, model = load("float32")
     asked = compute.asked(
         found,
@@ -131,13 +136,14 @@ def run(
         space=space.value,
         output=model or output,
         truncation=truncation,
-        label=tuple(label or ()),
+        label=options.numbers(label),
         solver=solver.value,
         precision=precision.value,
         tolerance=tolerance,
         seed=seed,
         rows_per_shard=shard_rows,
     )
+    options.check_names(label, found.name, found.num_classes)
     path = volume or lookup.volume_path(found.name, asked.fingerprint)
     num_rows = n or compute.default_rows(found.name)
     filled = Volume.planned(path, asked)
@@ -154,7 +160,7 @@ def run(
         shared = _Shared(places, workers or len(places), engine, address)
         cut = cut_for(chosen, filled.spec.vectors, memory, shared.sharers)
         cut = dataclasses.replace(cut, batch=batch_size) if batch_size else cut
-        job = workers_.Job(path.resolve(), checkpoint, output, places[0], 1, cut)
+        job = workers_.Job(path.resolve(), checkpoint, output, places[0], 1, cut, settings)
         todo = (filled, num_rows, part or (1, 1))
         if (engine, shared.workers) == ("local", 1):
             steps = compute.fill(filled, chosen, num_rows, cut, model, part or (1, 1))
@@ -163,8 +169,10 @@ def run(
         new_rows = _follow(steps, *todo, console)
     times = (start, tuning_start, rows_start, time.monotonic())
     _report(console, filled, num_rows, new_rows, times, dry_run=dry_run)
-    same = lookup.Wanted(None, space.value, output, truncation, None, None, tuple(label or ())).flags
-    console.hint(f"magnet sample {generator} --n 64" + (f" --volume {volume}" if volume else same))
+    spec = filled.spec
+    own = {"label": spec.label, "bn_truncation": spec.bn_truncation, "nvae_latents": spec.nvae_latents or "top"}
+    same = lookup.Wanted(None, space.value, output, truncation, None, None, **own).flags
+    console.hint(f"magnet sample {checkpoint.reference} --n 64" + (f" --volume {volume}" if volume else same))
 
 
 def _created(
@@ -182,7 +190,7 @@ def _created(
         asked=asked,
         measured=resolution.measured,
         pilot=resolution.basis,
-        probe=compute.probe(generator, model) if model else None,
+        probe=compute.probe(generator, model),
     )
     console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
     return filled

@@ -25,9 +25,14 @@ def run(
     generator: options.Generator = "mnist",
     top_k: TopK = None,
     truncation: options.Truncation = 1.0,
+    bn_truncation: options.BnTruncation = None,
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
     label: options.Label = None,
+    nvae_latents: options.Nvae = None,
+    latent_dim: options.LatentDim = None,
+    prior: options.Prior = None,
+    image_range: options.ImageRange = None,
     solver: Solver = None,
     precision: Precision = None,
     volume: options.VolumePath = None,
@@ -46,14 +51,17 @@ def run(
       magnet index mnist --top-k 8 --json
     """
     from magnet_cli import index
-    from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
 
     console = Console(as_json=json, quiet=quiet)
-    checkpoint = cache.checkpoint(generator, here=False)
+    own = {"latent_dim": latent_dim, "prior": options.plain(prior), "image_range": image_range}
+    checkpoint = lookup.source(generator, here=False, **own)
     chosen = options.chosen(solver), options.chosen(precision)
-    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, label=tuple(label or ()))
+    more = {"label": options.numbers(label), "bn_truncation": options.statistics(bn_truncation, truncation)}
+    more |= {"nvae_latents": options.plain(nvae_latents) or "top"}
+    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, **more)
     found = lookup.volume(checkpoint, console, volume, wanted)
+    options.check_names(label, checkpoint.name, found.spec.num_classes)
     built, path = lookup.index_of(found, top_k, console)
     built = index.of_labels(built, found, wanted.label)
     sizes = {f"{rho:g}": round(index.effective_size(built, rho), 1) for rho in _RHOS}
@@ -71,4 +79,4 @@ def run(
     console.note("effective size  " + "".join(f"{size:>9,.0f}" for size in sizes.values()))
     console.result(fields, str(path))
     same = dataclasses.replace(wanted, top_k=built.top_k).flags
-    console.hint(f"magnet sample {generator} --n 64{same} --rho 0.5")
+    console.hint(f"magnet sample {checkpoint.reference} --n 64{same} --rho 0.5")

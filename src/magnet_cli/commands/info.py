@@ -14,7 +14,13 @@ Check = Annotated[bool, typer.Option("--check", help="Re-read every byte; exit 1
 
 
 def run(
-    reference: Reference = "mnist", check: Check = False, quiet: options.Quiet = False, json: options.Json = False
+    reference: Reference = "mnist",
+    check: Check = False,
+    latent_dim: options.LatentDim = None,
+    prior: options.Prior = None,
+    image_range: options.ImageRange = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
 ) -> None:
     """Say what a path or a name is, and check it.
 
@@ -27,9 +33,12 @@ def run(
       magnet info mnist-volume --check
     """
     from magnet_cli import info
+    from magnet_cli.commands import lookup
 
     console = Console(as_json=json, quiet=quiet)
-    fields = info.describe(reference, check=check)
+    flags = {"latent_dim": latent_dim, "prior": options.plain(prior), "image_range": image_range}
+    own = lookup.own_module(reference, **flags)
+    fields = info.describe_own(own) if own else info.describe(reference, check=check)
     shown = [[key, _text(value)] for key, value in fields.items() if key not in {"ok", "problems"}]
     verdict = "every byte is as it was written" if check else "not checked byte by byte (--check)"
     shown += [["problems", problem] for problem in fields["problems"]] or [["problems", f"none; {verdict}"]]
@@ -40,7 +49,7 @@ def run(
 
 def _text(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list | tuple):
         return "×".join(str(v) for v in value) if all(isinstance(v, int) for v in value) else " ".join(map(str, value))
     return str(value)

@@ -1,19 +1,67 @@
 """Which volume and which index a command means, where the user does not name them.
 
-Owns the order of preference: the user's own volumes before published and built-in ones, of several the longest.
+Owns the order of preference: the user's own volumes before published and built-in ones, of several the longest. And the
+one gate to code of the user's own as a generator: what is typed on the command line passes, what a file says does not.
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
 
 from magnet_cli import index
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.console import Console
-from magnet_cli.errors import DamageError, MagnetError, VolumeError
+from magnet_cli.errors import DamageError, GeneratorError, MagnetError, VolumeError
 from magnet_cli.index import Index
 from magnet_cli.volume import Volume
+from magnet_cli.volume.spec import VolumeSpec
+
+if TYPE_CHECKING:
+    from magnet_cli.generators.own import OwnModule
+
+    Source = Checkpoint | OwnModule
+
+_FACTORY = re.compile(r".+:[^\W\d]\w*")
+
+
+def is_own(reference: str) -> bool:
+    """Whether what was typed means a module of the user's own, as file.py:factory does; no file is named like that."""
+    return _FACTORY.fullmatch(reference) is not None and not Path(reference).exists()
+
+
+def source(reference: str, *, here: bool = True, **flags: object) -> "Source":
+    """The generator that was typed: a checkpoint, or a module of the user's own, whose factory is called.
+
+    Args:
+        reference: from the command line, and from nowhere else.
+        here: whether the file of a checkpoint has to be on this machine.
+        **flags: latent_dim, prior, image_range of the user's own, None where they were left out.
+
+    Raises:
+        ArtifactError, GeneratorError: as `cache.checkpoint` and `own.find`.
+    """
+    return own_module(reference, **flags) or cache.checkpoint(reference, here=here)
+
+
+def own_module(reference: str, **flags: object) -> "OwnModule | None":
+    """The module of the user's own that was typed, as `source`; None where something else was."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    if not is_own(reference):
+        if given:
+            flag = f"--{next(iter(given)).replace('_', '-')}"
+            message = f"that is for a generator of your own, file.py:factory; {reference} tells it itself."
+            raise typer.BadParameter(message, param_hint=flag)
+        return None
+    from magnet_cli.generators import own
+
+    texts = {name: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for name, v in given.items()}
+    typed = reference + "".join(f" --{name.replace('_', '-')} {text}" for name, text in texts.items())
+    return own.find(reference, **given, reference=typed)
 
 
 def volume_path(name: str, fingerprint: str) -> Path:
@@ -33,6 +81,8 @@ class Wanted:
         solver: how its values were computed.
         precision: in which arithmetic.
         label: labels its rows have to have; empty for all classes in turn.
+        bn_truncation: ψ of its batch-norm statistics; 0 for `truncation`.
+        nvae_latents: of an NVAE, the groups whose noise is the latent.
     """
 
     top_k: int | None
@@ -42,28 +92,31 @@ class Wanted:
     solver: str | None
     precision: str | None
     label: tuple[int, ...] = ()
+    bn_truncation: float = 0.0
+    nvae_latents: str = "top"
 
     def fits(self, found: Volume, sha256: str) -> bool:
         """Whether a volume is that of the generator with this sha256, and what is wanted; an empty one is not."""
         spec = found.spec
         same = all(
             getattr(self, name) in {None, getattr(spec, name)}
-            for name in ("space", "output", "truncation", "solver", "precision")
+            for name in ("space", "output", "truncation", "bn_truncation", "solver", "precision")
         )
+        same &= spec.nvae_latents in {"", self.nvae_latents}
         same &= set(self.label) <= set(spec.classes) if self.label else not spec.label
         return same and spec.sha256 == sha256 and spec.top_k >= (self.top_k or 1) and bool(found.shards())
 
     @property
     def flags(self) -> str:
         """The flags of `magnet compute` that make such a volume; what is the default is left out."""
-        usual = {"space": "z", "output": "pixel", "truncation": 1.0}
+        usual = {"space": "z", "output": "pixel", "truncation": 1.0, "bn_truncation": 0.0, "nvae_latents": "top"}
         given = dataclasses.asdict(self)
         labels = "".join(f" --label {label}" for label in given.pop("label"))
         asked = {name: value for name, value in given.items() if value not in {None, usual.get(name)}}
         return "".join(f" --{name.replace('_', '-')} {value}" for name, value in asked.items()) + labels
 
 
-def volume(checkpoint: Checkpoint, console: Console, path: Path | None, wanted: Wanted) -> Volume:
+def volume(checkpoint: "Source", console: Console, path: Path | None, wanted: Wanted) -> Volume:
     """The volume to draw from.
 
     Args:
@@ -74,6 +127,7 @@ def volume(checkpoint: Checkpoint, console: Console, path: Path | None, wanted: 
 
     Raises:
         VolumeError: none fits; the `magnet compute` that would make it is named.
+        GeneratorError: the code of the user's own generator changed since.
         MagnetError: the one that was named is damaged.
     """
     if path is not None:
@@ -82,9 +136,9 @@ def volume(checkpoint: Checkpoint, console: Console, path: Path | None, wanted: 
             message = f"{path} is a volume of {found.spec.generator} (sha256 {found.spec.sha256[:12]}…), "
             message += f"and {checkpoint.name} ({checkpoint.sha256[:12]}…) is asked for"
             raise VolumeError(message, f"pass the generator it belongs to: {found.spec.generator}")
-        return found
+        return _of_same_function([found], checkpoint)[0]
     for candidates in (_own(console), _published(checkpoint.name)):
-        fitting = [v for v in candidates if wanted.fits(v, checkpoint.sha256)]
+        fitting = _of_same_function([v for v in candidates if wanted.fits(v, checkpoint.sha256)], checkpoint)
         if fitting:
             longest = max(fitting, key=lambda v: v.num_rows)
             others = f", the longest of {len(fitting)}" if len(fitting) > 1 else ""
@@ -112,26 +166,56 @@ def named_volume(reference: str) -> Volume:
     return Volume.open(path)
 
 
-def volume_for_rendering(checkpoint: Checkpoint, console: Console, path: Path | None, wanted: Wanted) -> Volume:
+def _of_same_function(found: list[Volume], checkpoint: "Source") -> list[Volume]:
+    """Those of some volumes with a generator's weights that are of its function too: all, but for a user's own module.
+
+    Raises:
+        GeneratorError: there are some, and none is of that function.
+    """
+    if isinstance(checkpoint, Checkpoint) or not found:
+        return found
+    from magnet_cli import compute, generators
+
+    loaded, same, changed = generators.load(checkpoint), [], None
+    for candidate in found:
+        try:
+            compute.check_settings(candidate, loaded)
+            compute.check_unchanged(candidate, loaded, None)
+        except GeneratorError as error:
+            changed = error
+        else:
+            same.append(candidate)
+    if not same:
+        raise changed
+    return same
+
+
+def volume_for_rendering(checkpoint: "Source", console: Console, path: Path | None, wanted: Wanted) -> Volume:
     """As `volume`; where there is none at the truncation asked for, that without truncation, with a warning.
 
     Raises:
         VolumeError, MagnetError: as `volume`.
     """
-    truncation = wanted.truncation
+    plain = dataclasses.replace(wanted, truncation=1.0, bn_truncation=0.0)
     try:
         found = volume(checkpoint, console, path, wanted)
     except VolumeError as error:
-        if truncation == 1 or path is not None or isinstance(error, DamageError):
+        if wanted == plain or path is not None or isinstance(error, DamageError):
             raise
-        found = volume(checkpoint, console, path, dataclasses.replace(wanted, truncation=1.0))
-    if found.spec.truncation != truncation:
-        made = f"magnet compute {checkpoint.reference} --truncation {truncation:g}"
+        found = volume(checkpoint, console, path, plain)
+    drawn, rendered = _truncation(found.spec), _truncation(wanted)
+    if drawn != rendered:
+        made = f"magnet compute {checkpoint.reference}{wanted.flags}"
         console.warning(
-            f"rows are drawn by their volume at truncation {found.spec.truncation:g}, images are rendered at "
-            f"{truncation:g}; for one at {truncation:g}: {made}"
+            f"rows are drawn by their volume at truncation {drawn}, images are rendered at {rendered}; "
+            f"for one at {rendered}: {made}"
         )
     return found
+
+
+def _truncation(of: Wanted | VolumeSpec) -> str:
+    own = f" with batch-norm statistics at {of.bn_truncation:g}" if of.bn_truncation else ""
+    return f"{of.truncation:g}{own}"
 
 
 def _own(console: Console) -> list[Volume]:

@@ -5,11 +5,14 @@ Owns their types and the checks that need nothing but the value. Knows nothing o
 
 import math
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from magnet_cli.errors import SpecError
 
 
 class Precision(StrEnum):
@@ -36,6 +39,21 @@ class Engine(StrEnum):
     ray = "ray"
 
 
+class NvaeLatents(StrEnum):
+    """The groups of an NVAE whose noise is the latent."""
+
+    top = "top"
+    all = "all"
+
+
+class PriorName(StrEnum):
+    """The distribution of the latents of a user's own generator."""
+
+    normal = "normal"
+    sphere = "sphere"
+    truncated_normal = "truncated-normal"
+
+
 class Solver(StrEnum):
     """How singular values are computed."""
 
@@ -44,6 +62,64 @@ class Solver(StrEnum):
     sketch = "sketch"
     pilot = "pilot"
     projection = "projection"
+
+
+@dataclass(frozen=True)
+class ClassLabel:
+    """A class as the command line names it.
+
+    Attributes:
+        number: of the class.
+        name: its ImageNet name, where that was given.
+    """
+
+    number: int
+    name: str = ""
+
+
+def _class_label(text: str) -> ClassLabel:
+    from magnet_cli import classes
+
+    if re.fullmatch(r"-?\d+", text):
+        if int(text) < 0:
+            message = f"{text} is not the number of a class."
+            raise typer.BadParameter(message)
+        return ClassLabel(int(text))
+    try:
+        return ClassLabel(classes.number(text), text)
+    except SpecError as error:
+        message = f"{error.message}; {error.hint}"
+        raise typer.BadParameter(message) from error
+
+
+def numbers(label: list[ClassLabel] | None) -> tuple[int, ...]:
+    """The classes' numbers, in their order."""
+    return tuple(each.number for each in label or ())
+
+
+def check_names(label: list[ClassLabel] | None, generator: str, num_classes: int) -> None:
+    """Whether names are those of the generator's classes.
+
+    Raises:
+        SpecError: a class is named, and the generator's are not those of ImageNet.
+    """
+    from magnet_cli import classes
+
+    named = [each.name for each in label or () if each.name]
+    if named and num_classes not in {0, classes.COUNT}:
+        message = f"{named[0]!r} is a class of ImageNet, and {generator} has {num_classes} classes of its own"
+        raise SpecError(message, f"pass --label with a number, 0 to {num_classes - 1}")
+
+
+def statistics(bn_truncation: float | None, truncation: float) -> float:
+    """ψ of batch-norm statistics as a spec has it: 0 where it is that of z."""
+    return 0.0 if bn_truncation in {None, truncation} else bn_truncation
+
+
+def settings(bn_truncation: float | None, nvae_latents: str | None) -> tuple[tuple[str, object], ...]:
+    """Settings of the generator that flags give: name and value."""
+    given = {"bn_truncation": bn_truncation, "nvae_latents": nvae_latents}
+    return tuple((name, value) for name, value in given.items() if value is not None)
 
 
 def _device(value: str | None) -> str | None:
@@ -73,8 +149,8 @@ def part(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _truncation(value: float) -> float:
-    if not 0 < value <= 1:
+def _truncation(value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1:
         message = f"{value} is not in the range 0<x<=1; 1 is no truncation."
         raise typer.BadParameter(message)
     return value
@@ -89,7 +165,12 @@ def _finite(value: float) -> float:
 
 def chosen(value: Solver | Precision | None) -> str | None:
     """The name, or None where any will do."""
-    return None if value is None or value == "auto" else value.value
+    return None if value == "auto" else plain(value)
+
+
+def plain(value: StrEnum | None) -> str | None:
+    """The name of a choice; None where there was none."""
+    return None if value is None else value.value
 
 
 def positive(value: float) -> float:
@@ -111,7 +192,19 @@ def size(text: str) -> int:
     return int(float(found[1]) * units[found[2]])
 
 
-GENERATOR_HELP = "Name of a generator (`magnet list`), or path of a checkpoint."
+def bounds(text: str) -> tuple[float, float]:
+    """Two finite numbers, the lower first, from "LO,HI"; or a usage error."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        message = f"{text!r} is not a lower and a higher number, as 0,1."
+        raise typer.BadParameter(message)
+    return low, high
+
+
+GENERATOR_HELP = "Name of a generator (`magnet list`), path of a checkpoint, or your own: file.py:factory."
 
 Generator = Annotated[str, typer.Argument(metavar="GENERATOR", help=GENERATOR_HELP, show_default=True)]
 TopK = Annotated[
@@ -120,15 +213,50 @@ TopK = Annotated[
 Truncation = Annotated[
     float,
     typer.Option(
-        callback=_truncation, help="ψ in (0, 1]; StyleGANs draw w to its mean by it, DCGANs scale z. 1 is none."
+        callback=_truncation,
+        help="ψ in (0, 1]; StyleGANs draw w to its mean by it, DCGANs and BigGANs scale z. 1 is none.",
+    ),
+]
+BnTruncation = Annotated[
+    float | None,
+    typer.Option(
+        callback=_truncation,
+        help="BigGAN: ψ of the batch-norm statistics; 1 is what MaGNET did.",
+        show_default="that of --truncation",
     ),
 ]
 Space = Annotated[
     SpaceName, typer.Option(help="The Jacobian's input: z, or w at w = M(z); w weights draws of z, never uniformly.")
 ]
+Nvae = Annotated[
+    NvaeLatents | None,
+    typer.Option("--nvae-latents", help="NVAE: z is the noise of the top group, or of all.", show_default="top"),
+]
+LatentDim = Annotated[
+    int | None, typer.Option(min=1, help="Your own generator: numbers of a latent.", show_default="as its module says")
+]
+Prior = Annotated[
+    PriorName | None,
+    typer.Option(
+        help="Your own generator: N(0, I), that within 2 of 0, or the sphere where it normalises z.",
+        show_default="its module's",
+    ),
+]
+ImageRange = Annotated[
+    tuple | None,
+    typer.Option(
+        parser=bounds, metavar="LO,HI", help="Your own generator: intensities it gives.", show_default="its module's"
+    ),
+]
 Label = Annotated[
-    list[int] | None,
-    typer.Option("--label", min=0, help="Class of a conditional generator; repeatable.", show_default="all in turn"),
+    list[ClassLabel] | None,
+    typer.Option(
+        "--label",
+        parser=_class_label,
+        metavar="CLASS",
+        help="Class of a conditional generator, its number or an ImageNet name; repeatable.",
+        show_default="all in turn",
+    ),
 ]
 Rho = Annotated[
     float, typer.Option(callback=_finite, help="Polarity: <0 modes, 0 the generator, 1 MaGNET, >0 anti-modes.")

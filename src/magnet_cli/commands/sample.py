@@ -28,9 +28,14 @@ def run(
     rho: options.Rho = 1.0,
     top_k: TopK = None,
     truncation: options.Truncation = 1.0,
+    bn_truncation: options.BnTruncation = None,
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
     label: options.Label = None,
+    nvae_latents: options.Nvae = None,
+    latent_dim: options.LatentDim = None,
+    prior: options.Prior = None,
+    image_range: options.ImageRange = None,
     solver: Solver = None,
     precision: Precision = None,
     seed: options.Seed = 0,
@@ -58,15 +63,17 @@ def run(
       magnet sample mnist --n 200 --rho -1 --seed 3 --out modes --json
     """
     from magnet_cli import generators, index, sample
-    from magnet_cli.artifacts import cache
     from magnet_cli.commands import lookup
 
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
-    checkpoint = cache.checkpoint(generator)
+    checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
     chosen = options.chosen(solver), options.chosen(precision)
-    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, label=tuple(label or ()))
+    more = {"label": options.numbers(label), "bn_truncation": options.statistics(bn_truncation, truncation)}
+    more |= {"nvae_latents": options.plain(nvae_latents) or "top"}
+    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, **more)
     found = lookup.volume_for_rendering(checkpoint, console, volume, wanted)
+    options.check_names(label, checkpoint.name, found.spec.num_classes)
     built, _ = lookup.index_of(found, top_k, console)
     built = index.of_labels(built, found, wanted.label)
     spec = sample.SampleSpec(
@@ -81,6 +88,7 @@ def run(
         replace=replace,
         truncation=truncation,
         label=wanted.label,
+        bn_truncation=wanted.bn_truncation,
     )
     folder = out or sample.default_out(spec)
     drawn = index.draw(built, n, rho, seed, replace=replace)
@@ -89,15 +97,7 @@ def run(
     report |= {"displaced_share": drawn.displaced_share, "largest_useful_rho": drawn.largest_useful_rho}
     report |= {"target": index.target(built, rho, found.spec), "rescaled": index.rescales(found.spec)}
     report |= {"seconds": None}
-    console.note(
-        f"rho {rho:g}, top_k {built.top_k}: effective size {drawn.effective_size:,.1f} of {drawn.pool:,} rows, "
-        f"displaced share {drawn.displaced_share:.3f}, {drawn.unique_rows:,} different rows in {n:,}"
-    )
-    console.note(f"target: {report['target']}")
-    if index.rescales(found.spec):
-        console.note(index.RESCALED)
-    for warning in index.warnings(drawn, n, rho, replace=replace):
-        console.warning(warning)
+    _tell(console, report, index.warnings(drawn, n, rho, replace=replace))
     done = None if force else sample.finished(folder, spec)
     if dry_run:
         console.note(f"{n:,} images would be written to {folder}; nothing was done")
@@ -107,7 +107,8 @@ def run(
         console.note(f"{folder} already holds this sample")
         console.result(done, str(folder))
         return
-    loaded = generators.load(checkpoint, device or generators.default_device())
+    settings = options.settings(bn_truncation, found.spec.nvae_latents or None)
+    loaded = generators.load(checkpoint, device or generators.default_device(), **dict(settings))
     if force:
         sample.discard(folder)
     written = 0
@@ -123,5 +124,21 @@ def run(
     report["seconds"] = round(time.monotonic() - start, 3)
     sample.finish(folder, spec, drawn, found, ["magnet", *sys.argv[1:]], report)
     console.result(report, str(folder))
-    console.note(f"look at {folder / 'grid.png'}")
+    if loaded.gives_images:
+        console.note(f"look at {folder / 'grid.png'}")
     console.hint(f"magnet info {folder} --check")
+
+
+def _tell(console: console_.Console, report: dict, warnings: list[str]) -> None:
+    """What the report says of the draw, in words."""
+    from magnet_cli import index
+
+    console.note(
+        "rho {rho:g}, top_k {top_k}: effective size {effective_size:,.1f} of {pool:,} rows, "
+        "displaced share {displaced_share:.3f}, {unique_rows:,} different rows in {n:,}".format(**report)
+    )
+    console.note(f"target: {report['target']}")
+    if report["rescaled"]:
+        console.note(index.RESCALED)
+    for warning in warnings:
+        console.warning(warning)

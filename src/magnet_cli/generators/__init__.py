@@ -10,49 +10,66 @@ intermediate latent w has style_dim, and, w as in W [B, Dw]:
     mapping(z, labels) -> w, untruncated       truncated(w, truncation) -> w
     synthesis(w, truncation) -> images         affine(w, truncation) -> [B, S], all layers' styles in their order
 
+A module of the user's own becomes such a network in `own`.
+
 Labels are [B] int64, or [B, num_classes] floating. Truncation ψ in (0, 1] is applied inside, as the family has it.
+
+A family whose official code writes files of its own has TRANSLATIONS: by the format (readers.Contents), a function of
+the arguments and attributes found there that gives the keywords for `build`, and refuses what it does not know.
 """
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
-from magnet_cli.generators import dcgan, stylegan2
-from magnet_cli.generators.readers import read_settings, read_state_dict
+from magnet_cli.generators import biggan_deep, dcgan, nvae, own, progan, readers, stylegan2, stylegan3
+from magnet_cli.generators.own import OwnModule
 
-FAMILIES = {"dcgan": dcgan, "stylegan2": stylegan2}
+FAMILIES = {
+    "biggan-deep": biggan_deep,
+    "dcgan": dcgan,
+    "nvae": nvae,
+    "progan": progan,
+    "stylegan2": stylegan2,
+    "stylegan3": stylegan3,
+}
 OUTPUTS = ("pixel", "style", "affine")  # what a Jacobian can be taken of that is no image model
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A pretrained generator: latent [B, D] to image [B, C, H, W] in [-1, 1].
+    """A pretrained generator: latent [B, D] to image [B, C, H, W] in [-1, 1]; the user's own, to [B, ...].
 
     Attributes:
         name: what the user calls it.
-        family: the architecture, a key of FAMILIES.
-        sha256: of the checkpoint's bytes.
+        family: the architecture, a key of FAMILIES, or "own".
+        sha256: of the checkpoint's bytes; of the state dict where it is the user's own.
         latent_dim: D.
-        image_shape: (C, H, W).
-        prior: the distribution of its latents; "normal" is N(0, I), "sphere" uniform on |z| = √D: that of generators
-            which normalise z, whatever they draw from.
+        image_shape: (C, H, W); of the user's own, any shape.
+        prior: the distribution of its latents; "normal" is N(0, I), "truncated-normal" that where all |zᵢ| ≤ 2,
+            "sphere" uniform on |z| = √D: that of generators which normalise z, whatever they draw from.
         num_classes: 0 where it takes no labels.
         module: the network, in eval mode, without gradients of its weights.
+        format: of the file it comes from; empty where there is none.
+        settings: what `build` was told that weights do not tell.
     """
 
     name: str
     family: str
     sha256: str
     latent_dim: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     prior: str
     num_classes: int
     module: nn.Module
+    format: str = ""
+    settings: dict[str, object] = field(default_factory=dict)
 
     @property
     def style_dim(self) -> int:
@@ -61,8 +78,39 @@ class Generator:
 
     @property
     def noise(self) -> str:
-        """Of a network with noise inputs: "const", as stored, or "none"; empty for the others."""
+        """Of a network with noise inputs: "const", as stored, "none", or "seed-N", as drawn; empty for the others."""
         return getattr(self.module, "noise", "")
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the network as published, where folding changed their number; else as it is."""
+        there = sum(p.numel() for p in self.module.parameters())
+        return getattr(self.module, "num_parameters", there)
+
+    @property
+    def bn_truncation(self) -> float:
+        """ψ of batch-norm statistics that depend on it, where it is not to be that of z; else 0."""
+        return getattr(self.module, "bn_truncation", 0.0)
+
+    @property
+    def nvae_latents(self) -> str:
+        """Of an NVAE: "top" or "all", the groups whose noise is the latent; empty for the others."""
+        return getattr(self.module, "nvae_latents", "")
+
+    @property
+    def image_range(self) -> tuple[float, ...]:
+        """Of the user's own: (lowest, highest) intensity before it is brought to [-1, 1]; empty where it is that."""
+        return getattr(self.module, "image_range", ())
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a module of the user's own, whose weights alone do not tell its function."""
+        return self.family == own.FAMILY
+
+    @property
+    def gives_images(self) -> bool:
+        """Whether what it gives can be shown: [C, H, W] of one colour or three."""
+        return len(self.image_shape) == 3 and self.image_shape[0] in {1, 3}  # noqa: PLR2004
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -144,47 +192,105 @@ class Generator:
             raise SpecError(message, "pass --space z, or another --output: pixel, affine, or an image model")
 
 
-def load(
-    checkpoint: Checkpoint, device: str = "cpu", dtype: torch.dtype = torch.float32, **settings: object
-) -> Generator:
-    """The generator in a checkpoint; family and sizes are read from the weights.
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint that was read, of which no network is built yet.
 
-    Args:
-        checkpoint: where the file is; its bytes are verified against its sha256 before they are read.
-        device: "cpu", "cuda", "cuda:1", "mps".
-        dtype: of the weights, hence of every product.
-        **settings: of the family's `build`, what weights do not tell; over those in the file's metadata.
+    Attributes:
+        name: the checkpoint's.
+        format: of the file, as in readers.Contents.
+        family: the architecture, a key of FAMILIES.
+        state: its tensors, by their names in the file.
+        settings: keywords for the family's `build` that come with it.
+    """
+
+    name: str
+    format: str
+    family: str
+    state: dict[str, Tensor]
+    settings: dict[str, object]
+
+
+def read(checkpoint: Checkpoint) -> Weights:
+    """The weights in a checkpoint, their family, and the settings that come with them.
 
     Raises:
         ArtifactError: the bytes are not those that were pinned.
-        GeneratorError: no family fits the weights, it has no such setting, or the device does not exist.
+        GeneratorError: they are no weights, or no family fits them.
     """
     if checkpoint.family and checkpoint.family not in FAMILIES:
         message = f"{checkpoint.name} is of the family {checkpoint.family}, which this magnet cannot build"
         raise GeneratorError(message, f"families it can: {', '.join(FAMILIES)}; `magnet list` shows whose are whose")
-    data = checkpoint.read()
-    state = read_state_dict(data, checkpoint.name)
-    family = next((name for name, module in FAMILIES.items() if module.recognises(state)), None)
+    found = readers.read(checkpoint.read(), checkpoint.name)
+    family = next((name for name, module in FAMILIES.items() if module.recognises(found.state)), None)
     if family is None:
-        names = ", ".join(list(state)[:3])
+        names = ", ".join(list(found.state)[:3])
         message = f"the weights of {checkpoint.name} fit no family magnet can build; their first tensors: {names}"
         raise GeneratorError(message, f"families: {', '.join(FAMILIES)}")
-    settings = read_settings(data) | settings
-    known = inspect.signature(FAMILIES[family].build).parameters
-    if strange := [name for name in settings if name not in known]:
-        message = f"{checkpoint.name} comes with the setting {strange[0]!r}, which the family {family} does not have"
+    translations = getattr(FAMILIES[family], "TRANSLATIONS", {})
+    if found.format not in {"safetensors", "torch", *translations}:
+        message = f"{checkpoint.name} has the weights of a {family} in a file of the format {found.format}"
+        raise GeneratorError(message, f"pass the state dict of a {family}, as safetensors or a torch file")
+    translate = translations.get(found.format, lambda _arguments, _attributes: {})
+    settings = found.settings | translate(found.arguments, found.attributes)
+    return Weights(checkpoint.name, found.format, family, found.state, settings)
+
+
+def build(weights: Weights, **settings: object) -> nn.Module:
+    """The network of a checkpoint: float64, in eval mode, without gradients of its weights.
+
+    Args:
+        weights: of the checkpoint.
+        **settings: of the family's `build`; over those that come with the weights.
+
+    Raises:
+        GeneratorError: the weights are not whole, or the family has no such setting.
+    """
+    told = weights.settings | settings
+    return _built(weights.name, weights.family, FAMILIES[weights.family], weights.state, told)
+
+
+def _built(name: str, family: str, architecture: ModuleType, source: object, settings: dict) -> nn.Module:
+    """The network that an architecture builds of a source, once it is known to have these settings."""
+    known = inspect.signature(architecture.build).parameters
+    if strange := [setting for setting in settings if setting not in known]:
+        message = f"{name} is given the setting {strange[0]!r}, which the family {family} does not have"
         raise GeneratorError(message, f"settings of {family}: {', '.join(list(known)[1:]) or 'none'}")
-    network = FAMILIES[family].build(state, **settings)
+    return architecture.build(source, **settings)
+
+
+def load(
+    checkpoint: Checkpoint | OwnModule, device: str = "cpu", dtype: torch.dtype = torch.float32, **settings: object
+) -> Generator:
+    """The generator in a checkpoint, family and sizes read from the weights; or one of the user's own.
+
+    Args:
+        checkpoint: where the file is; its bytes are verified against its sha256 before they are read. Or what
+            `own.find` found.
+        device: "cpu", "cuda", "cuda:1", "mps".
+        dtype: of the weights, hence of every product.
+        **settings: of the family's `build`, what weights do not tell; over those that come with the file.
+
+    Raises:
+        ArtifactError: the bytes are not those that were pinned, or the user's factory is gone.
+        GeneratorError: no family fits the weights, it has no such setting, or the device does not exist.
+    """
+    found = None if isinstance(checkpoint, OwnModule) else read(checkpoint)
+    network = build(found, **settings) if found else _built(checkpoint.name, own.FAMILY, own, checkpoint, settings)
+    network = network.to(device=check_device(device), dtype=dtype)
+    if found:  # channels_last: convolutions run up to twice as fast on CPUs and GPUs alike
+        network = network.to(memory_format=torch.channels_last)
     return Generator(
         name=checkpoint.name,
-        family=family,
+        family=found.family if found else own.FAMILY,
         sha256=checkpoint.sha256,
         latent_dim=network.latent_dim,
         image_shape=network.image_shape,
         prior=network.prior,
         num_classes=network.num_classes,
-        # channels_last: convolutions run up to twice as fast on CPUs and GPUs alike
-        module=network.to(device=check_device(device), dtype=dtype).to(memory_format=torch.channels_last),
+        module=network,
+        format=found.format if found else "",
+        settings=(found.settings if found else {}) | settings,
     )
 
 

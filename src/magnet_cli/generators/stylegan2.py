@@ -1,7 +1,7 @@
 """StyleGAN2 and StyleGAN2-ADA (Karras et al. 2020a, 2020b), at any resolution and width, conditional or not.
 
-Owns the network, how its sizes are read from a state dict in the naming of NVlabs' PyTorch code or of rosinality's, and
-what no state dict tells. Knows nothing of files, caches or Jacobians.
+Owns the network, how its sizes are read from a state dict in the naming of NVlabs' PyTorch code, and what no state dict
+tells; `stylegan2_names` has the other namings. Knows nothing of files, caches or Jacobians.
 """
 
 import math
@@ -12,64 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
+from magnet_cli.generators import stylegan2_names
+from magnet_cli.generators.styles import Mapping, StyleNetwork, Tensors, check_positive, clamped
 
-_EPSILON = 1e-8  # of both normalisations: of z, and of a convolution's modulated weights
+TRANSLATIONS = {
+    "nvlabs-pytorch": stylegan2_names.from_pytorch,
+    "nvlabs-tensorflow": stylegan2_names.from_tensorflow,
+}
+_EPSILON = 1e-8  # of the normalisation of a convolution's modulated weights
 _LEAK = 0.2
 _FIR = (1.0, 3.0, 3.0, 1.0)  # the filter of all up-sampling, where a file does not carry it
-_MEAN_ROWS = 4096  # latents the mean of w is estimated from, where a file does not carry it
-_BLOCK = re.compile(r"synthesis\.b(\d+)\.conv1\.weight")
-_ROSINALITY = {"input.input", "style.1.weight", "conv1.conv.modulation.weight"}
-
-# rosinality's names: of layers, and of the tensors in them with what makes their shapes NVlabs'
-_LAYERS = [
-    (re.compile(r"style\.(?P<n>\d+)\.(?P<rest>weight|bias)"), "mapping.fc{before}"),
-    (re.compile(r"(?P<rest>latent_avg)"), "mapping"),
-    (re.compile(r"input\.(?P<rest>input)"), "synthesis.b4"),
-    (re.compile(r"conv1\.(?P<rest>.+)"), "synthesis.b4.conv1"),
-    (re.compile(r"to_rgb1\.(?P<rest>.+)"), "synthesis.b4.torgb"),
-    (re.compile(r"convs\.(?P<n>\d+)\.(?P<rest>.+)"), "{conv}"),
-    (re.compile(r"to_rgbs\.(?P<n>\d+)\.(?P<rest>.+)"), "{torgb}"),
-    (re.compile(r"noises\.(?P<rest>noise_)0"), "synthesis.b4.conv1"),
-    (re.compile(r"noises\.(?P<rest>noise_)(?P<n>\d+)"), "{noise}"),
-]
-_INSIDE = {
-    "latent_avg": ("w_avg", torch.flatten),
-    "input": ("const", lambda tensor: tensor[0]),
-    "conv.weight": ("weight", lambda tensor: tensor[0]),
-    "conv.modulation.weight": ("affine.weight", torch.clone),
-    "conv.modulation.bias": ("affine.bias", torch.clone),
-    "activate.bias": ("bias", torch.clone),
-    "noise.weight": ("noise_strength", lambda tensor: tensor.reshape(())),
-    "bias": ("bias", torch.flatten),
-    "noise_": ("noise_const", lambda tensor: tensor[0, 0]),
-    "conv.blur.kernel": ("resample_filter", lambda tensor: tensor / tensor.sum()),  # theirs carries a gain of 4
-    "upsample.kernel": ("resample_filter", lambda tensor: tensor / tensor.sum()),
-}
-
-
-class Mapping(nn.Module):
-    """The mapping network: latent and label to w.
-
-    Args:
-        weights: [(W [n, m], b [n]), …] of its layers, every gain multiplied in.
-        embedding: (W [n, num_classes], b [n]) of the label's layer, every gain multiplied in; None where unconditional.
-    """
-
-    def __init__(self, weights: list[tuple[Tensor, Tensor]], embedding: tuple[Tensor, Tensor] | None) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(_linear(*pair) for pair in weights)
-        self.embedding = None if embedding is None else _linear(*embedding)
-        self.num_classes = 0 if embedding is None else embedding[0].shape[1]
-
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The untruncated w [B, Dw] of latents [B, D] and labels, [B] int64 or [B, num_classes] floating."""
-        x = _normalised(z)
-        if self.embedding is not None:
-            soft = labels if labels.is_floating_point() else functional.one_hot(labels, self.num_classes)
-            x = torch.cat([x, _normalised(self.embedding(soft.to(z)))], dim=1)
-        for layer in self.layers:
-            x = functional.leaky_relu(layer(x), _LEAK)
-        return x
+_BLOCK = re.compile(r"synthesis\.b(\d{1,5})\.conv1\.weight")
 
 
 class ModulatedConv(nn.Module):
@@ -133,7 +86,7 @@ class Layer(nn.Module):
         x = self.conv(x, style) + self.bias
         if self.noise is not None:
             x = x + self.noise * self.noise_strength
-        return _clamped(functional.leaky_relu(x, _LEAK), self.clamp)
+        return clamped(functional.leaky_relu(x, _LEAK), self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -146,7 +99,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Features [B, I, H, W] and their style [B, I] to [B, C, H, W]."""
-        return _clamped(self.conv(x, style) + self.bias, self.clamp)
+        return clamped(self.conv(x, style) + self.bias, self.clamp)
 
 
 class Upsample(nn.Module):
@@ -209,66 +162,37 @@ class Block(nn.Module):
         return x, image
 
 
-class StyleGAN2(nn.Module):
-    """z to w, w to the styles of all layers, the styles to an image.
+class StyleGAN2(StyleNetwork):
+    """From w to the styles of all layers, from the styles to an image.
 
     Args:
         mapping: the mapping network.
         mean: [Dw], the mean of w, which truncation goes towards.
         affine: (W [S, Dw], b [S]) of all layers' styles one after the other, every gain multiplied in.
+        cut: [S] bool, the styles that truncation applies to; None for all.
         const: [I, 4, 4], what the first block starts from.
         blocks: from 4x4 to the image's resolution.
-        cut: [S] bool, the styles that truncation applies to; None for all.
         noise: what `build` was asked for; empty where the network has no noise inputs.
     """
-
-    prior = "sphere"  # z is scaled to |z| = √D before anything else
 
     def __init__(
         self,
         mapping: Mapping,
         mean: Tensor,
         affine: tuple[Tensor, Tensor],
+        cut: Tensor | None,
         const: Tensor,
         blocks: list[Block],
-        cut: Tensor | None,
         noise: str,
     ) -> None:
-        super().__init__()
-        self.mapping = mapping
-        self.affines = _linear(*affine)
+        super().__init__(mapping, mean, affine, cut)
         self.const = nn.Parameter(const[None])
         self.blocks = nn.ModuleList(blocks)
         self.noise = noise
-        self.register_buffer("mean", mean)
-        self.register_buffer("cut", cut)
-        embedded = 0 if mapping.embedding is None else mapping.embedding.out_features
-        self.latent_dim = mapping.layers[0].in_features - embedded
-        self.style_dim = len(mean)
-        self.num_classes = mapping.num_classes
         side = 4 << (len(blocks) - 1)
         self.image_shape = (len(blocks[-1].to_rgb.bias), side, side)
         convs = [part.conv for block in blocks for part in (*block.layers, block.to_rgb) if part is not None]
         self.style_widths = [conv.weight.shape[0 if conv.fir is not None else 1] for conv in convs]
-
-    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Latents [B, D] to images [B, C, H, W], about in [-1, 1]; labels [B] int64 or [B, num_classes] floating."""
-        return self.synthesis(self.mapping(z, labels), truncation)
-
-    def truncated(self, w: Tensor, truncation: float) -> Tensor:
-        """[B, Dw] drawn towards the mean of w: 1 leaves it, 0 would be the mean."""
-        return w if truncation == 1 else self.mean + truncation * (w - self.mean)
-
-    def affine(self, w: Tensor, truncation: float = 1.0) -> Tensor:
-        """The styles [B, S] of all layers, in their order, from w [B, Dw]; truncated up to the cut-off."""
-        styles = self.affines(self.truncated(w, truncation))
-        if self.cut is None or truncation == 1:
-            return styles
-        return torch.where(self.cut, styles, self.affines(w))
-
-    def synthesis(self, w: Tensor, truncation: float = 1.0) -> Tensor:
-        """Images [B, C, H, W] from w [B, Dw], the same for all layers."""
-        return self.images(self.affine(w, truncation))
 
     def images(self, styles: Tensor) -> Tensor:
         """Images [B, C, H, W] from the styles [B, S] of all layers."""
@@ -281,8 +205,8 @@ class StyleGAN2(nn.Module):
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is this family's, in either naming."""
-    return state.keys() >= {"mapping.fc0.weight", "synthesis.b4.const"} or state.keys() >= _ROSINALITY
+    """Whether a state dict is this family's, in any naming."""
+    return stylegan2_names.known(state)
 
 
 def build(
@@ -296,8 +220,8 @@ def build(
     """The network of a state dict, its sizes and architecture read from names and shapes, in eval mode; float64.
 
     Args:
-        state: in the naming of stylegan2-ada-pytorch (also that of the StyleGAN2 in stylegan3), or of rosinality. Where
-            it has no mean of w, that is estimated from 4,096 fixed latents.
+        state: in the naming of stylegan2-ada-pytorch (also that of the StyleGAN2 in stylegan3), of NVlabs' TensorFlow
+            code, or of rosinality. Where it has no mean of w, that is estimated from 4,096 fixed latents.
         noise: of the noise inputs: "const", as stored with the weights, or "none".
         truncation_cutoff: number of leading w, one a layer, that truncation applies to; None for all.
         conv_clamp: bound on the size of every layer's output; official networks trained with it have 256. None: none.
@@ -309,22 +233,21 @@ def build(
     if noise not in {"const", "none"}:
         message = f"noise {noise!r} is asked for, and StyleGAN2 has const and none"
         raise GeneratorError(message, 'pass noise="const" or noise="none"')
-    own_names = "synthesis.b4.const" in state
-    reader = _Reader(state if own_names else _renamed(state), noise, conv_clamp, scaled_epsilon=not own_names)
+    check_positive(conv_clamp=conv_clamp, lr_multiplier=lr_multiplier)
+    scaled_epsilon = stylegan2_names.is_rosinality(state)
+    reader = _Reader(stylegan2_names.renamed(state), noise, conv_clamp, scaled_epsilon=scaled_epsilon)
     mapping = reader.mapping(lr_multiplier)
-    style_dim = mapping.layers[-1].out_features
-    mean = reader.take("mapping.w_avg", style_dim) if "mapping.w_avg" in reader.state else _estimated_mean(mapping)
+    mean = reader.mean(mapping)
     const = reader.take("synthesis.b4.const", None, 4, 4)
-    blocks = reader.blocks(len(const), style_dim)
-    reader.finish()
-    affine = tuple(torch.cat(parts) for parts in zip(*reader.affines, strict=True))
-    cut = None if truncation_cutoff is None else torch.tensor(reader.places) < truncation_cutoff
-    network = StyleGAN2(mapping, mean, affine, const, blocks, cut, noise if reader.has_noise else "")
+    blocks = reader.blocks(len(const), mapping.style_dim)
+    reader.finish(spare=(".resample_filter",))
+    noise = noise if reader.has_noise else ""
+    network = StyleGAN2(mapping, mean, reader.affine(), reader.cut(truncation_cutoff), const, blocks, noise)
     return network.to(torch.float64).eval().requires_grad_(False)
 
 
-class _Reader:
-    """Takes the tensors of a state dict one by one, each checked against the shape it has to have.
+class _Reader(Tensors):
+    """The tensors of a StyleGAN2.
 
     Args:
         state: in NVlabs' naming.
@@ -335,52 +258,9 @@ class _Reader:
     """
 
     def __init__(self, state: dict[str, Tensor], noise: str, clamp: float | None, *, scaled_epsilon: bool) -> None:
-        self.state = {name: value.to(torch.float64) for name, value in state.items()}
+        super().__init__(state, "StyleGAN2")
         self.noise, self.clamp, self.scaled_epsilon = noise, clamp, scaled_epsilon
-        self.taken: set[str] = set()
         self.has_noise = False
-        self.affines: list[tuple[Tensor, Tensor]] = []  # of the layers so far
-        self.places: list[int] = []  # of each of their styles, the number of the w that it comes from
-
-    def take(self, name: str, *shape: int | None) -> Tensor:
-        """The tensor of that name; a None in its shape is any size, no shape at all any shape."""
-        found = self.state.get(name)
-        if found is None:
-            message = f"the weights look like a StyleGAN2, and {name} is missing"
-            raise GeneratorError(message, "check that the file holds the whole generator (mapping and synthesis)")
-        if shape and (
-            found.ndim != len(shape) or any(b not in {None, a} for a, b in zip(found.shape, shape, strict=True))
-        ):
-            asked = ", ".join("any" if size is None else str(size) for size in shape)
-            message = f"{name} is [{', '.join(map(str, found.shape))}], and the layers before it ask for [{asked}]"
-            raise GeneratorError(message, "check that the file holds one whole generator")
-        self.taken.add(name)
-        return found
-
-    def finish(self) -> None:
-        """Refuse what is left over: it would change the images, and is not understood."""
-        left = [n for n in self.state if n not in self.taken and not n.endswith(".resample_filter")]
-        if left:
-            message = f"the weights look like a StyleGAN2, and {len(left)} of them have no place in one: {left[0]}, …"
-            raise GeneratorError(message, "check that the file holds the generator alone")
-
-    def mapping(self, multiplier: float) -> Mapping:
-        """The mapping network; its layers' gain √2 and learning-rate multiplier are multiplied into the weights."""
-        embedding, embedded = None, 0
-        if "mapping.embed.weight" in self.state:
-            weight = self.take("mapping.embed.weight", None, None)
-            embedded = len(weight)
-            embedding = (weight / math.sqrt(weight.shape[1]), self.take("mapping.embed.bias", embedded))
-        weights, size = [], None
-        while (name := f"mapping.fc{len(weights)}") + ".weight" in self.state:
-            weight = self.take(f"{name}.weight", None, size)
-            size = len(weight)
-            gain = math.sqrt(2) * multiplier
-            weights.append((weight * gain / math.sqrt(weight.shape[1]), self.take(f"{name}.bias", size) * gain))
-        if embedded >= weights[0][0].shape[1]:
-            message = f"mapping.fc0 takes {weights[0][0].shape[1]} numbers, and the label alone gives {embedded}"
-            raise GeneratorError(message, "magnet needs a generator that takes latents")
-        return Mapping(weights, embedding)
 
     def blocks(self, width: int, style_dim: int) -> list[Block]:
         """The blocks; the affine maps of their styles are gathered on the way.
@@ -410,19 +290,14 @@ class _Reader:
         layers = []
         for number in (0, 1) if self.places else (1,):
             layer, gain = f"{name}.conv{number}", math.sqrt(0.5) if past and number else 1.0
-            self._style(layer, width, style_dim, place - 1 + number)
+            self.style(layer, width, style_dim, place - 1 + number)
             layers.append(self._layer(layer, width, side, gain, doubles=number == 0))
             width = len(layers[-1].bias)
         to_rgb = None
         if shown:
-            self._style(f"{name}.torgb", width, style_dim, place + 1)
+            self.style(f"{name}.torgb", width, style_dim, place + 1)
             to_rgb = self._to_rgb(f"{name}.torgb", width)
         return Block(layers, to_rgb, upsample, residual)
-
-    def _style(self, name: str, width: int, style_dim: int, place: int) -> None:
-        weight = self.take(f"{name}.affine.weight", width, style_dim)
-        self.affines.append((weight / math.sqrt(style_dim), self.take(f"{name}.affine.bias", width)))
-        self.places += [place] * width
 
     def _fir(self, name: str) -> Tensor:
         line = torch.tensor(_FIR, dtype=torch.float64)
@@ -455,58 +330,3 @@ class _Reader:
     def _residual(self, name: str, width: int, upsample: Upsample) -> Residual:
         weight = self.take(f"{name}.weight", None, width, 1, 1)
         return Residual(weight * math.sqrt(0.5 / width), upsample)
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
-    return layer
-
-
-def _normalised(x: Tensor) -> Tensor:
-    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + _EPSILON)
-
-
-def _clamped(x: Tensor, limit: float | None) -> Tensor:
-    return x if limit is None else x.clamp(-limit, limit)
-
-
-def _estimated_mean(mapping: Mapping) -> Tensor:
-    """The mean of w over fixed random latents, where a file does not carry that of training (labels cycle)."""
-    embedded = 0 if mapping.embedding is None else mapping.embedding.out_features
-    size = mapping.layers[0].in_features - embedded
-    z = torch.randn(_MEAN_ROWS, size, generator=torch.Generator().manual_seed(0)).to(torch.float64)
-    labels = torch.arange(_MEAN_ROWS) % mapping.num_classes if mapping.num_classes else None
-    with torch.no_grad():
-        return mapping(z, labels).mean(dim=0)
-
-
-def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of rosinality's code under NVlabs' names, in their shapes; what has no place keeps its name."""
-    found = {}
-    for name, value in state.items():
-        layer, _, rest = _nvlabs_layer(name).partition(":")
-        to, shaped = _INSIDE.get(rest, (rest, lambda tensor: tensor))
-        if rest == "upsample.kernel":  # the image's, which NVlabs has in the block
-            layer = layer.removesuffix(".torgb")
-        try:
-            found[f"{layer}.{to}" if rest else layer] = shaped(value)
-        except (RuntimeError, IndexError) as error:
-            message = f"{name} is [{', '.join(map(str, value.shape))}], which no StyleGAN2 has"
-            raise GeneratorError(message, "check that the file holds one whole generator") from error
-    return found
-
-
-def _nvlabs_layer(name: str) -> str:
-    """NVlabs' name of the layer, a colon, and rosinality's of the tensor in it."""
-    for pattern, where in _LAYERS:
-        if found := pattern.fullmatch(name):
-            number = int(found.groupdict().get("n", 0))
-            places = {
-                "before": number - 1,
-                "conv": f"synthesis.b{8 << number // 2}.conv{number % 2}",
-                "torgb": f"synthesis.b{8 << number}.torgb",
-                "noise": f"synthesis.b{8 << (number - 1) // 2}.conv{(number - 1) % 2}" if number else "",
-            }
-            return f"{where.format(**places)}:{found['rest']}"
-    return name

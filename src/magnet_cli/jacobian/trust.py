@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from magnet_cli.errors import GeneratorError
-from magnet_cli.jacobian.products import Function, forward
+from magnet_cli.jacobian.products import Function, forward, reverse
 
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
 _STEPS = (3e-2, 1e-2, 1e-3, 1e-4)  # of finite differences; kinks trouble the long ones, rounding the short ones
+_SUSPECTS = "look for detach, no_grad, rounding or straight-through estimators in the module"
 _SLOPE_ERROR = 0.05  # relative; the best of the steps is far below it where the derivative is the function's own
 
 
@@ -59,8 +60,7 @@ def check_slope(function: Function, latents: Tensor) -> None:
     Raises:
         GeneratorError: the derivative is not that of the function, or the function cannot be differentiated.
     """
-    direction = torch.ones_like(latents) / latents.shape[1] ** 0.5
-    direction[:, ::2] *= -1  # not along z itself, where a function that normalises z is constant
+    direction = _direction(latents)
     slope = forward(function, latents, direction[None])[:, 0]
     errors, lengths = [], []
     with torch.no_grad():
@@ -77,5 +77,34 @@ def check_slope(function: Function, latents: Tensor) -> None:
     if error > _SLOPE_ERROR or not slope.any():
         message = f"the derivative torch computes is not that of the function: {error:.0%} off finite differences"
         message = message if slope.any() else "the derivative torch computes is zero, and that of the function is not"
-        hint = "look for detach, no_grad, rounding or straight-through estimators in the module"
-        raise GeneratorError(message, hint)
+        raise GeneratorError(message, _SUSPECTS)
+
+
+def check_modes(function: Function, latents: Tensor) -> None:
+    """Hold a reverse product against a forward one: what `no_grad` hides, it hides from one of them alone.
+
+    Args:
+        function: maps [B, D] to [B, ...], one that `check_slope` has passed.
+        latents: [B, D], float32 or float64.
+
+    Raises:
+        GeneratorError: the two derivatives differ or are not finite, or the function cannot be differentiated in
+            reverse mode.
+    """
+    direction = _direction(latents)
+    pushed = forward(function, latents, direction[None])[:, 0]  # [B, M]
+    if not pushed.isfinite().all():
+        message = "the function has finite values, and a derivative that is not finite"
+        raise GeneratorError(message, "look for roots and norms of zero, and divisions by them, in the module")
+    pulled = reverse(function, latents, pushed[None])[:, 0]  # [B, D]; tᵀ Jᵀ J t is |J t|²
+    squares = pushed.square().sum(dim=1)
+    if (((pulled * direction).sum(dim=1) - squares).abs() > 10 * _ROUNDING[pushed.dtype] * squares).any():
+        message = "forward and reverse mode give other derivatives of the function: a part of it is out of sight of one"
+        raise GeneratorError(message, _SUSPECTS)
+
+
+def _direction(latents: Tensor) -> Tensor:
+    """A unit vector [D] for each latent [B, D]; not along z itself, where a function that normalises z is constant."""
+    direction = torch.ones_like(latents) / latents.shape[1] ** 0.5
+    direction[:, ::2] *= -1
+    return direction

@@ -84,7 +84,8 @@ class Volume:
         fingerprint: of the spec.
         pilot_sha256: of pilot.h5; empty where the solver needs none.
         measured: what solver and precision were chosen by.
-        probe: what the image model that follows gave at fixed images; empty where none follows.
+        probe: what the functions of the user's own gave at fixed inputs: of the generator, and of the image model that
+            follows; empty where there are none.
     """
 
     def __init__(
@@ -94,14 +95,14 @@ class Volume:
         *,
         pilot_sha256: str = "",
         measured: dict | None = None,
-        probe: list | None = None,
+        probe: dict | None = None,
     ) -> None:
         self.path = path
         self.spec = spec
         self.fingerprint = spec.fingerprint
         self.pilot_sha256 = pilot_sha256
         self.measured = measured or {}
-        self.probe = probe or []
+        self.probe = probe or {}
 
     @functools.cached_property
     def _locks(self) -> files.Locks:
@@ -135,7 +136,7 @@ class Volume:
             message = f"the fingerprint in {path / 'volume.json'} is not that of its spec"
             raise VolumeError(message, "use the magnet that made it, or compute it again")
         pilot, measured, probe = fields.get("pilot", ""), fields.get("measured"), fields.get("probe")
-        kinds = (isinstance(pilot, str), isinstance(measured, dict | None), isinstance(probe, list | None))
+        kinds = (isinstance(pilot, str), isinstance(measured, dict | None), _is_probe(probe))
         if not all(kinds):
             message = (
                 f"pilot, measured or probe in {path / 'volume.json'} is not what this magnet ({__version__}) knows"
@@ -151,7 +152,7 @@ class Volume:
         *,
         asked: VolumeSpec | None = None,
         measured: dict | None = None,
-        probe: list | None = None,
+        probe: dict | None = None,
         pilot: np.ndarray | None = None,
     ) -> "Volume":
         """Make a volume of that spec; where another process was first, the volume is that process's.
@@ -161,7 +162,7 @@ class Volume:
             spec: resolved: solver, sizes and precision are names and numbers.
             asked: what the user asked for, which the volume of a process that was first has to be; default `spec`.
             measured: what was measured to choose them, kept in volume.json.
-            probe: what the image model that follows gives at fixed images, kept in volume.json.
+            probe: what generator and image model of the user's own give at fixed inputs, kept in volume.json.
             pilot: [D, D] float64, the pilot basis, kept in pilot.h5.
 
         Raises:
@@ -182,7 +183,7 @@ class Volume:
             "spec": dataclasses.asdict(spec),
             "pilot": pilot_sha256,
             "measured": measured or {},
-            "probe": probe or [],
+            "probe": probe or {},
             "notes": [],
             "magnet": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -664,3 +665,15 @@ def _pilot_bytes(basis: np.ndarray) -> bytes:
     with h5py.File(buffer, "w", libver="earliest") as file:
         file.create_dataset("basis", data=basis, dtype=np.float64)
     return buffer.getvalue()
+
+
+def _is_probe(found: object) -> bool:
+    """Whether that is what functions gave at fixed inputs: equal rows of numbers under each name; or nothing."""
+    if not isinstance(found, dict):
+        return found is None or found == []
+    return all(
+        isinstance(rows, list)
+        and all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows)
+        and all(type(value) in {int, float} for row in rows for value in row)
+        for rows in found.values()
+    )

@@ -5,6 +5,7 @@ Owns the fields, their ranges, and when one spec is another. Knows nothing of fi
 
 import dataclasses
 from dataclasses import dataclass
+from math import inf
 
 from magnet_cli import files
 from magnet_cli.errors import SpecError
@@ -13,7 +14,17 @@ FORMAT = 1
 _MOST = 1 << 31  # rows of a shard: with as many shards, row numbers stay below 2^63
 _SOLVER_SIZES = ["solver_size", "solver_power", "solver_sweep"]
 # Where they are empty they are no part of the fingerprint: volumes made before there were such fields keep theirs.
-_EMPTY_IS_SILENT = ("output_sha256", "style_dim", "noise", "num_classes", "label", "imported_sha256")
+_EMPTY_IS_SILENT = (
+    "output_sha256",
+    "style_dim",
+    "noise",
+    "nvae_latents",
+    "image_range",
+    "num_classes",
+    "label",
+    "bn_truncation",
+    "imported_sha256",
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +55,15 @@ class VolumeSpec:
             fingerprint only while they are not.
         output_sha256: of the image model's weights; empty where none follows.
         style_dim: Dw, numbers of the Jacobian's input where that is w; else 0.
-        noise: of the generator's noise inputs: "const", as stored with the weights, or "none"; empty where it has none.
+        noise: of the generator's noise inputs: "const", as stored with the weights, "none", or "seed-N", drawn from a
+            fixed stream; empty where it has none.
+        nvae_latents: of an NVAE: "top", the latent is the noise of the first group, or "all", of every group; else
+            empty.
+        image_range: of a generator of the user's own: (lowest, highest) intensity of what it gives, before it is
+            brought to [-1, 1]; empty where it is that.
         num_classes: of the labels the generator takes; 0 where it takes none.
         label: those that are computed, row i with the (i mod their number)-th; empty for all classes in turn.
+        bn_truncation: ψ of the batch-norm statistics that depend on it; 0 where it is `truncation`, or there are none.
         imported_sha256: of the file that the rows were imported from; empty where they were computed.
     """
 
@@ -71,8 +88,11 @@ class VolumeSpec:
     output_sha256: str = ""
     style_dim: int = 0
     noise: str = ""
+    nvae_latents: str = ""
+    image_range: tuple[float, ...] = ()
     num_classes: int = 0
     label: tuple[int, ...] = ()
+    bn_truncation: float = 0.0
     imported_sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -81,7 +101,8 @@ class VolumeSpec:
         Raises:
             SpecError: a value outside its range.
         """
-        object.__setattr__(self, "label", tuple(self.label))  # JSON has lists
+        for name in ("label", "image_range"):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not 1 <= self.top_k <= self.rank:
             message = f"top_k {self.top_k} is outside 1..{self.rank}: {self.generator} has {self.input_dim} latents"
             message += " in w" if self.space == "w" else ", and normalises them" * (self.prior == "sphere")
@@ -92,9 +113,16 @@ class VolumeSpec:
         if outside := [label for label in self.label if not 0 <= label < self.num_classes]:
             message = f"label {outside[0]} is outside 0..{self.num_classes - 1}, the classes of {self.generator}"
             raise SpecError(message, f"pass --label between 0 and {self.num_classes - 1}")
-        if not 0 < self.truncation <= 1:
-            message = f"truncation {self.truncation} is outside (0, 1]"
+        if not (0 < self.truncation <= 1 and 0 <= self.bn_truncation <= 1):
+            message = f"truncation {self.truncation}, or bn_truncation {self.bn_truncation}, is outside (0, 1]"
             raise SpecError(message, "pass --truncation between 0 and 1; 1 is none")
+        low, high = self.image_range or (-1, 1)
+        if not -inf < low < high < inf:
+            message = f"image_range {self.image_range} is no lower and higher number"
+            raise SpecError(message, "pass --image-range LO,HI")
+        if self.nvae_latents not in {"", "top", "all"}:
+            message = f"nvae_latents {self.nvae_latents!r} is neither top nor all"
+            raise SpecError(message, "pass --nvae-latents top, or all")
         if not 1 <= self.shard_rows < _MOST or self.seed < 0:
             message = f"shard_rows {self.shard_rows} and seed {self.seed} must be at least 1 and 0, and below {_MOST:,}"
             raise SpecError(message, "pass another value")

@@ -1,0 +1,455 @@
+"""NVAE (Vahdat and Kautz 2020), the way it samples: noise of all groups in, the mean of the image's distribution out.
+
+Owns the decoder, how its sizes are read from a state dict in the naming of NVlabs' code, and which noise is the latent.
+Knows nothing of files, caches or Jacobians; the encoder's tensors are passed over.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from magnet_cli.errors import GeneratorError
+
+LATENTS = ("top", "all")
+_BATCH_NORM_EPSILON = 1e-5
+_WEIGHT_NORM_EPSILON = 1e-5
+_BRANCH = 0.1  # weight of a cell's branch beside its way past
+_BOUND = 5.0  # of the means and log standard deviations of all distributions, by tanh
+_LEAST_SIGMA = 0.01
+_NOISE_SEED = 0  # of the noise that is fixed; part of a volume's spec
+_MIXTURE = 10  # channels of the last layer for each logistic of a mixture: a weight, then 3 of each colour
+_PASSED_OVER = ("stem.", "pre_process.", "enc_tower.", "enc0.", "enc_sampler.", "nf_cells.")  # of the encoder
+_UNUSED = (".num_batches_tracked", ".weight_normalized")  # counters of training, and copies of weights
+_NAMES = {"prior_ftr0", "dec_tower.0.conv.weight", "image_conditional.1.weight"}
+_NUMBER = re.compile(r"(dec_tower|post_process)\.(\d+)\..+")
+
+
+class InvertedResidual(nn.Module):
+    """A 1x1 convolution to many channels, a depthwise one, and a 1x1 back; every batch norm is in their weights.
+
+    Where the side is doubled that happens before the depthwise convolution: what is before it acts on each pixel alone,
+    so that it may as well act on the fewer.
+
+    Args:
+        widen: (W [E, I, 1, 1], b [E]).
+        depthwise: (W [E, 1, k, k], b [E]).
+        narrow: (W [O, E, 1, 1], b [O]).
+        doubles: whether the side is doubled.
+    """
+
+    def __init__(
+        self,
+        widen: tuple[Tensor, Tensor],
+        depthwise: tuple[Tensor, Tensor],
+        narrow: tuple[Tensor, Tensor],
+        *,
+        doubles: bool,
+    ) -> None:
+        super().__init__()
+        self.widen, self.depthwise, self.narrow = _conv(*widen), _conv(*depthwise, depthwise=True), _conv(*narrow)
+        self.doubles = doubles
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] to [B, O, H, W], or [B, O, 2H, 2W]."""
+        x = functional.silu(self.widen(x))
+        x = functional.silu(self.depthwise(_doubled(x) if self.doubles else x))
+        return self.narrow(x)
+
+
+class SwishConvolutions(nn.Module):
+    """Convolutions, each after a batch norm and a swish; all norms but the first are in the weights.
+
+    Args:
+        norm: (factor [I], offset [I]) of the first batch norm.
+        weights: [(W [O, I, k, k], b [O]), …].
+        doubles: whether the side is doubled, after the first swish.
+    """
+
+    def __init__(self, norm: tuple[Tensor, Tensor], weights: list[tuple[Tensor, Tensor]], *, doubles: bool) -> None:
+        super().__init__()
+        self.factor, self.offset = (nn.Parameter(part[:, None, None]) for part in norm)
+        self.layers = nn.ModuleList(_conv(*pair) for pair in weights)
+        self.doubles = doubles
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] to [B, O, H, W], or [B, O, 2H, 2W]."""
+        x = x * self.factor + self.offset
+        for number, layer in enumerate(self.layers):
+            x = functional.silu(x)
+            x = layer(_doubled(x) if self.doubles and number == 0 else x)
+        return x
+
+
+class Excitation(nn.Module):
+    """Scales each channel by what the means of all channels say (squeeze and excitation, Hu et al. 2018).
+
+    Args:
+        squeeze: (W [h, C], b [h]).
+        excite: (W [C, h], b [C]).
+    """
+
+    def __init__(self, squeeze: tuple[Tensor, Tensor], excite: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        self.squeeze, self.excite = (_conv(weight[:, :, None, None], bias) for weight, bias in (squeeze, excite))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same."""
+        means = x.mean(dim=(2, 3), keepdim=True)
+        return x * torch.sigmoid(self.excite(functional.relu(self.squeeze(means))))
+
+
+class Cell(nn.Module):
+    """A residual cell, at one side or to twice the side.
+
+    Args:
+        branch: of the two.
+        excitation: of its outputs; None where the network has none.
+        past: W [O, I, 1, 1] of the way past the branch where the side is doubled; None where it is not.
+    """
+
+    def __init__(self, branch: nn.Module, excitation: Excitation | None, past: Tensor | None) -> None:
+        super().__init__()
+        self.branch, self.excitation = branch, excitation
+        self.past = None if past is None else _conv(past, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] to [B, O, H, W], or [B, O, 2H, 2W]."""
+        own = self.branch(x)
+        if self.excitation is not None:
+            own = self.excitation(own)
+        if self.past is not None:  # a 1x1 convolution may as well come before the interpolation
+            x = functional.interpolate(self.past(x), scale_factor=2, mode="bilinear", align_corners=True)
+        return x + _BRANCH * own
+
+
+class Group(nn.Module):
+    """A group of latents: its prior given the features so far, and how a latent enters them.
+
+    Args:
+        combine: (W [C, C + c, 1, 1], b [C]), features and latent to features.
+        moments: (W [2c, C, 1, 1], b [2c]), features to mean and log standard deviation; None for the first group,
+            whose prior is fixed.
+        shape: (c, H, W) of the latent.
+    """
+
+    def __init__(
+        self, combine: tuple[Tensor, Tensor], moments: tuple[Tensor, Tensor] | None, shape: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        self.combine = _conv(*combine)
+        self.moments = None if moments is None else _conv(*moments)
+        self.shape = shape
+
+    def distribution(self, x: Tensor, temperature: float) -> tuple[Tensor | float, Tensor | float]:
+        """Mean and standard deviation [B, c, H, W] of the latent, given features [B, C, H, W]."""
+        if self.moments is None:
+            return 0.0, (1 + _LEAST_SIGMA) * temperature
+        mean, log_sigma = (_bounded(part) for part in self.moments(functional.elu(x)).chunk(2, dim=1))
+        return mean, (log_sigma.exp() + _LEAST_SIGMA) * temperature
+
+    def forward(self, x: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        """Features [B, C, H, W] and standard normal noise [B, c, H, W] to features."""
+        mean, sigma = self.distribution(x, temperature)
+        return self.combine(torch.cat([x, mean + sigma * noise], dim=1))
+
+
+class NVAE(nn.Module):
+    """Noise of all groups to an image: the mean of the distribution that the decoder gives.
+
+    The mean, and no draw from that distribution, because a draw is either no differentiable function of the latent (the
+    choice of a mixture's part, a coin for each pixel) or noise that no latent stands for. Truncation is NVAE's
+    temperature: it scales the standard deviation of every group, those with fixed noise included.
+
+    Args:
+        start: [C, h, w], the features that the decoder starts from.
+        tower: groups and cells, a group first.
+        post: cells up to the image's side.
+        head: (W, b) of the last convolution, whose channels tell the distribution (`mean_of`).
+        latents: "top", z is the noise of the first group, that of the others is fixed; "all", of all groups in order.
+    """
+
+    prior = "normal"
+    num_classes = 0
+
+    def __init__(
+        self, start: Tensor, tower: list[nn.Module], post: list[Cell], head: tuple[Tensor, Tensor], latents: str
+    ) -> None:
+        super().__init__()
+        self.start = nn.Parameter(start[None])
+        self.tower, self.post, self.head = nn.ModuleList(tower), nn.ModuleList(post), _conv(*head)
+        self.nvae_latents = latents
+        shapes = [layer.shape for layer in tower if isinstance(layer, Group)]
+        drawn = shapes[:1] if latents == "top" else shapes
+        self.latent_dim = sum(math.prod(shape) for shape in drawn)
+        self.shapes = shapes
+        self.num_fixed = len(shapes) - len(drawn)
+        self.noise = f"seed-{_NOISE_SEED}" if self.num_fixed else ""
+        for number in range(len(drawn), len(shapes)):  # a stream of its own for each group
+            fixed = np.random.default_rng([_NOISE_SEED, number]).standard_normal(shapes[number])
+            self.register_buffer(f"noise_{number}", torch.from_numpy(fixed)[None])
+        doubled = sum(layer.past is not None for layer in (*tower, *post) if isinstance(layer, Cell))
+        side = start.shape[-1] << doubled
+        self.image_shape = (_colours(len(head[0])), start.shape[-2] << doubled, side)
+
+    def forward(self, z: Tensor, labels: None = None, truncation: float = 1.0) -> Tensor:
+        """Latents [B, D] to images [B, C, H, W] in [-1, 1]."""
+        return mean_of(self.logits(self.noises(z), truncation))
+
+    def noises(self, z: Tensor) -> list[Tensor]:
+        """The standard normal noise [B, c, H, W] of every group: latents [B, D] in parts, then what is fixed."""
+        count = len(self.shapes) - self.num_fixed
+        parts = z.split([math.prod(shape) for shape in self.shapes[:count]], dim=1)
+        drawn = [part.reshape(len(z), *shape) for part, shape in zip(parts, self.shapes[:count], strict=True)]
+        fixed = [getattr(self, f"noise_{number}") for number in range(count, len(self.shapes))]
+        return drawn + [noise.expand(len(z), -1, -1, -1) for noise in fixed]
+
+    def logits(self, noises: list[Tensor], temperature: float = 1.0) -> Tensor:
+        """What the last layer says of the image's distribution [B, P, H, W], given the noise of every group."""
+        x, left = self.start.expand(len(noises[0]), -1, -1, -1), iter(noises)
+        for layer in self.tower:
+            x = layer(x, next(left), temperature) if isinstance(layer, Group) else layer(x)
+        for cell in self.post:
+            x = cell(x)
+        return self.head(functional.elu(x))
+
+
+def mean_of(logits: Tensor) -> Tensor:
+    """The mean image [B, C, H, W] in [-1, 1] of the distribution whose parameters are [B, P, H, W].
+
+    One channel: Bernoulli. Two or six: normal, means before log standard deviations, of one or three colours. A
+    multiple of ten: a mixture of logistics (Salimans et al. 2017, section 2.2), each colour's mean linear in the
+    colours before.
+    """
+    if logits.shape[1] == 1:
+        return torch.tanh(logits / 2)
+    if logits.shape[1] % _MIXTURE:
+        return _bounded(logits.chunk(2, dim=1)[0]).clamp(-1, 1)
+    parts = logits.shape[1] // _MIXTURE
+    weights = functional.softmax(logits[:, :parts], dim=1)[:, None]  # [B, 1, parts, H, W]
+    of_colours = logits[:, parts:].unflatten(1, (3, 3 * parts))
+    means = (of_colours[:, :, :parts] * weights).sum(dim=2)
+    slopes = (torch.tanh(of_colours[:, :, 2 * parts :]) * weights).sum(dim=2)
+    red = means[:, 0].clamp(-1, 1)
+    green = (means[:, 1] + slopes[:, 0] * red).clamp(-1, 1)
+    blue = (means[:, 2] + slopes[:, 1] * red + slopes[:, 2] * green).clamp(-1, 1)
+    return torch.stack([red, green, blue], dim=1)
+
+
+def recognises(state: dict[str, Tensor]) -> bool:
+    """Whether a state dict is this family's."""
+    return state.keys() >= _NAMES
+
+
+def build(state: dict[str, Tensor], *, nvae_latents: str = "top") -> NVAE:
+    """The decoder of a state dict, its sizes and distribution read from names and shapes, in eval mode; float64.
+
+    Args:
+        state: in NVlabs' naming, with the encoder or without; cells of the kinds mbconv and bnswish.
+        nvae_latents: "top", the latent is the noise of the first group, and that of the others is fixed; "all", of all.
+
+    Raises:
+        GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting outside its range.
+    """
+    if nvae_latents not in LATENTS:
+        message = f"nvae_latents {nvae_latents!r} is asked for, and NVAE has {' and '.join(LATENTS)}"
+        raise GeneratorError(message, 'pass nvae_latents="top" or nvae_latents="all"')
+    reader = _Reader({k: v for k, v in state.items() if not k.startswith(_PASSED_OVER) and not k.endswith(_UNUSED)})
+    start = reader.take("prior_ftr0", None, None, None)
+    tower, width = reader.tower(len(start), start.shape[-2:])
+    post = []
+    for number in range(reader.count("post_process")):
+        cell, width = reader.cell(f"post_process.{number}", width)
+        post.append(cell)
+    head = reader.conv("image_conditional.1", width, kernel=None)
+    reader.finish()
+    if not _colours(len(head[0])):
+        message = f"the last layer has {len(head[0])} channels, and no distribution magnet knows has so many"
+        raise GeneratorError(message, "known: 1 (Bernoulli), 2 or 6 (normal), multiples of 10 (mixture of logistics)")
+    network = NVAE(start, tower, post, head, nvae_latents)
+    return network.to(torch.float64).eval().requires_grad_(False)
+
+
+@dataclass
+class _Norm:
+    """A batch norm in eval mode: x · factor + offset, each [C]."""
+
+    factor: Tensor
+    offset: Tensor
+
+
+class _Reader:
+    """Takes the tensors of a decoder one by one, each checked against the shape it has to have."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        self.state = {name: value.to(torch.float64) for name, value in state.items()}
+        self.taken: set[str] = set()
+
+    def take(self, name: str, *shape: int | None) -> Tensor:
+        """The tensor of that name; a None in its shape is any size."""
+        found = self.state.get(name)
+        if found is None:
+            message = f"the weights look like an NVAE, and {name} is missing"
+            raise GeneratorError(
+                message, "check that the file holds the whole decoder; magnet knows mbconv and bnswish"
+            )
+        if found.ndim != len(shape) or any(b not in {None, a} for a, b in zip(found.shape, shape, strict=True)):
+            asked = ", ".join("any" if size is None else str(size) for size in shape)
+            message = f"{name} is [{', '.join(map(str, found.shape))}], and the layers before it ask for [{asked}]"
+            raise GeneratorError(message, "check that the file holds one whole decoder")
+        self.taken.add(name)
+        return found
+
+    def finish(self) -> None:
+        """Refuse what is left over: it would change the images, and is not understood."""
+        if left := [name for name in self.state if name not in self.taken]:
+            message = f"the weights look like an NVAE, and {len(left)} of them have no place in one: {left[0]}, …"
+            raise GeneratorError(message, "check that the file holds one NVAE; magnet knows cells mbconv and bnswish")
+
+    def count(self, part: str) -> int:
+        """Layers in a part of the network, numbered from 0 without a gap, or `take` will miss what is in it."""
+        numbers = [int(m[2]) for name in self.state if (m := _NUMBER.fullmatch(name)) and m[1] == part]
+        return max(numbers, default=-1) + 1
+
+    def tower(self, width: int, sides: tuple[int, int]) -> tuple[list[nn.Module], int]:
+        """Groups and cells, and the width of the features that they give.
+
+        Args:
+            width: channels of the features that it starts from.
+            sides: their height and width.
+        """
+        layers, groups = [], 0
+        for number in range(self.count("dec_tower")):
+            name = f"dec_tower.{number}"
+            if f"{name}.conv.weight" in self.state:
+                layers.append(self._group(name, groups, width, sides))
+                groups += 1
+                continue
+            cell, width = self.cell(name, width)
+            if cell.past is not None:
+                sides = (2 * sides[0], 2 * sides[1])
+            layers.append(cell)
+        return layers, width
+
+    def _group(self, name: str, number: int, width: int, sides: tuple[int, int]) -> Group:
+        combine = self.conv(f"{name}.conv", None)
+        size = combine[0].shape[1] - width
+        moments = self.conv(f"dec_sampler.{number - 1}.1", width) if number else None
+        if size < 1 or len(combine[0]) != width or (moments and len(moments[0]) != 2 * size):
+            said = f", its moments {len(moments[0])}" if moments else ""
+            message = f"{name}.conv maps {combine[0].shape[1]} channels to {len(combine[0])}{said}, and {width} arrive"
+            raise GeneratorError(message, "check that the file holds one whole decoder")
+        return Group(combine, moments, (size, *sides))
+
+    def cell(self, name: str, width: int) -> tuple[Cell, int]:
+        """The cell of that name, and the width of what it gives."""
+        past = None
+        if f"{name}.skip.1.weight" in self.state:
+            past, _ = self.conv(f"{name}.skip.1", width, bias=False)
+        doubles = past is not None
+        inside = f"{name}._ops.0.bn_act.weight" in self.state
+        branch, out = (self._swish if inside else self._inverted)(f"{name}._ops", width, doubles=doubles)
+        if out != (width if past is None else len(past)):
+            message = f"{name} gives {out} channels, and its way past {width if past is None else len(past)}"
+            raise GeneratorError(message, "check that the file holds one whole decoder")
+        excitation = None
+        if f"{name}.se.se.0.weight" in self.state:
+            squeeze = self._linear(f"{name}.se.se.0", out)
+            excitation = Excitation(squeeze, self._linear(f"{name}.se.se.2", len(squeeze[0]), out))
+        return Cell(branch, excitation, past), out
+
+    def _inverted(self, name: str, width: int, *, doubles: bool) -> tuple[InvertedResidual, int]:
+        place = int(doubles)  # where the side is doubled, that is the first in the list
+        first = self._norm(f"{name}.0.conv.{place}.bn", width)
+        widen = self._normed(f"{name}.0.conv.{place + 1}", width)
+        inner = len(widen[0])
+        depthwise = self._normed(f"{name}.0.conv.{place + 2}", 1, inner, kernel=None)
+        narrow = self.conv(f"{name}.0.conv.{place + 3}", inner, bias=False)
+        out = len(narrow[0])
+        last = self._norm(f"{name}.0.conv.{place + 4}.bn", out)
+        parts = (_before(first, *widen), depthwise, _after(last, *narrow))
+        return InvertedResidual(*parts, doubles=doubles), out
+
+    def _normed(
+        self, name: str, width: int, out: int | None = None, *, kernel: int | None = 1
+    ) -> tuple[Tensor, Tensor]:
+        """A convolution and the batch norm after it."""
+        weight, bias = self.conv(f"{name}.conv.0", width, out, kernel=kernel, bias=False)
+        return _after(self._norm(f"{name}.conv.1", len(weight)), weight, bias)
+
+    def _swish(self, name: str, width: int, *, doubles: bool) -> tuple[SwishConvolutions, int]:
+        first = self._norm(f"{name}.0.bn_act", width)
+        weights = [self.conv(f"{name}.0.conv_0", width, kernel=None)]
+        while f"{name}.{len(weights)}.bn_act.weight" in self.state:
+            number, width = len(weights), len(weights[-1][0])
+            weights[-1] = _after(self._norm(f"{name}.{number}.bn_act", width), *weights[-1])
+            weights.append(self.conv(f"{name}.{number}.conv_0", width, kernel=None))
+        return SwishConvolutions((first.factor, first.offset), weights, doubles=doubles), len(weights[-1][0])
+
+    def conv(
+        self, name: str, width: int | None, out: int | None = None, *, kernel: int | None = 1, bias: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a convolution, its weight norm multiplied in; the bias is zero where it has none.
+
+        Args:
+            name: of the layer.
+            width: channels of its input, of each group of it; None for any.
+            out: of its output; None for any.
+            kernel: side of the kernel; None for any odd number.
+            bias: whether it has one.
+        """
+        weight = self.take(f"{name}.weight", out, width, kernel, kernel)
+        if weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
+            message = f"the kernel of {name} is {weight.shape[2]}×{weight.shape[3]}, and an odd square is asked for"
+            raise GeneratorError(message, "check that the file holds one whole decoder")
+        if f"{name}.log_weight_norm" in self.state:
+            scale = self.take(f"{name}.log_weight_norm", len(weight), 1, 1, 1).exp()
+            weight = weight * scale / (weight.flatten(1).norm(dim=1)[:, None, None, None] + _WEIGHT_NORM_EPSILON)
+        return weight, self.take(f"{name}.bias", len(weight)) if bias else weight.new_zeros(len(weight))
+
+    def _linear(self, name: str, width: int, out: int | None = None) -> tuple[Tensor, Tensor]:
+        weight = self.take(f"{name}.weight", out, width)
+        return weight, self.take(f"{name}.bias", len(weight))
+
+    def _norm(self, name: str, width: int) -> _Norm:
+        parts = ("weight", "bias", "running_mean", "running_var")
+        gain, offset, mean, variance = (self.take(f"{name}.{part}", width) for part in parts)
+        factor = gain * torch.rsqrt(variance + _BATCH_NORM_EPSILON)
+        return _Norm(factor, offset - mean * factor)
+
+
+def _after(norm: _Norm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A convolution and the batch norm after it as one convolution."""
+    return weight * norm.factor[:, None, None, None], bias * norm.factor + norm.offset
+
+
+def _before(norm: _Norm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A 1x1 convolution and the batch norm before it as one; exact because nothing is padded."""
+    return weight * norm.factor[:, None, None], bias + weight[:, :, 0, 0] @ norm.offset
+
+
+def _conv(weight: Tensor, bias: Tensor | None, *, depthwise: bool = False) -> nn.Conv2d:
+    """A convolution that keeps the side, of all channels at once, or depthwise of each alone."""
+    out, inner, kernel, _ = weight.shape
+    groups = out if depthwise else 1
+    layer = nn.Conv2d(inner * groups, out, kernel, padding=kernel // 2, groups=groups, device="meta")
+    layer.weight = nn.Parameter(weight)
+    layer.bias = None if bias is None else nn.Parameter(bias)
+    return layer
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def _bounded(x: Tensor) -> Tensor:
+    return _BOUND * torch.tanh(x / _BOUND)
+
+
+def _colours(channels: int) -> int:
+    """Channels of an image whose distribution has so many parameters; 0 for a number that no distribution has."""
+    return {1: 1, 2: 1, 6: 3}.get(channels, 0 if channels % _MIXTURE or not channels else 3)

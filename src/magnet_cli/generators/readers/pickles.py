@@ -1,0 +1,228 @@
+"""Pickles as data: opcodes in, a tree of plain values out, and nothing is imported, called or constructed.
+
+Owns the opcodes that picklers of protocols 2 to 5 write, and what they may cost. Knows nothing of what objects mean.
+Python's own unpickler takes no part: there is nothing here that a pickle could make run.
+"""
+
+import pickletools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pickle import UnpicklingError
+from typing import BinaryIO
+
+MAX_STEPS = 4_000_000  # opcodes and objects visited; the largest checkpoints, optimisers included, have about a million
+_FREE_STEPS = 10_000  # and one for two bytes, of which what picklers write needs about half
+MAX_DEPTH = 64  # of what is walked
+MAX_BYTES = 4 << 30  # of a file
+_LITERALS = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
+_EMPTY: dict[str, Callable[[], object]] = {
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "NONE": lambda: None,
+}
+
+
+def need(fact: bool, otherwise: str) -> None:
+    """Raise UnpicklingError with that text unless it is so: the guard of every reader here."""
+    if not fact:
+        raise UnpicklingError(otherwise)
+
+
+@dataclass(eq=False, repr=False)
+class Global:
+    """What a pickle names to be imported, which nobody does: "module name"."""
+
+    name: str
+
+
+@dataclass(eq=False, repr=False)
+class Object:
+    """What a pickle asks to be made, and nobody makes.
+
+    Attributes:
+        of: the name of the global it would come from.
+        arguments: what that would be called with.
+        state: what would be set on it.
+        items: what would be put into it.
+    """
+
+    of: str
+    arguments: tuple
+    state: object = None
+    items: dict | None = None
+
+
+class Budget:
+    """What one file may cost.
+
+    Args:
+        size: its bytes; storages and tensors made of it may take four times as many.
+    """
+
+    def __init__(self, size: int) -> None:
+        need(size <= MAX_BYTES, f"it has more than {MAX_BYTES:,} bytes")
+        self._steps, self._bytes = min(MAX_STEPS, _FREE_STEPS + size // 2), 4 * size
+
+    def step(self) -> None:
+        """One opcode, or one object visited."""
+        self._steps -= 1
+        need(self._steps >= 0, "it takes more steps to read than its size explains")
+
+    def take(self, size: int) -> None:
+        """Bytes that a tensor or a storage takes."""
+        self._bytes -= size
+        need(self._bytes >= 0, "its tensors take many times the bytes that are in it")
+
+
+def parse(
+    file: BinaryIO,
+    known: Mapping[str, set[str]],
+    budget: Budget,
+    outside: Callable[[object], object] | None = None,
+) -> object:
+    """The tree that one pickle describes; the file is left after its end.
+
+    Args:
+        file: at the first opcode.
+        known: names of the globals it may have, and the opcodes that may act on each.
+        budget: what it may cost.
+        outside: what stands for an object outside the file, given its id; None where there may be none.
+
+    Returns:
+        None, bool, int, float, str, bytes; tuples, lists, sets of strings, and dicts by str or int of such; Global,
+        Object, and what `outside` gave. They may be shared, and may hold themselves.
+
+    Raises:
+        UnpicklingError: an opcode or a global that is not known; more than the budget.
+        ValueError, LookupError: it is damaged.
+    """
+    machine = _Machine(known, outside)
+    for opcode, argument, _ in pickletools.genops(file):
+        budget.step()
+        machine.step(opcode.name, argument)
+    return machine.pop()
+
+
+class _Machine:
+    def __init__(self, known: Mapping[str, set[str]], outside: Callable[[object], object] | None) -> None:
+        self.known, self.outside = known, outside
+        self.stack: list = []
+        self.outer: list[list] = []  # the stacks below each mark
+        self.memo: dict[int, object] = {}
+
+    def pop(self) -> object:
+        return self.stack.pop()
+
+    def step(self, name: str, argument: object) -> None:
+        if name in _LITERALS:
+            self.stack.append(argument)
+        elif name in _EMPTY:
+            self.stack.append(_EMPTY[name]())
+        else:
+            need(name in _STEPS, f"it has the opcode {name}, which weights have no use for")
+            _STEPS[name](self, argument)
+
+    def nothing(self, _: object) -> None:
+        """PROTO, FRAME, STOP: what they say is known."""
+
+    def mark(self, _: object) -> None:
+        self.outer.append(self.stack)
+        self.stack = []
+
+    def marked(self) -> list:
+        """What is above the last mark."""
+        items, self.stack = self.stack, self.outer.pop()
+        return items
+
+    def put(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def memoize(self, _: object) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def get(self, index: int) -> None:
+        self.stack.append(self.memo[index])
+
+    def tuple_of(self, count: int) -> None:
+        items = [self.pop() for _ in range(count)]
+        self.stack.append(tuple(reversed(items)))
+
+    def tuple_of_marked(self, _: object) -> None:
+        items = self.marked()
+        self.stack.append(tuple(items))
+
+    def append(self, items: list) -> None:
+        need(isinstance(self.stack[-1], list), "it appends to what is no list")
+        self.stack[-1].extend(items)
+
+    def add(self, _: object) -> None:
+        items = self.marked()
+        need(isinstance(self.stack[-1], set), "it adds to what is no set")
+        need(all(isinstance(item, str) for item in items), "it has a set of other things than names")
+        self.stack[-1].update(items)
+
+    def set_items(self, pairs: list) -> None:
+        target = self.stack[-1]
+        if isinstance(target, Object):
+            need("SETITEMS" in self.known[target.of], f"it puts items into a {target.of}")
+            target.items = {} if target.items is None else target.items
+            target = target.items
+        need(isinstance(target, dict), "it puts items into what is no mapping")
+        # Nothing else is a key: the hash of a nested tuple can take for ever.
+        need(all(type(key) in {str, int} for key in pairs[::2]), "it has a mapping by other things than names")
+        target.update(zip(pairs[::2], pairs[1::2], strict=True))
+
+    def name_global(self, name: str) -> None:
+        need(name in self.known, f"it names {name[:80].replace(' ', '.')!r}, which weights have no use for")
+        self.stack.append(Global(name))
+
+    def name_global_from_stack(self, _: object) -> None:
+        name, module = self.pop(), self.pop()
+        need(isinstance(name, str) and isinstance(module, str), "it names a global by what is no name")
+        self.name_global(f"{module} {name}")
+
+    def make(self, opcode: str) -> None:
+        arguments, target = self.pop(), self.pop()
+        need(isinstance(target, Global), "it calls what is not named by a global")
+        need(isinstance(arguments, tuple), "it calls with what are no arguments")
+        need(opcode in self.known[target.name], f"it makes an object of {target.name} by {opcode}")
+        self.stack.append(Object(target.name, arguments))
+
+    def build(self, _: object) -> None:
+        state, target = self.pop(), self.stack[-1]
+        need(isinstance(target, Object), "it sets the state of what it did not make")
+        need("BUILD" in self.known[target.of], f"it sets the state of a {target.of}")
+        need(target.state is None, f"it sets the state of one {target.of} twice")
+        target.state = state
+
+    def persist(self, _: object) -> None:
+        need(self.outside is not None, "it names an object outside of it")
+        self.stack.append(self.outside(self.pop()))
+
+
+_STEPS: dict[str, Callable[[_Machine, object], None]] = {
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), _Machine.nothing),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.get),
+    **{f"TUPLE{count}": lambda machine, _, count=count: machine.tuple_of(count) for count in (1, 2, 3)},
+    **{name: lambda machine, _, name=name: machine.make(name) for name in ("REDUCE", "NEWOBJ")},
+    "MARK": _Machine.mark,
+    "MEMOIZE": _Machine.memoize,
+    "TUPLE": _Machine.tuple_of_marked,
+    "APPEND": lambda machine, _: machine.append([machine.pop()]),
+    "APPENDS": lambda machine, _: machine.append(machine.marked()),
+    "ADDITEMS": _Machine.add,
+    "SETITEM": lambda machine, _: machine.set_items([machine.pop(), machine.pop()][::-1]),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.marked()),
+    "GLOBAL": _Machine.name_global,
+    "STACK_GLOBAL": _Machine.name_global_from_stack,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.persist,
+}

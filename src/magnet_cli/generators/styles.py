@@ -1,0 +1,197 @@
+"""What StyleGAN2 and StyleGAN3 share: the mapping network, truncation, the styles of all layers, and their tensors.
+
+Owns everything before the first convolution, and how it is read from a state dict in the naming of NVlabs' PyTorch
+code. Knows nothing of images, files, caches or Jacobians.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from magnet_cli.errors import GeneratorError
+
+_EPSILON = 1e-8  # of the normalisation of z
+_LEAK = 0.2
+_MEAN_ROWS = 4096  # latents the mean of w is estimated from, where a file does not carry it
+
+
+class Mapping(nn.Module):
+    """The mapping network: latent and label to w.
+
+    Args:
+        weights: [(W [n, m], b [n]), …] of its layers, every gain multiplied in.
+        embedding: (W [n, num_classes], b [n]) of the label's layer, every gain multiplied in; None where unconditional.
+    """
+
+    def __init__(self, weights: list[tuple[Tensor, Tensor]], embedding: tuple[Tensor, Tensor] | None) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(linear(*pair) for pair in weights)
+        self.embedding = None if embedding is None else linear(*embedding)
+        self.num_classes = 0 if embedding is None else embedding[0].shape[1]
+        self.latent_dim = weights[0][0].shape[1] - (0 if embedding is None else len(embedding[0]))
+        self.style_dim = len(weights[-1][0])
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The untruncated w [B, Dw] of latents [B, D] and labels, [B] int64 or [B, num_classes] floating."""
+        x = _normalised(z)
+        if self.embedding is not None:
+            soft = labels if labels.is_floating_point() else functional.one_hot(labels, self.num_classes)
+            x = torch.cat([x, _normalised(self.embedding(soft.to(z)))], dim=1)
+        for layer in self.layers:
+            x = functional.leaky_relu(layer(x), _LEAK)
+        return x
+
+
+class StyleNetwork(nn.Module):
+    """z to w, w to the styles of all layers, the styles to an image: by `images`, which each family has.
+
+    Args:
+        mapping: the mapping network.
+        mean: [Dw], the mean of w, which truncation goes towards.
+        affine: (W [S, Dw], b [S]) of all layers' styles one after the other, every gain multiplied in.
+        cut: [S] bool, the styles that truncation applies to; None for all.
+    """
+
+    prior = "sphere"  # z is scaled to |z| = √D before anything else
+
+    def __init__(self, mapping: Mapping, mean: Tensor, affine: tuple[Tensor, Tensor], cut: Tensor | None) -> None:
+        super().__init__()
+        self.mapping = mapping
+        self.affines = linear(*affine)
+        self.register_buffer("mean", mean)
+        self.register_buffer("cut", cut)
+        self.latent_dim = mapping.latent_dim
+        self.style_dim = len(mean)
+        self.num_classes = mapping.num_classes
+
+    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
+        """Latents [B, D] to images [B, C, H, W], about in [-1, 1]; labels [B] int64 or [B, num_classes] floating."""
+        return self.synthesis(self.mapping(z, labels), truncation)
+
+    def truncated(self, w: Tensor, truncation: float) -> Tensor:
+        """[B, Dw] drawn towards the mean of w: 1 leaves it, 0 would be the mean."""
+        return w if truncation == 1 else self.mean + truncation * (w - self.mean)
+
+    def affine(self, w: Tensor, truncation: float = 1.0) -> Tensor:
+        """The styles [B, S] of all layers, in their order, from w [B, Dw]; truncated up to the cut-off."""
+        styles = self.affines(self.truncated(w, truncation))
+        if self.cut is None or truncation == 1:
+            return styles
+        return torch.where(self.cut, styles, self.affines(w))
+
+    def synthesis(self, w: Tensor, truncation: float = 1.0) -> Tensor:
+        """Images [B, C, H, W] from w [B, Dw], the same for all layers."""
+        return self.images(self.affine(w, truncation))
+
+
+class Tensors:
+    """Takes the tensors of a state dict one by one, each checked against the shape it has to have.
+
+    Args:
+        state: in NVlabs' naming.
+        family: what to call the network in errors.
+    """
+
+    def __init__(self, state: dict[str, Tensor], family: str) -> None:
+        self.state = {name: value.to(torch.float64) for name, value in state.items()}
+        self.family = family
+        self.taken: set[str] = set()
+        self.affines: list[tuple[Tensor, Tensor]] = []  # of the layers so far
+        self.places: list[int] = []  # of each of their styles, the number of the w that it comes from
+
+    def take(self, name: str, *shape: int | None) -> Tensor:
+        """The tensor of that name; a None in its shape is any size, no shape at all any shape."""
+        found = self.state.get(name)
+        if found is None:
+            message = f"the weights look like a {self.family}, and {name} is missing"
+            raise GeneratorError(message, "check that the file holds the whole generator (mapping and synthesis)")
+        if shape and (
+            found.ndim != len(shape) or any(b not in {None, a} for a, b in zip(found.shape, shape, strict=True))
+        ):
+            asked = ", ".join("any" if size is None else str(size) for size in shape)
+            message = f"{name} is [{', '.join(map(str, found.shape))}], and the layers before it ask for [{asked}]"
+            raise GeneratorError(message, "check that the file holds one whole generator")
+        self.taken.add(name)
+        return found
+
+    def finish(self, spare: tuple[str, ...] = ()) -> None:
+        """Refuse what is left over, but for names that end so: it would change the images, and is not understood."""
+        left = [n for n in self.state if n not in self.taken and not n.endswith(spare)]
+        if left:
+            message = (
+                f"the weights look like a {self.family}, and {len(left)} of them have no place in one: {left[0]}, …"
+            )
+            raise GeneratorError(message, "check that the file holds the generator alone")
+
+    def mapping(self, multiplier: float) -> Mapping:
+        """The mapping network; its layers' gain √2 and learning-rate multiplier are multiplied into the weights."""
+        embedding, embedded = None, 0
+        if "mapping.embed.weight" in self.state:
+            weight = self.take("mapping.embed.weight", None, None)
+            embedded = len(weight)
+            embedding = (weight / math.sqrt(weight.shape[1]), self.take("mapping.embed.bias", embedded))
+        weights, size = [], None
+        while (name := f"mapping.fc{len(weights)}") + ".weight" in self.state:
+            weight = self.take(f"{name}.weight", None, size)
+            size = len(weight)
+            gain = math.sqrt(2) * multiplier
+            weights.append((weight * gain / math.sqrt(weight.shape[1]), self.take(f"{name}.bias", size) * gain))
+        if embedded >= weights[0][0].shape[1]:
+            message = f"mapping.fc0 takes {weights[0][0].shape[1]} numbers, and the label alone gives {embedded}"
+            raise GeneratorError(message, "magnet needs a generator that takes latents")
+        return Mapping(weights, embedding)
+
+    def mean(self, mapping: Mapping) -> Tensor:
+        """The mean of w: that of training, or where the file does not carry it, over fixed latents (labels cycle)."""
+        if "mapping.w_avg" in self.state:
+            return self.take("mapping.w_avg", mapping.style_dim)
+        z = torch.randn(_MEAN_ROWS, mapping.latent_dim, generator=torch.Generator().manual_seed(0)).to(torch.float64)
+        labels = torch.arange(_MEAN_ROWS) % mapping.num_classes if mapping.num_classes else None
+        with torch.no_grad():
+            return mapping(z, labels).mean(dim=0)
+
+    def style(self, name: str, width: int, style_dim: int, place: int) -> None:
+        """Gather the affine map of a layer's style, of `width` numbers, which comes from the w number `place`."""
+        weight = self.take(f"{name}.affine.weight", width, style_dim)
+        self.affines.append((weight / math.sqrt(style_dim), self.take(f"{name}.affine.bias", width)))
+        self.places += [place] * width
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """(W [S, Dw], b [S]) of all the styles gathered."""
+        weights, biases = zip(*self.affines, strict=True)
+        return torch.cat(weights), torch.cat(biases)
+
+    def cut(self, cutoff: int | None) -> Tensor | None:
+        """[S] bool, which of them come from the first `cutoff` w; None for all."""
+        return None if cutoff is None else torch.tensor(self.places) < cutoff
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """The layer of W [n, m] and b [n]."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return layer
+
+
+def check_positive(**values: object) -> None:
+    """Whether settings are positive numbers; `conv_clamp` may be None.
+
+    Raises:
+        GeneratorError: one is not.
+    """
+    for name, value in values.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not (number and value > 0) and not (name == "conv_clamp" and value is None):
+            message = f"{name} {value!r} is asked for, and a positive number is needed"
+            raise GeneratorError(message, f"check the setting {name} that comes with the file")
+
+
+def clamped(x: Tensor, limit: float | None) -> Tensor:
+    """Of x what is within ±limit, the limit elsewhere; None for no limit."""
+    return x if limit is None else x.clamp(-limit, limit)
+
+
+def _normalised(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + _EPSILON)
