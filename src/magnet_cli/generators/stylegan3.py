@@ -193,7 +193,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Features [B, I, H, W] and their style [B, I] to features [B, O, H', W']."""
         x = self.up(self.conv(x, style) + self.bias)
-        return self.down(clamped(functional.leaky_relu(x, _LEAK), self.clamp))
+        # In place: the higher rate is where the memory goes, and a reverse product keeps every tensor it has to pass.
+        return self.down(clamped(functional.leaky_relu(x, _LEAK, inplace=True), self.clamp))
 
 
 class ToRGB(nn.Module):
