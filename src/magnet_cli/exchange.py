@@ -367,8 +367,8 @@ def export(volume: Volume, path: Path) -> Iterator[int]:
         raise VolumeError(message, f"fill it: magnet compute {volume.spec.generator} --volume {volume.path}")
 
     def rows() -> Iterator[Shard]:
-        for shard, found in zip(shards, volume.read_ahead(shards), strict=True):
-            yield _slice(found, slice(marks[shard].rows))  # it may have grown since
+        for shard in shards:
+            yield _slice(volume.read(shard), slice(marks[shard].rows))  # it may have grown since
 
     classes = _classes(volume, rows())
     widths = {"svds": volume.spec.top_k, "latents": volume.spec.latent_dim} | ({"labels": classes} if classes else {})

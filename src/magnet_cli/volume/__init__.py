@@ -10,10 +10,7 @@ import io
 import os
 import re
 import shutil
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,56 +20,14 @@ import numpy as np
 from magnet_cli import __version__, files
 from magnet_cli.errors import DamageError, MagnetError, SpecError, VolumeError
 from magnet_cli.volume import layout
+from magnet_cli.volume.shards import Mark, Shard, mark_document, mark_of, parse, serialise
 from magnet_cli.volume.spec import FORMAT, VolumeSpec, differences, from_fields
 
 _PILOT = "pilot.h5"
-_READERS = min(4, os.cpu_count() or 1)  # threads that hash shards
 _SHARD = "shard-{:06d}"
 _LOCKS = ".locks"
 _REPLACING = 0  # lock of whoever settles or replaces; shard s is claimed by lock s + 1
 _MARK = re.compile(r"shard-(\d{6}|[1-9]\d{6,8})\.json")
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A shard's commit mark: the shard counts once this is there.
-
-    Attributes:
-        sha256: of the shard's bytes.
-        size: bytes.
-        rows: rows in it, 1..R.
-        first_row: number of its first row in the volume.
-        fingerprint: of the volume's spec.
-        pilot: sha256 of the pilot basis its values were computed with; empty where the solver needs none.
-    """
-
-    sha256: str
-    size: int
-    rows: int
-    first_row: int
-    fingerprint: str
-    pilot: str = ""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The rows of one shard.
-
-    Attributes:
-        latents: [r, D] float32.
-        singular_values: [r, K] float32, descending; image intensity per unit of latent.
-        labels: [r] int64, or None for unconditional generators.
-    """
-
-    latents: np.ndarray
-    singular_values: np.ndarray
-    labels: np.ndarray | None = None
-
-    def extended(self, longer: "Shard") -> "Shard":
-        """These rows, and behind them those that a longer shard has more."""
-        done = len(self.latents)
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(longer), strict=True)
-        return Shard(*(None if ours is None else np.concatenate([ours, more[done:]]) for ours, more in pairs))
 
 
 class Volume:
@@ -291,16 +246,11 @@ class Volume:
             fields = files.parse_document(data, path)
         except MagnetError as error:
             raise DamageError(error.message, self._remedy) from error
-        number = fields.pop("format", FORMAT)  # the first marks had none
-        if number != FORMAT:
-            message = f"{path} is of format {number}; this magnet ({__version__}) reads {FORMAT}"
-            raise VolumeError(message, "use the magnet that made it, or compute it again")
-        types = {f.name: f.type for f in dataclasses.fields(Mark)}
-        wrong = [name for name, value in fields.items() if type(value) is not types.get(name)]
-        if wrong or types.keys() - fields.keys() - {"pilot"}:
-            message = f"{path} is not the mark of a shard: {', '.join(wrong) or 'fields'} wrong or missing"
-            raise DamageError(message, self._remedy)
-        mark = Mark(**fields)
+        try:
+            mark = mark_of(fields, path)
+        except ValueError as error:
+            message = f"{path} is damaged: {error}"
+            raise DamageError(message, self._remedy) from error
         first_row, rows = shard * self.spec.shard_rows, self.spec.shard_rows
         ours = (self.fingerprint, self.pilot_sha256)
         if (mark.fingerprint, mark.pilot) != ours or mark.first_row != first_row or not 1 <= mark.rows <= rows:
@@ -423,7 +373,7 @@ class Volume:
         data, rows = self._verified(shard)
         return self._parse(data, shard, rows)
 
-    def _verified(self, shard: int) -> tuple[bytearray, int]:
+    def _verified(self, shard: int) -> tuple[memoryview, int]:
         """The bytes of a committed shard, once they fit its mark, and how many rows that says."""
         path, successor = self.shard_path(shard), self._successor(shard)
         for _ in range(2):  # twice: another process may replace shard and mark while we read
@@ -438,42 +388,27 @@ class Volume:
         message = f"{path} ({rows}) is damaged: its {len(data):,} bytes are not the {marks[0].size:,} committed"
         raise DamageError(message, self._remedy)
 
-    def _read_bytes(self, path: Path) -> bytearray:
+    def _read_bytes(self, path: Path) -> memoryview:
         with files.explained("read", path):
             try:
                 with path.open("rb") as file:
-                    data = bytearray(os.fstat(file.fileno()).st_size)  # arrays are views of it: torch wants to write
-                    size = file.readinto(data)
-                    return data[:size] if size < len(data) else data
+                    # numpy's memory is in huge pages where there are any, and writable: arrays are views of it
+                    data = memoryview(np.empty(os.fstat(file.fileno()).st_size, np.uint8))
+                    return data[: file.readinto(data)]
             except FileNotFoundError as error:
                 if not (self.path / "volume.json").exists():  # the whole volume is: a mount that went away
                     raise
                 message = f"{path} is gone, though its commit mark is there"
                 raise DamageError(message, self._remedy) from error
 
-    def _parse(self, data: bytes | bytearray, shard: int, rows: int | None = None) -> Shard:
+    def _parse(self, data: bytes | memoryview, shard: int, rows: int | None = None) -> Shard:
         """The rows in the verified bytes of a shard: as many as its mark says, where that is known."""
-        forms = {
-            "latents": layout.form("<f4", rows, self.spec.latent_dim),
-            "singular_values": layout.form("<f4", rows, self.spec.top_k),
-            "labels": layout.form("<i8", rows),
-        }
-        names = ("format", "fingerprint", "shard")
+        path = self.shard_path(shard)
         try:
-            arrays, found = layout.read(data, forms, optional=("labels",), attributes=names)
+            return parse(data, self.spec, shard, path, rows)
         except ValueError as error:
-            message = f"{self.shard_path(shard)} is not a shard that magnet wrote: {error}"
+            message = f"{path} is not a shard that magnet wrote: {error}"
             raise DamageError(message, self._remedy) from error
-        if found["format"] != FORMAT:
-            message = f"{self.shard_path(shard)} is of format {found['format']}; this magnet ({__version__}) "
-            raise VolumeError(message + f"reads {FORMAT}", "use the magnet that made it, or compute it again")
-        if (found["fingerprint"], found["shard"]) != (self.fingerprint, shard):
-            message = f"{self.shard_path(shard)} is a shard of another volume or another place"
-            raise DamageError(message, self._remedy)
-        if len({len(array) for array in arrays.values()}) != 1:
-            message = f"{self.shard_path(shard)} has arrays of different lengths"
-            raise DamageError(message, self._remedy)
-        return Shard(**arrays)
 
     def rows(self) -> Iterator[tuple[int, Shard]]:
         """All committed rows, shard by shard, with the number of each shard's first row.
@@ -481,35 +416,8 @@ class Volume:
         Raises:
             VolumeError, MagnetError: as `read`.
         """
-        shards = self.shards()
-        for shard, rows in zip(shards, self.read_ahead(shards), strict=True):
-            yield shard * self.spec.shard_rows, rows
-
-    def read_ahead(self, shards: Sequence[int]) -> Iterator[Shard]:
-        """The rows of given shards, one after the other, the next ones verified meanwhile: hashing takes the time.
-
-        Args:
-            shards: numbers of committed shards.
-
-        Yields:
-            What `read` returns for each, in order. A few shards are in memory at a time.
-
-        Raises:
-            VolumeError, MagnetError: as `read`.
-        """
-        if len(shards) < 2:  # noqa: PLR2004
-            yield from map(self.read, shards)
-            return
-        pool = ThreadPoolExecutor(_READERS)
-        try:
-            ahead = deque(pool.submit(self.read, shard) for shard in shards[:_READERS])
-            for shard in (*shards[_READERS:], *[None] * len(ahead)):
-                done = ahead.popleft().result()
-                if shard is not None:
-                    ahead.append(pool.submit(self.read, shard))
-                yield done
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for shard in self.shards():
+            yield shard * self.spec.shard_rows, self.read(shard)
 
     def latents(self, rows: np.ndarray) -> np.ndarray:
         """The latents of given rows.
@@ -572,7 +480,7 @@ class Volume:
 
     def _publish(self, shard: int, rows: Shard) -> bool:
         """Publish a shard that has no mark; where another's is there whole, its mark, and False."""
-        data, ours = self._serialise(shard, rows), True
+        data, ours = serialise(self.spec, shard, rows), True
         path = self.shard_path(shard)
         if not files.publish(path, data, replace=False):
             # A process was stopped between shard and mark, or is there now: what it published whole is kept.
@@ -586,7 +494,7 @@ class Volume:
 
     def _replace(self, shard: int, rows: Shard) -> None:
         """Put a longer shard in a shorter one's place: the new mark waits beside while the shard is renamed."""
-        data = self._serialise(shard, rows)
+        data = serialise(self.spec, shard, rows)
         successor = self._successor(shard)
         mark = self._mark_document(shard, rows, data)
         files.publish(successor, mark)
@@ -626,20 +534,7 @@ class Volume:
         first_row = shard * self.spec.shard_rows
         ours = (self.fingerprint, self.pilot_sha256)
         mark = Mark(files.sha256_bytes(data), len(data), len(rows.latents), first_row, *ours)
-        return files.document({"format": FORMAT, **dataclasses.asdict(mark)})
-
-    def _serialise(self, shard: int, rows: Shard) -> bytes:
-        """The bytes of a shard's HDF5 file: a function of the rows alone (no times in it)."""
-        buffer = io.BytesIO()
-        with h5py.File(buffer, "w", libver="earliest") as file:
-            file.create_dataset("latents", data=rows.latents, dtype=np.float32)
-            file.create_dataset("singular_values", data=rows.singular_values, dtype=np.float32)
-            if rows.labels is not None:
-                file.create_dataset("labels", data=rows.labels, dtype=np.int64)
-            attributes = {"format": FORMAT, "fingerprint": self.fingerprint, "shard": shard}
-            attributes |= {"first_row": shard * self.spec.shard_rows, "magnet": __version__}
-            file.attrs.update(attributes)
-        return buffer.getvalue()
+        return mark_document(mark)
 
     def check(self) -> list[str]:
         """Re-read every byte; what is wrong, in words, one line a problem."""

@@ -36,7 +36,7 @@ def form(dtype: str, *shape: int | None) -> Form:
 
 
 def read(
-    data: bytes | bytearray, forms: Mapping[str, Form], optional: Iterable[str] = (), attributes: Iterable[str] = ()
+    data: bytes | memoryview, forms: Mapping[str, Form], optional: Iterable[str] = (), attributes: Iterable[str] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, str | int]]:
     """The arrays and attributes of a file, no byte copied: the arrays are views of `data`.
 
@@ -77,7 +77,7 @@ def _refuse(reason: str) -> None:
 class _File:
     """The structures of a file, each read from its place."""
 
-    data: bytes | bytearray
+    data: bytes | memoryview
 
     def part(self, start: int, size: int) -> bytes:
         if start + size > len(self.data):
