@@ -136,7 +136,7 @@ def test_displaced_share_at_the_ends():
 def plain_draw(known, rho, n, seed, *, replace):
     """The draw by its definition, all rows at once."""
     scores = np.where(known.above_floor, rho * known.log_volume, -np.inf)
-    rng = np.random.default_rng([index._STREAM, seed])
+    rng = np.random.default_rng([index.draws._STREAM, seed])
     if replace:
         ends = np.cumsum(np.exp(scores - scores.max()))
         return np.searchsorted(ends, rng.random(n) * ends[-1], side="right")
@@ -176,7 +176,7 @@ def test_diagnostics_of_many_rows_are_those_of_every_row(rho, monkeypatch):
     grouped = of(values, np.arange(400_000) % 1000 > 0)
     assert len(grouped.spread[0]) < 262_144
     assert grouped.spread[1].sum() == 399_600
-    monkeypatch.setattr(index, "_BINS", 1 << 30)
+    monkeypatch.setattr(index.rows, "_BINS", 1 << 30)
     every = of(values, grouped.above_floor)
     assert len(every.spread[0]) == 399_600
     assert index.effective_size(grouped, rho) == pytest.approx(index.effective_size(every, rho), rel=1e-5)
