@@ -1,10 +1,11 @@
-"""What the weights of an index are worth: effective size, displaced share, the largest useful rho.
+"""What the weights of an index are worth: effective size, displaced share, top share, the largest useful rho.
 
-Computed from the spread of the log-volumes, in log space.
+Computed from the spread of the log-volumes, in log space. Where classes take turns, each is a draw of its own.
 """
 
 import numpy as np
 
+from magnet_cli.index import slots
 from magnet_cli.index.rows import Index, log_sum
 
 DISPLACED_WARNING = 0.05  # METHOD: above this share a draw is not where the weights ask
@@ -17,7 +18,16 @@ def effective_size(index: Index, rho: float) -> float:
     return float(np.exp(-log_sum(2 * log_w, counts)))
 
 
-def displaced_share(index: Index, rho: float, n: int) -> float:
+def top_share(index: Index, rho: float) -> float:
+    """Share of the weight on the heaviest 1 % of the rows that compete, one row at least; in (0, 1]."""
+    log_w, counts = index.log_weights(rho)
+    order = np.argsort(-log_w, kind="stable")
+    most = np.ceil(counts.sum() / 100)
+    before = np.cumsum(counts[order]) - counts[order]
+    return float((np.clip(most - before, 0, counts[order]) * np.exp(log_w[order])).sum())
+
+
+def displaced_share(index: Index, rho: float, n: int, mix: float = 1.0) -> float:
     """Share of a draw of n without replacement that is not where the weights ask (METHOD: displaced share).
 
     ½ Σ|π_i − n w_i| / n with normalised weights w and inclusion probabilities π_i = 1 − exp(−t w_i), t from Σπ_i = n.
@@ -26,11 +36,17 @@ def displaced_share(index: Index, rho: float, n: int) -> float:
         index: the rows.
         rho: the polarity.
         n: rows drawn, at most those that compete.
+        mix: share of polarity draws; of these alone it is the share.
 
     Returns:
-        In [0, 1).
+        In [0, 1); 0 where there are no polarity draws.
     """
-    log_w, counts = index.log_weights(rho)
+    drawn = [slots.num_polarity(int(turns), mix) for turns in slots.of_classes(n, index.num_classes)]
+    pairs = zip(index.class_weights(rho), drawn, strict=True) if any(drawn) else ()
+    return sum(count * _displaced(*weights, count) for weights, count in pairs if count) / (sum(drawn) or 1)
+
+
+def _displaced(log_w: np.ndarray, counts: np.ndarray, n: int) -> float:
     wanted = n * np.exp(log_w)
     if n >= counts.sum():
         return float(0.5 * (counts * np.abs(1 - wanted)).sum() / n)
@@ -50,7 +66,7 @@ def displaced_share(index: Index, rho: float, n: int) -> float:
     return float(0.5 * (counts * np.abs(inclusion - wanted)).sum() / n)
 
 
-def largest_useful_rho(index: Index, n: int, rho: float) -> float:
+def largest_useful_rho(index: Index, n: int, rho: float, mix: float = 1.0) -> float:
     """The largest |rho|, with the sign of rho, whose displaced share for n rows is at most 0.05.
 
     Returns:
@@ -60,7 +76,7 @@ def largest_useful_rho(index: Index, n: int, rho: float) -> float:
     high = 8.0
 
     def useful(size: float) -> bool:
-        return displaced_share(index, sign * size, n) <= DISPLACED_WARNING
+        return displaced_share(index, sign * size, n, mix) <= DISPLACED_WARNING
 
     if useful(high):
         return sign * high
