@@ -31,7 +31,7 @@ class Draw:
         displaced_share: share of the polarity draws that is not where the weights ask, in [0, 1); 0 with replacement.
         largest_useful_rho: of the same sign as rho, the largest in size whose displaced share at this n, without
             replacement, is at most 0.05.
-        ball: what rows had to lie in; None for anywhere.
+        ball: what rows had to lie in for polarity draws; None for anywhere.
     """
 
     rows: np.ndarray
@@ -83,7 +83,7 @@ def draw(index: Index, n: int, rho: float, seed: int, *, replace: bool = False, 
         top_share=top_share(index, rho),
         displaced_share=0.0 if replace else displaced_share(index, rho, n, mix),
         largest_useful_rho=largest_useful_rho(index, useful, rho, mix),
-        ball=index.ball,
+        ball=index.ball if drawn_at else None,
     )
 
 

@@ -10,8 +10,6 @@ from magnet_cli.index.rows import Index
 from magnet_cli.volume.spec import VolumeSpec
 
 RESCALED = "the generator normalises z and the imported latents are not: k log(|z|/√D) is added to their log-volumes"
-
-
 EVEN_PRIOR = "the prior has the same density everywhere: --correct-prior changes nothing"
 _UNIFORM = "uniform on the manifold"
 _EVEN = "the same density everywhere on the manifold"
@@ -27,24 +25,23 @@ def target(index: Index, rho: float, spec: VolumeSpec, drawn: Draw, truncation: 
         drawn: the draw.
         truncation: ψ the images are rendered at; None for that of the volume.
     """
+    own = "the generator's own distribution"
+    each = ", the same number of each class" * bool(index.classes)
     if not drawn.num_polarity or rho == 0:
-        return "the generator's own distribution"
-    whole = _tilted(rho) if rho != 1 else _density(index, spec, drawn.displaced_share, truncation)
-    whole += (
-        f", inside the ball |z| <= {drawn.ball.radius:.4g}, {drawn.ball.prior_mass:g} of the prior"
-        if drawn.ball
-        else ""
-    )
-    whole += ", within each class" * bool(index.classes)
-    rest = int(drawn.prior.sum())
-    return whole + f"; {rest:,} of the {len(drawn.rows):,} are draws from the generator's own" * bool(rest)
+        return own + each
+    asked = (_tilted(rho) if rho != 1 else _density(index, spec, drawn, truncation)) + each
+    if drawn.ball:
+        asked += f", inside the ball |z| <= {drawn.ball.radius:.4g} that holds {drawn.ball.prior_mass:g} of the prior"
+    if drawn.num_polarity == len(drawn.rows):
+        return asked
+    return f"{drawn.num_polarity:,} draws {asked}; the other {len(drawn.rows) - drawn.num_polarity:,} {own}"
 
 
 def _tilted(rho: float) -> str:
     return f"tilted towards the {'modes' if rho < 0 else 'anti-modes'} of the generator"
 
 
-def _density(index: Index, spec: VolumeSpec, displaced_share: float, truncation: float | None) -> str:
+def _density(index: Index, spec: VolumeSpec, drawn: Draw, truncation: float | None) -> str:
     """What rho 1 gives: that `density_words` says, where nothing stands against it."""
     words = density_words(spec, corrected=index.log_prior is not None)
     against = []
@@ -52,8 +49,10 @@ def _density(index: Index, spec: VolumeSpec, displaced_share: float, truncation:
         against.append(f"top_k {index.top_k} is below the rank {spec.rank}")
     if truncation not in {None, spec.truncation}:
         against.append(f"volumes are those at truncation {spec.truncation:g}")
-    if displaced_share > DISPLACED_WARNING:
-        against.append(f"{displaced_share:.2f} of the draw is displaced")
+    if drawn.displaced_share > DISPLACED_WARNING:
+        against.append(f"{drawn.displaced_share:.2f} of the draw is displaced")
+    if drawn.unique_rows < len(drawn.rows) / 2:
+        against.append("most draws are copies")
     if not against:
         return words
     return f"roughly {words.replace(_UNIFORM, _EVEN)} ({', '.join(against)}: an approximation)"
