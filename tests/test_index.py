@@ -171,10 +171,10 @@ def test_extreme_log_volumes_stay_ordered():
 
 @pytest.mark.parametrize("rho", [0.0, 0.1, -0.3, 1.0])
 def test_diagnostics_of_many_rows_are_those_of_every_row(rho, monkeypatch):
-    """Log-volumes near each other stand together beyond 262,144 rows; the definitions hold to 1e-5."""
+    """Log-volumes near each other stand together beyond 65,536 rows; the definitions hold to 1e-5."""
     values = np.random.default_rng(2).standard_t(5, size=400_000) * 3
     grouped = of(values, np.arange(400_000) % 1000 > 0)
-    assert len(grouped.spread[0][0]) < 262_144
+    assert len(grouped.spread[0][0]) < 65_536
     assert grouped.spread[0][1].sum() == 399_600
     monkeypatch.setattr(index.rows, "_BINS", 1 << 30)
     every = of(values, grouped.above_floor)
@@ -191,7 +191,7 @@ def test_log_volumes_too_far_apart_are_not_put_together():
 
 
 def test_working_memory_does_not_grow_with_the_rows():
-    """Two million rows are 18 MB; a draw of 500 works in 8 MB, its diagnostics in what 262,144 groups need."""
+    """Two million rows are 18 MB; a draw of 500 works in 8 MB, its diagnostics in what 65,536 groups need."""
     known = of(np.random.default_rng(0).normal(size=2_000_000))
     tracemalloc.start()
     index.choose(known, 0.3, 500, 0)

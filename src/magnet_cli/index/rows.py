@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 BLOCK = 1 << 16  # rows worked on at a time
-_BINS = 1 << 18  # groups of near log-volumes, for diagnostics of more rows than this
+_BINS = 1 << 16  # groups of near log-volumes, for diagnostics of more rows than this
 _WIDEST = 2e-3  # nats a group may span: at |rho| 8, weights are right to 3e-5
 
 Group = tuple[np.ndarray, np.ndarray]  # values of rows [M] float64, and how many rows each stands for
@@ -146,8 +146,8 @@ class Index:
     def spread(self) -> list[Group]:
         """For each class, what rho multiplies of the rows that compete, near ones together.
 
-        What every diagnostic is computed from. Up to 262,144 rows it is exact, and where classes take turns. Beyond,
-        rows that lie within 1/262,144 of the range stand at their mean, unless that is more than 0.002 nats: then it is
+        What every diagnostic is computed from. Up to 65,536 rows it is exact, and where classes take turns. Beyond,
+        rows that lie within 1/65,536 of the range stand at their mean, unless that is more than 0.002 nats: then it is
         every row again.
         """
 
