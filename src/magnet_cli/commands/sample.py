@@ -25,7 +25,8 @@ Out = Annotated[
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Draw with replacement: heavy rows come up more than once.")]
 Pool = Annotated[
-    int | None, typer.Option(min=1, help="Only the first rows of the volume compete.", show_default="all rows")
+    int | None,
+    typer.Option(min=1, help="Only so many rows of the volume, its first, compete.", show_default="all rows"),
 ]
 Classes = Annotated[
     options.Shares,
@@ -33,7 +34,7 @@ Classes = Annotated[
 ]
 Mix = Annotated[float, typer.Option(min=0, max=1, help="Share of draws by weight; the rest are the generator's own.")]
 CorrectPrior = Annotated[
-    bool, typer.Option("--correct-prior", help="Divide weights by the prior's density: rho 1 is then uniform.")
+    bool, typer.Option("--correct-prior", help="Divide weights by the density of the prior, where that is not uniform.")
 ]
 PriorMass = Annotated[
     float | None,
@@ -82,14 +83,16 @@ def run(
 
     Each row of the volume has weight exp(rho * log-volume). rho 0 is the generator as it is, rho < 0 goes to its modes,
     rho > 0 to its anti-modes; rho 1 is MaGNET: with a uniform prior the draws are uniform on the manifold, with a
-    Gaussian prior, as here, their density on it follows that prior, and with --space w that of w. Effective size and
-    displaced share say how far the draw is what the weights ask for. Prints the folder: images, latents.npy,
-    metadata.jsonl, sample.json, grid.png.
+    Gaussian prior, as here, their density on it follows that prior (unless --correct-prior is given), and with --space
+    w that of w. Effective size and displaced share say how far the draw is what the weights ask for. The first m of n
+    images are those of --n m. Prints the folder: images, latents.npy, metadata.jsonl, sample.json, grid.png.
 
     \b
     Examples:
       magnet sample --n 64 --rho 0.5
       magnet sample mnist --n 200 --rho -1 --seed 3 --out modes --json
+      magnet sample mnist --n 100 --rho 0.5 --mix 0.25 --pool 10000 --out mixed
+      magnet sample mnist --n 100 --rho 0.3 --correct-prior --out corrected
     """
     from magnet_cli import generators, index, sample
     from magnet_cli.commands import lookup

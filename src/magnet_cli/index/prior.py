@@ -69,7 +69,7 @@ def ball(spec: VolumeSpec, prior_mass: float) -> Ball | None:
     """
     if spec.prior not in _UNBOUNDED:
         return None
-    from scipy.special import gammaincinv  # 0.1 s, which nothing else pays
+    from scipy.special import gammaincinv  # it takes its time to load, which nothing else pays
 
     return Ball(math.sqrt(2 * float(gammaincinv(spec.latent_dim / 2, prior_mass))), prior_mass)
 
