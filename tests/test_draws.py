@@ -1,5 +1,6 @@
 """Draws: which slot is what, that a smaller draw begins a larger one, frequencies against numpy and closed forms."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -274,6 +275,20 @@ def test_correction_leaves_memory_bounded():
     index.choose(known, 0.3, 500, 0, mix=0.5)
     assert tracemalloc.get_traced_memory()[1] < 8e6
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_extreme_weights_stay_finite_and_ordered(replace):
+    """log-volumes of ±1e5 at rho ±50, in classes and mixed too: no number that is none, the heaviest first."""
+    values = np.linspace(-1e5, 1e5, 1000)
+    for known in (of(values), of_classes(values, [0, 1] * 500)):
+        for rho, first in ((50.0, values.max()), (-50.0, values.min())):
+            found = index.draw(known, 6, rho, 0, replace=replace)
+            near = np.abs(found.log_volume - first)
+            assert near.max() <= (1 if replace else 6) * np.ptp(values) / 999 + 1e-6
+            assert np.isfinite(dataclasses.astuple(found)[4:8]).all()
+            mixed = index.draw(known, 6, rho, 0, replace=replace, mix=0.5)
+            assert np.abs(mixed.log_volume[~mixed.prior] - first).max() <= near.max() + 1e-6
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 16, 512])
