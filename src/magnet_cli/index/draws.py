@@ -94,19 +94,16 @@ def _check(index: Index, n: int, pools: np.ndarray, *, replace: bool) -> None:
     if not len(short):
         return
     most = int((pools * index.num_classes + np.arange(index.num_classes)).min())
-    longer = "make the volume longer (magnet compute GENERATOR --n N)"
-    less = f"ask for at most {most}, " * (most > 0)
+    more = f"let more rows compete: a longer volume (magnet compute GENERATOR --n {n} or more), or a larger --pool"
+    hint = f"ask for at most {most}, pass --replace, or {more}" if most else more
     if index.classes:
         first = short[0]
         message = f"{n:,} samples of {index.num_classes} classes in equal shares are {asked[first]:,} of class "
         message += f"{index.classes[first]}, and {pools[first]:,} rows of it compete"
-        raise VolumeError(message, f"{less}{longer}, or pass --replace, or --classes natural")
-    if replace:
-        message = f"{n:,} samples are asked for, and no row of the volume competes"
-        raise VolumeError(message, f"{longer}, or pass another --top-k, --pool or --prior-mass")
-    message = f"{n:,} samples are asked for without replacement, and {most:,} rows of the volume compete"
-    longer = f"make it longer (magnet compute GENERATOR --n {n})"
-    raise VolumeError(message, f"{longer}, {less}or pass --replace" if most else longer)
+        raise VolumeError(message, f"{hint}; or pass --classes natural")
+    without = "" if replace else " without replacement"
+    message = f"{n:,} samples are asked for{without}, and {most:,} rows of the volume compete"
+    raise VolumeError(message, hint)
 
 
 def choose(index: Index, rho: float, n: int, seed: int, *, replace: bool = False, mix: float = 1.0) -> np.ndarray:

@@ -47,14 +47,15 @@ def check_correction(spec: VolumeSpec, truncation: float) -> None:
     Truncation itself is no hindrance: it is part of the function whose Jacobian was taken, and z is drawn as ever.
 
     Raises:
-        SpecError: its log-volumes are those of w, whose density nobody knows; or of another truncation.
+        SpecError: its log-volumes are those of w, whose density nobody knows; or of another truncation, where there is
+            something to correct for.
     """
     if spec.space == "w":
         message = (
             f"the prior of w = M(z) of {spec.generator} is asked to be corrected for, and its density is not known"
         )
         raise SpecError(message, "leave --correct-prior out, or pass --space z")
-    if spec.truncation != truncation:
+    if spec.truncation != truncation and not is_even(spec):
         message = (
             f"a volume at truncation {spec.truncation:g} is asked to be corrected for the prior, and its images to "
         )

@@ -11,8 +11,8 @@ from magnet_cli.volume.spec import VolumeSpec
 
 RESCALED = "the generator normalises z and the imported latents are not: k log(|z|/√D) is added to their log-volumes"
 EVEN_PRIOR = "the prior has the same density everywhere: --correct-prior changes nothing"
-_UNIFORM = "uniform on the manifold"
-_EVEN = "the same density everywhere on the manifold"
+_UNIFORM = "uniform on"
+_EVEN = "the same density everywhere on"
 
 
 def target(index: Index, rho: float, spec: VolumeSpec, drawn: Draw, truncation: float | None = None) -> str:
@@ -34,7 +34,8 @@ def target(index: Index, rho: float, spec: VolumeSpec, drawn: Draw, truncation: 
         asked += f", inside the ball |z| <= {drawn.ball.radius:.4g} that holds {drawn.ball.prior_mass:g} of the prior"
     if drawn.num_polarity == len(drawn.rows):
         return asked
-    return f"{drawn.num_polarity:,} draws {asked}; the other {len(drawn.rows) - drawn.num_polarity:,} {own}"
+    rest = len(drawn.rows) - drawn.num_polarity
+    return f"{drawn.num_polarity:,} draws by weight: {asked}; the other {rest:,}: {own}"
 
 
 def _tilted(rho: float) -> str:
@@ -60,11 +61,12 @@ def _density(index: Index, spec: VolumeSpec, drawn: Draw, truncation: float | No
 
 def density_words(spec: VolumeSpec, *, corrected: bool = False) -> str:
     """The density on the manifold that rho 1 asks for at full rank, in words (METHOD: what ρ=1 means; `--space`)."""
+    manifold = "the manifold" if spec.output == "pixel" else f"the manifold of {spec.output} outputs, not of images"
     if spec.space == "w":
-        return "density on the manifold in proportion to p_w, that of w = M(z) under the prior of z: not uniform"
+        return f"density on {manifold} in proportion to p_w, that of w = M(z) under the prior of z: not uniform"
     if corrected or is_even(spec):
-        return _UNIFORM
-    return f"density on the manifold in proportion to the {spec.prior} prior's: not uniform"
+        return f"{_UNIFORM} {manifold}"
+    return f"density on {manifold} in proportion to the {spec.prior} prior's: not uniform"
 
 
 def warnings(drawn: Draw, rho: float, *, replace: bool) -> list[str]:
