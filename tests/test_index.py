@@ -136,7 +136,7 @@ def test_displaced_share_at_the_ends():
 def plain_draw(known, rho, n, seed, *, replace):
     """The draw by its definition, all rows at once."""
     scores = np.where(known.above_floor, rho * known.log_volume, -np.inf)
-    rng = np.random.default_rng([index._STREAM, seed])
+    rng = np.random.default_rng([index.draws._STREAM, seed])
     if replace:
         ends = np.cumsum(np.exp(scores - scores.max()))
         return np.searchsorted(ends, rng.random(n) * ends[-1], side="right")
@@ -171,14 +171,14 @@ def test_extreme_log_volumes_stay_ordered():
 
 @pytest.mark.parametrize("rho", [0.0, 0.1, -0.3, 1.0])
 def test_diagnostics_of_many_rows_are_those_of_every_row(rho, monkeypatch):
-    """Log-volumes near each other stand together beyond 262,144 rows; the definitions hold to 1e-5."""
+    """Log-volumes near each other stand together beyond 65,536 rows; the definitions hold to 1e-5."""
     values = np.random.default_rng(2).standard_t(5, size=400_000) * 3
     grouped = of(values, np.arange(400_000) % 1000 > 0)
-    assert len(grouped.spread[0]) < 262_144
-    assert grouped.spread[1].sum() == 399_600
-    monkeypatch.setattr(index, "_BINS", 1 << 30)
+    assert len(grouped.spread[0][0]) < 65_536
+    assert grouped.spread[0][1].sum() == 399_600
+    monkeypatch.setattr(index.rows, "_BINS", 1 << 30)
     every = of(values, grouped.above_floor)
-    assert len(every.spread[0]) == 399_600
+    assert len(every.spread[0][0]) == 399_600
     assert index.effective_size(grouped, rho) == pytest.approx(index.effective_size(every, rho), rel=1e-5)
     for n in (1000, 200_000):
         assert index.displaced_share(grouped, rho, n) == pytest.approx(index.displaced_share(every, rho, n), abs=1e-5)
@@ -187,11 +187,11 @@ def test_diagnostics_of_many_rows_are_those_of_every_row(rho, monkeypatch):
 def test_log_volumes_too_far_apart_are_not_put_together():
     values = np.random.default_rng(2).normal(size=300_000)
     values[5] = -1e5
-    assert len(of(values).spread[0]) == 300_000
+    assert len(of(values).spread[0][0]) == 300_000
 
 
 def test_working_memory_does_not_grow_with_the_rows():
-    """Two million rows are 18 MB; a draw of 500 works in 8 MB, its diagnostics in what 262,144 groups need."""
+    """Two million rows are 18 MB; a draw of 500 works in 8 MB, its diagnostics in what 65,536 groups need."""
     known = of(np.random.default_rng(0).normal(size=2_000_000))
     tracemalloc.start()
     index.choose(known, 0.3, 500, 0)
@@ -221,11 +221,11 @@ def test_largest_useful_rho_is_where_the_share_reaches_the_limit(sign):
 def test_warnings_tell_shaky_draws_from_sound_ones():
     known = normal(2.0)
     for rho, word in ((0.0, None), (0.2, None), (0.5, "not where rho asks"), (4.0, "selection")):
-        found = index.warnings(index.draw(known, 5000, rho, 0), 5000, rho, replace=False)
+        found = index.warnings(index.draw(known, 5000, rho, 0), rho, replace=False)
         assert bool(found) == bool(word)
         assert not word or word in found[0]
     copies = index.draw(known, 5000, 4.0, 0, replace=True)
-    assert "copies" in index.warnings(copies, 5000, 4.0, replace=True)[0]
+    assert "copies" in index.warnings(copies, 4.0, replace=True)[0]
 
 
 def test_a_draw_larger_than_the_pool():

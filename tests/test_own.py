@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 
 from magnet_cli import compute, factories, generators
 from magnet_cli.artifacts import cache, registry
@@ -113,6 +114,23 @@ def test_flags_go_before_attributes(magnet):
         assert "was made with prior sphere, and normal is asked for" in other.err
     assert magnet("index", reference, *flags).code == 0
     assert magnet("sample", reference, *flags, "--n", 2, "--rho", 0.1).code == 0
+
+
+def test_a_uniform_prior(magnet):
+    """U[-1, 1] in each number, row by row; the module is called nowhere else."""
+    only_there = "return torch.asin(z) @ self.weight"
+    reference = write(attributes="prior = 'uniform'", forward=only_there)
+    done = magnet("compute", reference, "--n", 3000, "--json")
+    assert done.code == 0, done.err
+    volume = Volume.open(Path(done.json["volume"]))
+    latents = volume.latents(np.arange(3000))
+    assert (volume.spec.prior, latents.dtype) == ("uniform", np.float32)
+    assert np.abs(latents).max() <= 1
+    for column in latents.T:
+        assert stats.kstest(column, "uniform", (-1, 2)).pvalue > 1e-3
+    assert compute.draw_latents(3, 0, 0, 5, "uniform").tolist() == latents[:5].tolist()
+    told = magnet("sample", reference, "--n", 5, "--rho", 1, "--json").json
+    assert told["target"] == "uniform on the manifold"
 
 
 def test_labels_are_the_modules(magnet):

@@ -112,7 +112,12 @@ def draw_latents(latent_dim: int, seed: int, shard: int, rows: int, prior: str =
 
 
 def from_prior(rng: np.random.Generator, rows: int, latent_dim: int, prior: str) -> np.ndarray:
-    """Latents [rows, D] float32: N(0, I), for "sphere" scaled to |z| = √D, for "truncated-normal" within 2 of 0."""
+    """Latents [rows, D] float32 from a prior.
+
+    N(0, I), for "sphere" scaled to |z| = √D, for "truncated-normal" within 2 of 0; or "uniform" on [-1, 1].
+    """
+    if prior == "uniform":
+        return 2 * rng.random((rows, latent_dim), dtype=np.float32) - 1
     if prior == "truncated-normal":
         return _within_two(rng, rows * latent_dim).reshape(rows, latent_dim)
     z = rng.standard_normal((rows, latent_dim), dtype=np.float32)

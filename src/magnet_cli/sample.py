@@ -4,6 +4,7 @@ Joins index, volume and generators. The caller owns progress and stopping: `writ
 and the same call later goes on where it stopped.
 """
 
+import dataclasses
 import json
 import platform
 import shutil
@@ -36,7 +37,7 @@ class SampleSpec:
         generator: its name.
         sha256: of the generator's checkpoint.
         fingerprint: of the volume.
-        pool: rows of the volume that compete.
+        pool: the first rows of the volume, among which they are drawn.
         n: images.
         rho: the polarity.
         top_k: k.
@@ -45,6 +46,10 @@ class SampleSpec:
         truncation: ψ the images are rendered at.
         label: the labels drawn from; empty for those of the volume.
         bn_truncation: ψ of the batch-norm statistics the images are rendered with; 0 where that is `truncation`.
+        classes: of a conditional generator: "natural", as their weights say, or "equal", the same number of each.
+        mix: share of polarity draws; the rest are prior draws.
+        correct_prior: weights are divided by the prior's density.
+        prior_mass: of the ball that rows have to lie in then; 0 where there is none.
     """
 
     generator: str
@@ -59,6 +64,10 @@ class SampleSpec:
     truncation: float
     label: tuple[int, ...] = ()
     bn_truncation: float = 0.0
+    classes: str = "natural"
+    mix: float = 1.0
+    correct_prior: bool = False
+    prior_mass: float = 0.0
 
 
 def default_out(spec: SampleSpec) -> Path:
@@ -87,7 +96,8 @@ def finished(out: Path, spec: SampleSpec) -> dict | None:
             raise SampleError(message, "pass another folder with --out")
         return None
     fields = read(out) if done else files.read_document(out / _STARTED)
-    asked, found = asdict(spec) | {"label": list(spec.label)}, {"label": [], "bn_truncation": 0.0} | fields["spec"]
+    usual = {each.name: each.default for each in dataclasses.fields(spec) if each.default is not dataclasses.MISSING}
+    asked, found = asdict(spec) | {"label": list(spec.label)}, usual | {"label": []} | fields["spec"]
     differing = [k for k in asked if asked[k] != found.get(k)]
     if differing:
         listed = ", ".join(f"{k} {found.get(k)} (asked {asked[k]})" for k in differing)
@@ -186,16 +196,16 @@ def write(
     if labels is not None:
         files.publish(out / "labels.npy", render.npy(labels))
     named = [None] * spec.n if labels is None else labels.tolist()
-    rows = zip(drawn.rows.tolist(), drawn.log_volume.tolist(), named, strict=True)
+    rows = zip(drawn.rows.tolist(), drawn.log_volume.tolist(), named, drawn.prior.tolist(), strict=True)
     records = [
         {
             "file_name": names[i],
             "row": row,
             "log_volume": value if np.isfinite(value) else None,
             "label": label,
-            "source": "polarity",
+            "source": "prior" if prior else "polarity",
         }
-        for i, (row, value, label) in enumerate(rows)
+        for i, (row, value, label, prior) in enumerate(rows)
     ]
     lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
     files.publish(out / "metadata.jsonl", lines.encode())
@@ -228,6 +238,8 @@ def finish(out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, command: li
         "effective_size": drawn.effective_size,
         "displaced_share": drawn.displaced_share,
         "largest_useful_rho": drawn.largest_useful_rho,
+        "top_share": drawn.top_share,
+        "ball": drawn.ball and asdict(drawn.ball),
         "unique_rows": drawn.unique_rows,
         "checksums_sha256": files.sha256_bytes(sums),
         "versions": versions(),

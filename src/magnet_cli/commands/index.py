@@ -65,18 +65,28 @@ def run(
     built, path = lookup.index_of(found, top_k, console)
     built = index.of_labels(built, found, wanted.label)
     sizes = {f"{rho:g}": round(index.effective_size(built, rho), 1) for rho in _RHOS}
+    top_ks = index.some_top_ks(found.spec.top_k, built.top_k)
+    grid = index.effective_sizes(found, built, top_ks, _RHOS)
     real = built.above_floor if built.competing is None else built.above_floor & built.competing
     values, rows = built.log_volume[real], built.pool(0.0)
     spread = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
     fields = {"index": str(path), "volume": str(found.path), "rows": rows, "top_k": built.top_k}
     fields |= {"below_floor": rows - len(values), "effective_size": sizes}
+    fields |= {"effective_size_by_top_k": {str(k): _rounded(by_rho) for k, by_rho in grid.items()}}
     fields |= {"rescaled": index.rescales(found.spec)}
     fields |= {"log_volume": {name: round(float(value), 6) for name, value in spread.items()}}
     console.note(f"{rows:,} rows, top_k {built.top_k}: log-volume sd {values.std():.3g} nats")
     if index.rescales(found.spec):
         console.note(index.RESCALED)
-    console.note("rho             " + "".join(f"{rho:>9}" for rho in sizes))
-    console.note("effective size  " + "".join(f"{size:>9,.0f}" for size in sizes.values()))
+    console.note("effective size" + "".join(f"{rho:>9}" for rho in sizes) + "  (rho)")
+    for k, by_rho in grid.items():
+        cells = ["-"] * len(sizes) if by_rho is None else [f"{size:,.0f}" for size in by_rho.values()]
+        mark = "*" if k == built.top_k else " "
+        console.note(f"{f'top_k {k}':<12}{mark} " + "".join(f"{cell:>9}" for cell in cells))
     console.result(fields, str(path))
     same = dataclasses.replace(wanted, top_k=built.top_k).flags
     console.hint(f"magnet sample {checkpoint.reference} --n 64{same} --rho 0.5")
+
+
+def _rounded(by_rho: dict[float, float] | None) -> dict[str, float] | None:
+    return None if by_rho is None else {f"{rho:g}": round(size, 1) for rho, size in by_rho.items()}

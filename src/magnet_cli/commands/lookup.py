@@ -265,3 +265,32 @@ def index_of(found: Volume, top_k: int | None, console: Console) -> tuple[Index,
     except MagnetError as error:
         console.warning(f"the index is not kept: {error.message}")
     return built, path
+
+
+def corrected(built: Index, found: Volume, console: Console, prior_mass: float | None, truncation: float) -> Index:
+    """An index whose weights are corrected for the prior: the stored log-priors are used, made longer where need be.
+
+    Args:
+        built: of all rows of the volume.
+        found: the volume.
+        console: told where there is nothing to correct for; warned where the log-priors cannot be stored.
+        prior_mass: of the ball in which rows compete, where the prior has no bounds; default 0.99.
+        truncation: ψ the images are to be rendered at.
+
+    Raises:
+        SpecError: as index.check_correction.
+        VolumeError: as index.log_prior.
+    """
+    index.check_correction(found.spec, truncation)
+    if index.is_even(found.spec):
+        console.note(index.EVEN_PRIOR)
+        return built
+    path = index.prior_path(cache.home() / "indices", found)
+    known = index.stored_prior(path, found)
+    if known is None or known.parts != built.parts:
+        known = index.log_prior(found, built.parts, known)
+        try:
+            index.store_prior(known, found, path)
+        except MagnetError as error:
+            console.warning(f"the log-priors are not kept: {error.message}")
+    return index.corrected(built, known, index.ball(found.spec, prior_mass or index.DEFAULT_MASS))

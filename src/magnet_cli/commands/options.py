@@ -52,6 +52,14 @@ class PriorName(StrEnum):
     normal = "normal"
     sphere = "sphere"
     truncated_normal = "truncated-normal"
+    uniform = "uniform"
+
+
+class Shares(StrEnum):
+    """How many draws each class of a conditional generator has."""
+
+    natural = "natural"
+    equal = "equal"
 
 
 class Solver(StrEnum):
@@ -173,6 +181,14 @@ def plain(value: StrEnum | None) -> str | None:
     return None if value is None else value.value
 
 
+def share(value: float | None) -> float | None:
+    """A number between 0 and 1, neither of them, or a usage error."""
+    if value is not None and not 0 < value < 1:
+        message = f"{value} is not in the range 0<x<1."
+        raise typer.BadParameter(message)
+    return value
+
+
 def positive(value: float) -> float:
     """A finite number above 0, or a usage error."""
     if not (math.isfinite(value) and value > 0):
@@ -238,7 +254,7 @@ LatentDim = Annotated[
 Prior = Annotated[
     PriorName | None,
     typer.Option(
-        help="Your own generator: N(0, I), that within 2 of 0, or the sphere where it normalises z.",
+        help="Your own generator: N(0, I), that within 2 of 0, the sphere where it normalises z, or U[-1, 1].",
         show_default="its module's",
     ),
 ]

@@ -2,14 +2,19 @@
 
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magnet_cli import console as console_
 from magnet_cli.commands import options
 from magnet_cli.commands.index import Output, Precision, Solver, TopK
+
+if TYPE_CHECKING:
+    from magnet_cli.index import Draw
+    from magnet_cli.sample import SampleSpec
 
 Images = Annotated[int, typer.Option("--n", min=1, help="Images.")]
 Out = Annotated[
@@ -19,6 +24,26 @@ Out = Annotated[
     ),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Draw with replacement: heavy rows come up more than once.")]
+Pool = Annotated[
+    int | None,
+    typer.Option(min=1, help="Only so many rows of the volume, its first, compete.", show_default="all rows"),
+]
+Classes = Annotated[
+    options.Shares,
+    typer.Option(help="Of a conditional generator: classes as their weights say, or the same number of each."),
+]
+Mix = Annotated[float, typer.Option(min=0, max=1, help="Share of draws by weight; the rest are the generator's own.")]
+CorrectPrior = Annotated[
+    bool, typer.Option("--correct-prior", help="Divide weights by the density of the prior, where that is not uniform.")
+]
+PriorMass = Annotated[
+    float | None,
+    typer.Option(
+        callback=options.share,
+        help="With --correct-prior: rows compete in the ball that holds this share of a normal prior.",
+        show_default="0.99",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace another sample in that folder.")]
 
 
@@ -40,6 +65,11 @@ def run(
     precision: Precision = None,
     seed: options.Seed = 0,
     replace: Replace = False,
+    pool: Pool = None,
+    classes: Classes = options.Shares.natural,
+    mix: Mix = 1.0,
+    correct_prior: CorrectPrior = False,
+    prior_mass: PriorMass = None,
     volume: options.VolumePath = None,
     out: Out = None,
     device: options.Device = None,
@@ -53,18 +83,21 @@ def run(
 
     Each row of the volume has weight exp(rho * log-volume). rho 0 is the generator as it is, rho < 0 goes to its modes,
     rho > 0 to its anti-modes; rho 1 is MaGNET: with a uniform prior the draws are uniform on the manifold, with a
-    Gaussian prior, as here, their density on it follows that prior, and with --space w that of w. Effective size and
-    displaced share say how far the draw is what the weights ask for. Prints the folder: images, latents.npy,
-    metadata.jsonl, sample.json, grid.png.
+    Gaussian prior, as here, their density on it follows that prior (unless --correct-prior is given), and with --space
+    w that of w. Effective size and displaced share say how far the draw is what the weights ask for. The first m of n
+    images are those of --n m. Prints the folder: images, latents.npy, metadata.jsonl, sample.json, grid.png.
 
     \b
     Examples:
       magnet sample --n 64 --rho 0.5
       magnet sample mnist --n 200 --rho -1 --seed 3 --out modes --json
+      magnet sample mnist --n 100 --rho 0.5 --mix 0.25 --pool 10000 --out mixed
+      magnet sample mnist --n 100 --rho 0.3 --correct-prior --out corrected
     """
     from magnet_cli import generators, index, sample
     from magnet_cli.commands import lookup
 
+    _check(prior_mass, correct_prior=correct_prior)
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
@@ -75,7 +108,8 @@ def run(
     found = lookup.volume_for_rendering(checkpoint, console, volume, wanted)
     options.check_names(label, checkpoint.name, found.spec.num_classes)
     built, _ = lookup.index_of(found, top_k, console)
-    built = index.of_labels(built, found, wanted.label)
+    built = lookup.corrected(built, found, console, prior_mass, truncation) if correct_prior else built
+    built = index.of_labels(index.first(built, pool), found, wanted.label, equal=classes == "equal")
     spec = sample.SampleSpec(
         generator=checkpoint.name,
         sha256=checkpoint.sha256,
@@ -89,15 +123,17 @@ def run(
         truncation=truncation,
         label=wanted.label,
         bn_truncation=wanted.bn_truncation,
+        classes=classes.value,
+        mix=mix,
+        correct_prior=correct_prior,
+        prior_mass=built.ball.prior_mass if built.ball else 0.0,
     )
     folder = out or sample.default_out(spec)
-    drawn = index.draw(built, n, rho, seed, replace=replace)
-    report = {"sample": str(folder), "n": n, "images": n, "rho": rho, "top_k": built.top_k, "replace": replace}
-    report |= {"pool": drawn.pool, "unique_rows": drawn.unique_rows, "effective_size": drawn.effective_size}
-    report |= {"displaced_share": drawn.displaced_share, "largest_useful_rho": drawn.largest_useful_rho}
-    report |= {"target": index.target(built, rho, found.spec), "rescaled": index.rescales(found.spec)}
-    report |= {"seconds": None}
-    _tell(console, report, index.warnings(drawn, n, rho, replace=replace))
+    drawn = index.draw(built, n, rho, seed, replace=replace, mix=mix)
+    report = _report(spec, drawn, folder)
+    report |= {"target": index.target(built, rho, found.spec, drawn, truncation)}
+    report |= {"rescaled": index.rescales(found.spec), "seconds": None}
+    _tell(console, report, index.warnings(drawn, rho, replace=replace))
     done = None if force else sample.finished(folder, spec)
     if dry_run:
         console.note(f"{n:,} images would be written to {folder}; nothing was done")
@@ -129,13 +165,30 @@ def run(
     console.hint(f"magnet info {folder} --check")
 
 
+def _check(prior_mass: float | None, *, correct_prior: bool) -> None:
+    if prior_mass is not None and not correct_prior:
+        message = "it is the mass of the ball of --correct-prior; pass that too."
+        raise typer.BadParameter(message, param_hint="--prior-mass")
+
+
+def _report(spec: "SampleSpec", drawn: "Draw", folder: Path) -> dict:
+    """What the command prints of a sample, but for what is known only later."""
+    report = {"sample": str(folder), "n": spec.n, "images": spec.n, "rho": spec.rho, "top_k": spec.top_k}
+    report |= {name: getattr(spec, name) for name in ("replace", "classes", "mix", "correct_prior", "prior_mass")}
+    numbers = ("pool", "unique_rows", "effective_size", "displaced_share", "largest_useful_rho", "top_share")
+    report |= {name: getattr(drawn, name) for name in numbers}
+    return report | {"ball": drawn.ball and asdict(drawn.ball)}
+
+
 def _tell(console: console_.Console, report: dict, warnings: list[str]) -> None:
     """What the report says of the draw, in words."""
     from magnet_cli import index
 
     console.note(
         "rho {rho:g}, top_k {top_k}: effective size {effective_size:,.1f} of {pool:,} rows, "
-        "displaced share {displaced_share:.3f}, {unique_rows:,} different rows in {n:,}".format(**report)
+        "displaced share {displaced_share:.3f}, {unique_rows:,} different rows in {n:,}; "
+        "the heaviest 1 % carry {top_share:.1%} of the weight; ".format(**report)
+        + f"largest useful |rho| {abs(report['largest_useful_rho']):.2g}"
     )
     console.note(f"target: {report['target']}")
     if report["rescaled"]:

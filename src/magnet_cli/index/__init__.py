@@ -1,0 +1,44 @@
+"""The index: the log-volumes of a volume's rows for one k, the weights they give, and draws from them.
+
+Owns weights, draws and their diagnostics, in log space until the very end. Knows nothing of generators or images;
+needs neither torch nor a GPU. Nine bytes a row are kept, four more where the prior
+is corrected for; what is worked on beside them does not grow with the rows.
+"""
+
+from magnet_cli.index.building import build as build
+from magnet_cli.index.building import default_top_k as default_top_k
+from magnet_cli.index.building import first as first
+from magnet_cli.index.building import log_volume as log_volume
+from magnet_cli.index.building import of_labels as of_labels
+from magnet_cli.index.building import rescales as rescales
+from magnet_cli.index.diagnostics import displaced_share as displaced_share
+from magnet_cli.index.diagnostics import effective_size as effective_size
+from magnet_cli.index.diagnostics import largest_useful_rho as largest_useful_rho
+from magnet_cli.index.diagnostics import top_share as top_share
+from magnet_cli.index.draws import Draw as Draw
+from magnet_cli.index.draws import choose as choose
+from magnet_cli.index.draws import draw as draw
+from magnet_cli.index.grid import effective_sizes as effective_sizes
+from magnet_cli.index.grid import some_top_ks as some_top_ks
+from magnet_cli.index.prior import DEFAULT_MASS as DEFAULT_MASS
+from magnet_cli.index.prior import LogPrior as LogPrior
+from magnet_cli.index.prior import ball as ball
+from magnet_cli.index.prior import check_correction as check_correction
+from magnet_cli.index.prior import corrected as corrected
+from magnet_cli.index.prior import is_even as is_even
+from magnet_cli.index.prior import log_prior as log_prior
+from magnet_cli.index.rows import Ball as Ball
+from magnet_cli.index.rows import Index as Index
+from magnet_cli.index.rows import Part as Part
+from magnet_cli.index.storage import current as current
+from magnet_cli.index.storage import path_of as path_of
+from magnet_cli.index.storage import prior_path as prior_path
+from magnet_cli.index.storage import store as store
+from magnet_cli.index.storage import store_prior as store_prior
+from magnet_cli.index.storage import stored as stored
+from magnet_cli.index.storage import stored_prior as stored_prior
+from magnet_cli.index.words import EVEN_PRIOR as EVEN_PRIOR
+from magnet_cli.index.words import RESCALED as RESCALED
+from magnet_cli.index.words import density_words as density_words
+from magnet_cli.index.words import target as target
+from magnet_cli.index.words import warnings as warnings
