@@ -74,7 +74,7 @@ def test_stopping_and_going_on_changes_no_file(toy_volume, toy_generator, tmp_pa
     spec, drawn = prepare(toy_volume, toy_generator)
     out = tmp_path / "s"
     list(itertools.islice(sample.write(out, spec, drawn, toy_volume, toy_generator, 16), 1))
-    assert len(list((out / "images").iterdir())) == 16
+    assert 16 <= len(list((out / "images").iterdir())) < 40  # the batch that was under way is there in part
     assert sample.finished(out, spec) is None
     make(out, toy_volume, toy_generator)
     for path in sorted(p for p in (tmp_path / "whole").rglob("*") if p.is_file() and p.name != "sample.json"):

@@ -5,6 +5,7 @@ the files mean.
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -213,6 +214,34 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def sync_all(paths: list[Path]) -> None:
+    """Make files of one file system, and their names, survive a power cut: all at once where the system can.
+
+    One call for thousands of small files, where an fsync each would take longer than writing them.
+
+    Raises:
+        MagnetError: they could not be written.
+    """
+    if not paths:
+        return
+    with explained("write", paths[0].parent):
+        descriptor = os.open(paths[0].parent, os.O_RDONLY)
+        try:
+            whole = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)  # Linux alone has it
+            if whole is not None:
+                if whole(descriptor) == 0:
+                    return
+                if (number := ctypes.get_errno()) not in {errno.ENOSYS, errno.EINVAL, errno.EPERM}:
+                    raise OSError(number, os.strerror(number))
+        finally:
+            os.close(descriptor)
+        for path in paths:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        for folder in {path.parent for path in paths}:
+            sync_folder(folder)
 
 
 class Locks:
