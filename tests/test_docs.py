@@ -75,6 +75,8 @@ def test_examples_in_help_run(magnet, command):
     assert len(lines) >= 2
     if command == "import":
         run(magnet, "magnet export mnist-volume digits.npz")
+    if command == "render":
+        run(magnet, "magnet sample --n 16 --no-images --out picks")
     for line in lines:
         if "dcgan-digiface" not in line:
             run(magnet, line)

@@ -150,7 +150,7 @@ def check_format(generator: Generator, ending: str) -> None:
         shape = ", ".join(map(str, generator.image_shape))
         message = f"{ending} is asked for, and {generator.name} ({generator.family}) gives arrays [{shape}], "
         message += "which are no pictures of one colour or three"
-        raise SpecError(message, "leave --format out, or `magnet render --format npy`")
+        raise SpecError(message, "leave it out, and pass to `magnet render` --format npy")
 
 
 def finished(out: Path, spec: RenderSpec) -> dict | None:

@@ -14,6 +14,7 @@ COLUMNS = 16
 _SMALLEST, _LARGEST = 64, 128  # side of a tile in pixels
 _CAPTION = 28  # height of a caption in pixels
 _MARGIN = 8
+_GAP = 3  # between the groups of a block
 
 
 def contact_sheet(blocks: list[tuple[str, *tuple[list[np.ndarray], ...]]]) -> bytes:
@@ -25,7 +26,8 @@ def contact_sheet(blocks: list[tuple[str, *tuple[list[np.ndarray], ...]]]) -> by
     side = _tile(blocks[0][1][0].shape[0])
     lines = [sum(-(-len(images) // COLUMNS) for images in groups) for _, *groups in blocks]
     width = COLUMNS * side + 2 * _MARGIN
-    height = sum(_CAPTION + n * side + _MARGIN for n in lines) + _MARGIN
+    gaps = [(len(groups) - 1) * _GAP for _, *groups in blocks]
+    height = sum(_CAPTION + n * side + gap + _MARGIN for n, gap in zip(lines, gaps, strict=True)) + _MARGIN
     page = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(page)
     top = _MARGIN
@@ -37,8 +39,8 @@ def contact_sheet(blocks: list[tuple[str, *tuple[list[np.ndarray], ...]]]) -> by
                 resample = Image.Resampling.NEAREST if side >= image.shape[0] else Image.Resampling.LANCZOS
                 place = (_MARGIN + i % COLUMNS * side, top + i // COLUMNS * side)
                 page.paste(picture(image).resize((side, side), resample), place)
-            top += -(-len(images) // COLUMNS) * side
-        top += _MARGIN
+            top += -(-len(images) // COLUMNS) * side + _GAP
+        top += _MARGIN - _GAP
     buffer = io.BytesIO()
     page.save(buffer, format="PNG")
     return buffer.getvalue()

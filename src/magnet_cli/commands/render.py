@@ -71,8 +71,9 @@ def run(
 
     \b
     Examples:
-      magnet render --latents latents.npy
-      magnet render mnist --latents latents.npy --format npy --truncation 0.7 --out raw --json
+      magnet sample --n 16 --no-images --out picks
+      magnet render --latents picks/latents.npy
+      magnet render mnist --latents picks/latents.npy --format npy --truncation 0.7 --out raw --json
     """
     if space == "w" and labels:
         message = "labels are for z; --space w has them in the latents."

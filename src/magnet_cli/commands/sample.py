@@ -149,7 +149,8 @@ def run(
         console.result(done, str(folder))
         return
     settings = dict(options.settings(bn_truncation, found.spec.nvae_latents or None))
-    loaded = None if no_images else _loaded(checkpoint, device, image_format, settings)
+    shown = "montage.png" if montage else image_format or "npy"
+    loaded = None if no_images else _loaded(checkpoint, device, shown, settings)
     if force:
         sample.discard(folder)
     follow(sample.write(folder, spec, drawn, found, loaded, batch_size), report["images"], folder, console)
@@ -163,10 +164,8 @@ def run(
     console.hint(rendered if no_images else f"magnet info {folder} --check")
 
 
-def _loaded(
-    checkpoint: "lookup.Source", device: str | None, image_format: options.ImageFormat | None, settings: dict
-) -> "Generator":
-    """The generator that makes the images.
+def _loaded(checkpoint: "lookup.Source", device: str | None, shown: str, settings: dict) -> "Generator":
+    """The generator that makes the images, which are to be shown in a format.
 
     Raises:
         ArtifactError, GeneratorError: as `generators.load`.
@@ -175,7 +174,7 @@ def _loaded(
     from magnet_cli import generators, render
 
     loaded = generators.load(checkpoint, device or generators.default_device(), **settings)
-    render.check_format(loaded, image_format or "npy")
+    render.check_format(loaded, shown)
     return loaded
 
 
