@@ -495,10 +495,9 @@ def test_documents_of_another_format_are_named(magnet, toy):
 
 def test_what_is_synced_together_has_to_be_there(tmp_path):
     (tmp_path / "a").write_text("x")
-    files.sync_all([tmp_path / "a"])
-    files.sync_all([])
+    files.sync_all(tmp_path, ["a"])
     with pytest.raises(MagnetError, match="cannot write"):
-        files.sync_all([tmp_path / "none" / "b"])
+        files.sync_all(tmp_path / "none", ["b"])
 
 
 def test_kinds_of_folders_keep_apart(magnet, toy):

@@ -4,6 +4,7 @@ Owns the document, its hashes of the other files, and what may be replaced. Know
 """
 
 import dataclasses
+import os
 import platform
 import shutil
 import sys
@@ -158,7 +159,7 @@ def finish(out: Path, kind: Kind, fields: dict) -> None:
     Raises:
         MagnetError: no space, no permission.
     """
-    files.sync_all([out / name for name in (*_names(out, kind), CHECKSUMS)])
+    files.sync_all(out, [*_names(out, kind), CHECKSUMS])
     fields = {"format": kind.format} | fields | {"checksums_sha256": files.sha256_file(out / CHECKSUMS)}
     fields["created"] = datetime.now(UTC).isoformat(timespec="seconds")
     files.publish(out / kind.document, files.document(fields))
@@ -196,9 +197,11 @@ def versions() -> dict[str, str]:
 
 def _names(out: Path, kind: Kind) -> list[str]:
     """Of the files in a folder that its checksums list."""
-    named = (p for p in out.rglob("*") if not p.name.startswith(".") and p.is_file())
-    found = (p.relative_to(out).as_posix() for p in named)
-    return sorted(name for name in found if name not in {CHECKSUMS, kind.document})
+    found = []
+    for folder, _, names in os.walk(out):
+        below = Path(folder).relative_to(out).as_posix()
+        found += [name if below == "." else f"{below}/{name}" for name in names if not name.startswith(".")]
+    return sorted(set(found) - {CHECKSUMS, kind.document})
 
 
 def _plain(fields: dict) -> dict:

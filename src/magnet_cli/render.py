@@ -241,9 +241,9 @@ def write(
     Raises:
         MagnetError: no space, no permission; files that were finished stay.
     """
-    for folder in {(out / name).parent for name in names}:
-        files.make_folder(folder)
-        files.sweep(folder)
+    for folder in {name.rpartition("/")[0] for name in names}:
+        files.make_folder(out / folder)
+        files.sweep(out / folder)
     threads = threads or min(_MOST_WRITERS, os.cpu_count() or 1)
 
     def steps() -> Iterator[list[Callable[[], dict[str, str]]]]:
