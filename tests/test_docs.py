@@ -69,6 +69,16 @@ def test_commands_of_the_page_on_clusters_are_right(magnet):
         assert "nothing was done" in run(magnet, f"{line} --dry-run".replace(" --quiet", "")).err
 
 
+def test_the_page_on_rendering_runs(magnet):
+    page = (ROOT / "docs" / "rendering.md").read_text(encoding="utf-8")
+    lines = commands_in(page)
+    assert len(lines) == 5
+    for line in lines:
+        run(magnet, line.replace("--n 5000", "--n 50"))
+    assert Path("figure/montage.png").is_file()
+    assert len(list(Path("rendered/images").iterdir())) == 50
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_examples_in_help_run(magnet, command):
     lines = examples_of(magnet, command)
