@@ -69,12 +69,24 @@ def test_commands_of_the_page_on_clusters_are_right(magnet):
         assert "nothing was done" in run(magnet, f"{line} --dry-run".replace(" --quiet", "")).err
 
 
+def test_the_page_on_rendering_runs(magnet):
+    page = (ROOT / "docs" / "rendering.md").read_text(encoding="utf-8")
+    lines = commands_in(page)
+    assert len(lines) == 5
+    for line in lines:
+        run(magnet, line.replace("--n 5000", "--n 50"))
+    assert Path("figure/montage.png").is_file()
+    assert len(list(Path("rendered/images").iterdir())) == 50
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_examples_in_help_run(magnet, command):
     lines = examples_of(magnet, command)
     assert len(lines) >= 2
     if command == "import":
         run(magnet, "magnet export mnist-volume digits.npz")
+    if command == "render":
+        run(magnet, "magnet sample --n 16 --no-images --out picks")
     for line in lines:
         if "dcgan-digiface" not in line:
             run(magnet, line)

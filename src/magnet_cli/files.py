@@ -5,6 +5,7 @@ the files mean.
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -213,6 +214,46 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def sync_all(folder: Path, names: list[str]) -> None:
+    """Make files in a folder, and their names, survive a power cut: all at once where the system can.
+
+    One call for thousands of small files, where an fsync each would take longer than writing them.
+
+    Args:
+        folder: the folder.
+        names: of the files, below it.
+
+    Raises:
+        MagnetError: they could not be written.
+    """
+    with explained("write", folder):
+        if _sync_file_system(folder):
+            return
+        paths = [folder / name for name in names]
+        for path in paths:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        for each in {path.parent for path in paths}:
+            sync_folder(each)
+
+
+def _sync_file_system(folder: Path) -> bool:
+    """Whether the system could sync the whole file system of a folder; Linux can."""
+    sync = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if sync is None:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if sync(descriptor) == 0:
+            return True
+        number = ctypes.get_errno()
+    finally:
+        os.close(descriptor)
+    if number in {errno.ENOSYS, errno.EINVAL, errno.EPERM}:
+        return False
+    raise OSError(number, os.strerror(number))
 
 
 class Locks:

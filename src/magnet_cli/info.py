@@ -1,4 +1,4 @@
-"""Say what a path or a name is: volume, index, sample, checkpoint, generator or other artifact.
+"""Say what a path or a name is: volume, index, sample, rendering, checkpoint, generator or other artifact.
 
 Owns telling them apart and their description. The checks themselves belong to what is checked.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magnet_cli import files
+from magnet_cli import files, outputs
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.errors import ArtifactError, MagnetError
 from magnet_cli.volume import Volume
@@ -35,7 +35,7 @@ def describe(reference: str, *, check: bool) -> dict:
         return _of_path(path, check=check)
     if os.sep in reference:
         message = f"there is nothing at {reference}"
-        raise ArtifactError(message, "pass the path of a volume, index, sample or checkpoint, or a name")
+        raise ArtifactError(message, "pass the path of a volume, index, sample, rendering or checkpoint, or a name")
     artifact = registry.find(reference)
     if artifact.kind == "generator":
         return _generator(cache.checkpoint(reference), "generator", check=check)
@@ -65,11 +65,12 @@ def describe_own(own: "OwnModule") -> dict:
 def _of_path(path: Path, *, check: bool) -> dict:
     if (path / "volume.json").exists():
         return _volume(path, check=check)
-    if (path / "sample.json").exists():
-        return _sample(path, check=check)
+    for kind in outputs.KINDS:
+        if (path / kind.document).exists():
+            return _output(path, kind, check=check)
     if path.is_dir():
-        message = f"{path} is a folder that holds neither volume.json nor sample.json"
-        raise ArtifactError(message, "pass the folder that `magnet compute` or `magnet sample` printed")
+        message = f"{path} is a folder that holds neither volume.json nor sample.json nor rendering.json"
+        raise ArtifactError(message, "pass the folder that `magnet compute`, `sample` or `render` printed")
     if path.suffix == ".h5":
         return _index(path, check=check)
     return _generator(cache.checkpoint(str(path)), "checkpoint", check=check)
@@ -87,12 +88,10 @@ def _volume(path: Path, *, check: bool) -> dict:
     return _with(fields, problems)
 
 
-def _sample(path: Path, *, check: bool) -> dict:
-    from magnet_cli import sample
-
-    fields = sample.read(path)
+def _output(path: Path, kind: outputs.Kind, *, check: bool) -> dict:
+    fields = outputs.read(path, kind)
     kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
-    return _with({"kind": "sample", "path": str(path)} | kept, sample.check(path) if check else [])
+    return _with({"kind": kind.noun, "path": str(path)} | kept, outputs.check(path, kind) if check else [])
 
 
 def _index(path: Path, *, check: bool) -> dict:

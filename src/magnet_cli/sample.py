@@ -1,32 +1,26 @@
 """Draw from an index, render, and write a sample: images with their latents and where they came from.
 
 Joins index, volume and generators. The caller owns progress and stopping: `write` yields after each batch of images,
-and the same call later goes on where it stopped.
+and the same call later goes on where it stopped. Without images it needs neither torch nor the generator.
 """
 
-import dataclasses
 import json
-import platform
-import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from magnet_cli import __version__, files, render, sheet
+from magnet_cli import files, outputs, pictures, sheet
 from magnet_cli.errors import SampleError
-from magnet_cli.generators import Generator
 from magnet_cli.index import Draw
 from magnet_cli.volume import Volume
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from magnet_cli.generators import Generator
+
 SHEET_IMAGES = 64  # of each kind on the contact sheet
-_WRITTEN_LAST = ("checksums.txt", "sample.json")
-_STARTED = ".sample-started.json"  # what a sample is going to be, while it is not yet
 
 
 @dataclass(frozen=True)
@@ -50,6 +44,9 @@ class SampleSpec:
         mix: share of polarity draws; the rest are prior draws.
         correct_prior: weights are divided by the prior's density.
         prior_mass: of the ball that rows have to lie in then; 0 where there is none.
+        format: "png", "jpg" or "webp"; what cannot be shown is written as NPY.
+        no_images: latents alone.
+        montage: the ψ of montage.png; empty where there is none.
     """
 
     generator: str
@@ -68,6 +65,9 @@ class SampleSpec:
     mix: float = 1.0
     correct_prior: bool = False
     prior_mass: float = 0.0
+    format: str = "png"
+    no_images: bool = False
+    montage: tuple[float, ...] = ()
 
 
 def default_out(spec: SampleSpec) -> Path:
@@ -76,78 +76,23 @@ def default_out(spec: SampleSpec) -> Path:
 
 
 def finished(out: Path, spec: SampleSpec) -> dict | None:
-    """The report of the finished sample in a folder, if it is that of `spec`; None where there is none.
-
-    Raises:
-        SampleError: the folder holds another sample (all differing fields are named) or other files.
-        MagnetError: sample.json is damaged.
-    """
-    with files.explained("read", out):
-        if not out.exists():
-            return None
-        if not out.is_dir():
-            message = f"{out} is asked for as a sample folder, and is a file"
-            raise SampleError(message, "pass another folder with --out")
-        names = {p.name for p in out.iterdir()}
-    done = "sample.json" in names
-    if not done and _STARTED not in names:
-        if names:
-            message = f"{out} is asked for as a sample folder, and holds other files: {', '.join(sorted(names)[:3])}"
-            raise SampleError(message, "pass another folder with --out")
-        return None
-    fields = read(out) if done else files.read_document(out / _STARTED)
-    usual = {each.name: each.default for each in dataclasses.fields(spec) if each.default is not dataclasses.MISSING}
-    asked, found = asdict(spec) | {"label": list(spec.label)}, usual | {"label": []} | fields["spec"]
-    differing = [k for k in asked if asked[k] != found.get(k)]
-    if differing:
-        listed = ", ".join(f"{k} {found.get(k)} (asked {asked[k]})" for k in differing)
-        message = f"{out} holds another sample: {listed}"
-        raise SampleError(message, "pass another folder with --out, or --force to replace it")
-    return fields["report"] if done else None
+    """As `outputs.finished`: the report of the finished sample in a folder, if it is that of `spec`."""
+    return outputs.finished(out, outputs.SAMPLE, spec)
 
 
 def read(out: Path) -> dict:
-    """What sample.json says.
-
-    Raises:
-        SampleError: it is of another format.
-        MagnetError: it is damaged.
-    """
-    fields = files.read_document(out / "sample.json")
-    parts = {"spec": dict, "report": dict, "checksums_sha256": str}
-    whole = all(isinstance(fields.get(name), kind) for name, kind in parts.items())
-    if fields.get("format") != FORMAT or not whole:
-        message = f"{out} is a sample of format {fields.get('format')}; this magnet ({__version__}) reads {FORMAT}"
-        raise SampleError(message, "use the magnet that made it, or draw it again with --force")
-    return fields
+    """What sample.json says, as `outputs.read`."""
+    return outputs.read(out, outputs.SAMPLE)
 
 
 def discard(out: Path) -> None:
-    """Remove the sample in a folder, finished or not (--force); other folders are left alone.
+    """Remove the sample in a folder, finished or not, as `outputs.discard`."""
+    outputs.discard(out, outputs.SAMPLE)
 
-    Raises:
-        SampleError: the folder holds files that no sample has.
-        MagnetError: it cannot be removed.
-    """
-    ours = {
-        "images",
-        "arrays",
-        "latents.npy",
-        "labels.npy",
-        "metadata.jsonl",
-        "sample.json",
-        "grid.png",
-        "checksums.txt",
-        _STARTED,
-    }
-    if not out.exists():
-        return
-    with files.explained("remove", out):
-        names = {p.name for p in out.iterdir()} if out.is_dir() else {out.name}
-        if names and (names - ours or not names & {"sample.json", _STARTED}):
-            message = f"{out} holds files that no sample has: {', '.join(sorted(names - ours)[:3]) or 'images alone'}"
-            raise SampleError(message, "pass another folder with --out; --force replaces samples only")
-        shutil.rmtree(out)
+
+def check(out: Path) -> list[str]:
+    """Re-read every byte of a finished sample, as `outputs.check`."""
+    return outputs.check(out, outputs.SAMPLE)
 
 
 def write(
@@ -155,19 +100,19 @@ def write(
     spec: SampleSpec,
     drawn: Draw,
     volume: Volume,
-    generator: Generator,
+    generator: "Generator | None",
     batch: int | None = None,
 ) -> Iterator[int]:
-    """Render a draw into a folder. sample.json comes last: a folder with it is whole.
+    """Render a draw into a folder. sample.json is still to come: `finish`.
 
-    What can be shown goes into images/ as PNG, with a contact sheet; what cannot, into arrays/ as NPY, float32.
+    What can be shown goes into images/, with a contact sheet; what cannot, into arrays/ as NPY, float32.
 
     Args:
         out: the folder; new, or begun by the same call before.
         spec: what the sample is.
         drawn: its rows.
         volume: what they were drawn from.
-        generator: on its device.
+        generator: on its device; None where no images are asked for.
         batch: images at a time.
 
     Yields:
@@ -176,30 +121,23 @@ def write(
     Raises:
         MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
-    folder, ending, rendered, encoded = _ways(generator)
-    names = [f"{folder}/{i:06d}.{ending}" for i in range(spec.n)]
-    files.make_folder(out / folder)
-    files.sweep(out / folder)
-    files.publish(out / _STARTED, files.document({"spec": asdict(spec)}))
+    outputs.start(out, outputs.SAMPLE, spec)
     latents, labels = volume.latents(drawn.rows), volume.labels(drawn.rows)
-    size = batch or render.batch_size(generator)
-    for start in range(0, spec.n, size):
-        places = range(start, min(start + size, spec.n))
-        if not all((out / names[i]).exists() for i in places):
-            here = slice(start, start + size)
-            given = None if labels is None else labels[here]
-            made = rendered(generator, latents[here], spec.truncation, size, given)
-            for i, one in zip(places, made, strict=True):
-                files.publish(out / names[i], encoded(one), durable=False)
-        yield len(places)
-    files.publish(out / "latents.npy", render.npy(latents))
+    names: list[str] = []
+    known: dict[str, str] = {}
+    if generator is not None:
+        names = file_names(spec, generator)
+        for hashes in _rendered(out, names, spec, generator, (latents, labels), batch):
+            known |= hashes
+            yield len(hashes)
+    files.publish(out / "latents.npy", pictures.npy(latents))
     if labels is not None:
-        files.publish(out / "labels.npy", render.npy(labels))
+        files.publish(out / "labels.npy", pictures.npy(labels))
     named = [None] * spec.n if labels is None else labels.tolist()
     rows = zip(drawn.rows.tolist(), drawn.log_volume.tolist(), named, drawn.prior.tolist(), strict=True)
     records = [
-        {
-            "file_name": names[i],
+        ({"file_name": names[i]} if names else {})
+        | {
             "row": row,
             "log_volume": value if np.isfinite(value) else None,
             "label": label,
@@ -209,12 +147,39 @@ def write(
     ]
     lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
     files.publish(out / "metadata.jsonl", lines.encode())
-    if generator.gives_images:
-        _publish_sheet(out, spec, drawn, volume, generator, (latents, labels))
+    if generator is not None and generator.gives_images:
+        _publish_sheets(out, spec, drawn, volume, generator, (latents, labels))
+    outputs.list_files(out, outputs.SAMPLE, known)
+
+
+def file_names(spec: SampleSpec, generator: "Generator") -> list[str]:
+    """The names of a sample's images in its folder, or of its arrays where there is nothing to show."""
+    form = f"images/{{:06d}}.{spec.format}" if generator.gives_images else "arrays/{:06d}.npy"
+    return [form.format(i) for i in range(spec.n)]
+
+
+def _rendered(
+    out: Path,
+    names: list[str],
+    spec: SampleSpec,
+    generator: "Generator",
+    rows: tuple[np.ndarray, np.ndarray | None],
+    batch: int | None,
+) -> Iterator[dict[str, str]]:
+    """Write the images of latents and labels, as `render.write`."""
+    from magnet_cli import render
+
+    size = batch or render.batch_size(generator)
+
+    def made(places: slice) -> np.ndarray:
+        latents, labels = (None if array is None else array[places] for array in rows)
+        return render.arrays(generator, latents, spec.truncation, size, labels)
+
+    yield from render.write(out, names, size, made)
 
 
 def finish(out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, command: list[str], report: dict) -> None:
-    """Write the checksums of all files, then sample.json: from now on the sample is whole.
+    """Write sample.json: from now on the sample is whole.
 
     Args:
         out: the folder that `write` filled.
@@ -227,11 +192,7 @@ def finish(out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, command: li
     Raises:
         MagnetError: no space, no permission.
     """
-    names = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and not p.name.startswith("."))
-    sums = "".join(f"{files.sha256_file(out / name)}  {name}\n" for name in names if name not in _WRITTEN_LAST).encode()
-    files.publish(out / "checksums.txt", sums)
     provenance = {
-        "format": FORMAT,
         "command": command,
         "spec": asdict(spec),
         "volume": {"path": str(volume.path), "fingerprint": volume.fingerprint, "spec": asdict(volume.spec)},
@@ -241,78 +202,59 @@ def finish(out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, command: li
         "top_share": drawn.top_share,
         "ball": drawn.ball and asdict(drawn.ball),
         "unique_rows": drawn.unique_rows,
-        "checksums_sha256": files.sha256_bytes(sums),
-        "versions": versions(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": _versions(spec),
         "report": report,
     }
     if volume.spec.truncation != spec.truncation:
         provenance["volume_truncation"] = volume.spec.truncation
-    files.publish(out / "sample.json", files.document(provenance))
-    (out / _STARTED).unlink(missing_ok=True)
+    outputs.finish(out, outputs.SAMPLE, provenance)
 
 
-def versions() -> dict[str, str]:
-    """What the images depend on besides the files."""
-    return {
-        "magnet": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": f"{sys.platform}-{platform.machine()}",
-    }
+def _versions(spec: SampleSpec) -> dict[str, str]:
+    if spec.no_images:
+        return outputs.versions()
+    from magnet_cli import render
+
+    return render.versions()
 
 
-def check(out: Path) -> list[str]:
-    """Re-read every byte of a finished sample; what is wrong, in words, one line a problem.
-
-    Raises:
-        MagnetError: sample.json is damaged.
-    """
-    provenance = read(out)
-    sums = out / "checksums.txt"
-    if not sums.is_file() or files.sha256_file(sums) != provenance["checksums_sha256"]:
-        return [f"{sums} is missing or changed: the other files cannot be checked"]
-    lines = (line.partition("  ") for line in sums.read_text(encoding="utf-8", errors="replace").splitlines())
-    listed = {name: digest for digest, _, name in lines}
-    problems = [f"{out / name} is missing" for name in listed if not (out / name).is_file()]
-    for name, digest in listed.items():
-        if (out / name).is_file() and files.sha256_file(out / name) != digest:
-            problems.append(f"{out / name} was changed after it was written")
-    return problems
-
-
-def _ways(generator: Generator) -> tuple[str, str, Callable[..., np.ndarray], Callable[[np.ndarray], bytes]]:
-    """Of what a generator gives: its folder, its files' ending, how it is rendered, and how it becomes a file."""
-    if generator.gives_images:
-        return "images", "png", render.images, render.png
-    return "arrays", "npy", render.arrays, render.npy
-
-
-def _publish_sheet(
+def _publish_sheets(
     out: Path,
     spec: SampleSpec,
     drawn: Draw,
     volume: Volume,
-    generator: Generator,
+    generator: "Generator",
     rows: tuple[np.ndarray, np.ndarray | None],
 ) -> None:
-    """grid.png: the first rows of the volume, which are plain draws from the prior, above the first that were drawn."""
+    """grid.png: the first rows of the volume, which are plain draws from the prior, above the first that were drawn.
+
+    And montage.png, where it is asked for, the same for each ψ, a row of each.
+    """
+    from magnet_cli import render
+
     shown = min(SHEET_IMAGES, spec.n)
-    latents, labels = (array if array is None else array[:shown] for array in rows)
-    prior, classes = _prior_rows(volume, spec.label, shown)
+    prior, ours = _prior_rows(volume, spec.label, shown), rows
     size = render.batch_size(generator)
+
+    def images(of: tuple[np.ndarray, np.ndarray | None], truncation: float, most: int) -> list[np.ndarray]:
+        latents, labels = (None if array is None else array[:most] for array in of)
+        return list(render.batches(generator, latents, truncation, size, labels))
+
     truncated = f", truncation {spec.truncation:g}" if spec.truncation != 1 else ""
     how = "with replacement" if spec.replace else f"displaced share {drawn.displaced_share:.2g}"
-    above = f"{spec.generator}: {len(prior)} draws from the prior{truncated}"
+    above = f"{spec.generator}: {len(prior[0])} draws from the prior{truncated}"
     below = f"rho {spec.rho:g}, top_k {spec.top_k}: the first {shown} of {spec.n:,} draws; effective size "
     below += f"{drawn.effective_size:,.0f} of {drawn.pool:,} rows, {how}"
     below += "; volumes in w, not uniform" * (volume.spec.space == "w")
-    blocks = [
-        (above, list(render.batches(generator, prior, spec.truncation, size, classes))),
-        (below, list(render.batches(generator, latents, spec.truncation, size, labels))),
-    ]
+    blocks = [(above, images(prior, spec.truncation, shown)), (below, images(ours, spec.truncation, shown))]
     files.publish(out / "grid.png", sheet.contact_sheet(blocks))
+    if spec.montage:
+        by = f"rho {spec.rho:g}, top_k {spec.top_k}, volumes at truncation {volume.spec.truncation:g}"
+        by += " in w, not uniform" * (volume.spec.space == "w")
+        pairs = {psi: (images(prior, psi, sheet.COLUMNS), images(ours, psi, sheet.COLUMNS)) for psi in spec.montage}
+        name = f"{spec.generator}, truncation"
+        blocks = [(f"{name} {psi:g}: draws from the prior above; {by} below", *pair) for psi, pair in pairs.items()]
+        files.publish(out / "montage.png", sheet.contact_sheet(blocks))
 
 
 def _prior_rows(volume: Volume, label: tuple[int, ...], n: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -8,35 +8,39 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from magnet_cli.render import picture
+from magnet_cli.pictures import picture
 
-_COLUMNS = 16
+COLUMNS = 16
 _SMALLEST, _LARGEST = 64, 128  # side of a tile in pixels
 _CAPTION = 28  # height of a caption in pixels
 _MARGIN = 8
+_GAP = 3  # between the groups of a block
 
 
-def contact_sheet(blocks: list[tuple[str, list[np.ndarray]]]) -> bytes:
-    """The PNG bytes of a sheet: per block a caption, then its images in rows of 16.
+def contact_sheet(blocks: list[tuple[str, *tuple[list[np.ndarray], ...]]]) -> bytes:
+    """The PNG bytes of a sheet: per block a caption, then its groups of images, each from a new row on, 16 in a row.
 
     Args:
-        blocks: (caption, images [H, W, C] uint8) pairs, from top to bottom; images of one size.
+        blocks: (caption, group, …) from top to bottom; a group is images [H, W, C] uint8, all of one size.
     """
     side = _tile(blocks[0][1][0].shape[0])
-    lines = [-(-len(images) // _COLUMNS) for _, images in blocks]
-    width = _COLUMNS * side + 2 * _MARGIN
-    height = sum(_CAPTION + n * side + _MARGIN for n in lines) + _MARGIN
+    lines = [sum(-(-len(images) // COLUMNS) for images in groups) for _, *groups in blocks]
+    width = COLUMNS * side + 2 * _MARGIN
+    gaps = [(len(groups) - 1) * _GAP for _, *groups in blocks]
+    height = sum(_CAPTION + n * side + gap + _MARGIN for n, gap in zip(lines, gaps, strict=True)) + _MARGIN
     page = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(page)
     top = _MARGIN
-    for (caption, images), n in zip(blocks, lines, strict=True):
+    for caption, *groups in blocks:
         pen.text((_MARGIN, top + 4), caption, fill="black", font=ImageFont.load_default(15))
         top += _CAPTION
-        for i, image in enumerate(images):
-            resample = Image.Resampling.NEAREST if side >= image.shape[0] else Image.Resampling.LANCZOS
-            place = (_MARGIN + i % _COLUMNS * side, top + i // _COLUMNS * side)
-            page.paste(picture(image).resize((side, side), resample), place)
-        top += n * side + _MARGIN
+        for images in groups:
+            for i, image in enumerate(images):
+                resample = Image.Resampling.NEAREST if side >= image.shape[0] else Image.Resampling.LANCZOS
+                place = (_MARGIN + i % COLUMNS * side, top + i // COLUMNS * side)
+                page.paste(picture(image).resize((side, side), resample), place)
+            top += -(-len(images) // COLUMNS) * side + _GAP
+        top += _MARGIN - _GAP
     buffer = io.BytesIO()
     page.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -15,6 +15,23 @@ import typer
 from magnet_cli.errors import SpecError
 
 
+class ImageFormat(StrEnum):
+    """Of a file that holds one image."""
+
+    png = "png"
+    jpg = "jpg"
+    webp = "webp"
+
+
+class RenderFormat(StrEnum):
+    """Of files of images, or of one array."""
+
+    png = "png"
+    jpg = "jpg"
+    webp = "webp"
+    npy = "npy"
+
+
 class Precision(StrEnum):
     """Arithmetic of the network's products."""
 
@@ -162,6 +179,15 @@ def _truncation(value: float | None) -> float | None:
         message = f"{value} is not in the range 0<x<=1; 1 is no truncation."
         raise typer.BadParameter(message)
     return value
+
+
+def truncations(text: str) -> tuple[float, ...]:
+    """Each ψ in (0, 1] of a list as "1,.7,.5"; or a usage error."""
+    try:
+        return tuple(_truncation(float(part)) for part in text.split(","))
+    except ValueError as error:
+        message = f"{text!r} is not a number, or several as 1,.7,.5."
+        raise typer.BadParameter(message) from error
 
 
 def _finite(value: float) -> float:

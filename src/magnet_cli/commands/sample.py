@@ -11,8 +11,11 @@ import typer
 from magnet_cli import console as console_
 from magnet_cli.commands import options
 from magnet_cli.commands.index import Output, Precision, Solver, TopK
+from magnet_cli.commands.render import follow
 
 if TYPE_CHECKING:
+    from magnet_cli.commands import lookup
+    from magnet_cli.generators import Generator
     from magnet_cli.index import Draw
     from magnet_cli.sample import SampleSpec
 
@@ -44,6 +47,23 @@ PriorMass = Annotated[
         show_default="0.99",
     ),
 ]
+Truncations = Annotated[
+    tuple,
+    typer.Option(
+        "--truncation",
+        parser=options.truncations,
+        metavar="PSI",
+        help="ψ in (0, 1], as for compute; 1 is none. With --montage several, as 1,.7,.5.",
+    ),
+]
+Montage = Annotated[
+    bool, typer.Option("--montage", help="montage.png too: for each ψ of --truncation draws from the prior, and these.")
+]
+Format = Annotated[
+    options.ImageFormat | None,
+    typer.Option("--format", help="Of the images; jpg at quality 95, webp without loss.", show_default="png"),
+]
+NoImages = Annotated[bool, typer.Option("--no-images", help="Latents alone; needs no generator, and no torch.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace another sample in that folder.")]
 
 
@@ -52,7 +72,7 @@ def run(
     n: Images = 64,
     rho: options.Rho = 1.0,
     top_k: TopK = None,
-    truncation: options.Truncation = 1.0,
+    truncation: Truncations = "1",
     bn_truncation: options.BnTruncation = None,
     space: options.Space = options.SpaceName.z,
     output: Output = "pixel",
@@ -70,6 +90,9 @@ def run(
     mix: Mix = 1.0,
     correct_prior: CorrectPrior = False,
     prior_mass: PriorMass = None,
+    image_format: Format = None,
+    no_images: NoImages = False,
+    montage: Montage = False,
     volume: options.VolumePath = None,
     out: Out = None,
     device: options.Device = None,
@@ -85,7 +108,9 @@ def run(
     rho > 0 to its anti-modes; rho 1 is MaGNET: with a uniform prior the draws are uniform on the manifold, with a
     Gaussian prior, as here, their density on it follows that prior (unless --correct-prior is given), and with --space
     w that of w. Effective size and displaced share say how far the draw is what the weights ask for. The first m of n
-    images are those of --n m. Prints the folder: images, latents.npy, metadata.jsonl, sample.json, grid.png.
+    images are those of --n m. Prints the folder: images, latents.npy, metadata.jsonl, sample.json, grid.png. Stop at
+    any time: the same command goes on from there. --montage adds the figure of the papers: for each ψ of --truncation a
+    row of draws from the prior above a row of these.
 
     \b
     Examples:
@@ -93,22 +118,27 @@ def run(
       magnet sample mnist --n 200 --rho -1 --seed 3 --out modes --json
       magnet sample mnist --n 100 --rho 0.5 --mix 0.25 --pool 10000 --out mixed
       magnet sample mnist --n 100 --rho 0.3 --correct-prior --out corrected
+      magnet sample --rho 0.5 --montage --truncation 1,.9,.7,.5 --format webp --out figure
+      magnet sample --n 5000 --rho 0.2 --no-images
     """
-    from magnet_cli import generators, index, sample
+    _check_flags(truncation, image_format, no_images=no_images, montage=montage)
+    _check_mass(prior_mass, correct_prior=correct_prior)
+    from magnet_cli import index, sample
     from magnet_cli.commands import lookup
 
-    _check(prior_mass, correct_prior=correct_prior)
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
-    checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
+    flags = {"latent_dim": latent_dim, "prior": options.plain(prior), "image_range": image_range}
+    checkpoint = lookup.source(generator, here=not no_images, **flags)
+    psi, *_ = truncation
     chosen = options.chosen(solver), options.chosen(precision)
-    more = {"label": options.numbers(label), "bn_truncation": options.statistics(bn_truncation, truncation)}
+    more = {"label": options.numbers(label), "bn_truncation": options.statistics(bn_truncation, psi)}
     more |= {"nvae_latents": options.plain(nvae_latents) or "top"}
-    wanted = lookup.Wanted(top_k, space.value, output, truncation, *chosen, **more)
+    wanted = lookup.Wanted(top_k, space.value, output, psi, *chosen, **more)
     found = lookup.volume_for_rendering(checkpoint, console, volume, wanted)
     options.check_names(label, checkpoint.name, found.spec.num_classes)
     built, _ = lookup.index_of(found, top_k, console)
-    built = lookup.corrected(built, found, console, prior_mass, truncation) if correct_prior else built
+    built = lookup.corrected(built, found, console, prior_mass, psi) if correct_prior else built
     built = index.of_labels(index.first(built, pool), found, wanted.label, equal=classes == "equal")
     spec = sample.SampleSpec(
         generator=checkpoint.name,
@@ -120,52 +150,75 @@ def run(
         top_k=built.top_k,
         seed=seed,
         replace=replace,
-        truncation=truncation,
+        truncation=psi,
         label=wanted.label,
         bn_truncation=wanted.bn_truncation,
         classes=classes.value,
         mix=mix,
         correct_prior=correct_prior,
         prior_mass=built.ball.prior_mass if built.ball else 0.0,
+        format=options.plain(image_format) or "png",
+        no_images=no_images,
+        montage=truncation if montage else (),
     )
     folder = out or sample.default_out(spec)
     drawn = index.draw(built, n, rho, seed, replace=replace, mix=mix)
     report = _report(spec, drawn, folder)
-    report |= {"target": index.target(built, rho, found.spec, drawn, truncation)}
+    report |= {"target": index.target(built, rho, found.spec, drawn, psi)}
     report |= {"rescaled": index.rescales(found.spec), "seconds": None}
     _tell(console, report, index.warnings(drawn, rho, replace=replace))
     done = None if force else sample.finished(folder, spec)
     if dry_run:
-        console.note(f"{n:,} images would be written to {folder}; nothing was done")
+        console.note(f"{n:,} {'latents' if no_images else 'images'} would be written to {folder}; nothing was done")
         console.result(report, str(folder))
         return
     if done:
         console.note(f"{folder} already holds this sample")
         console.result(done, str(folder))
         return
-    settings = options.settings(bn_truncation, found.spec.nvae_latents or None)
-    loaded = generators.load(checkpoint, device or generators.default_device(), **dict(settings))
+    settings = dict(options.settings(bn_truncation, found.spec.nvae_latents or None))
+    shown = "montage.png" if montage else image_format or "npy"
+    loaded = None if no_images else _loaded(checkpoint, device, shown, settings)
     if force:
         sample.discard(folder)
-    written = 0
-    try:
-        with console.progress("rendering", n, "images") as advance:
-            for images in sample.write(folder, spec, drawn, found, loaded, batch_size):
-                advance(images)
-                written += images
-    except KeyboardInterrupt:
-        safe = f"{written:,} of {n:,} images are in {folder}"
-        console_.show_stopped(f"stopped: {safe}; the same command goes on from there")
-        raise
+    follow(sample.write(folder, spec, drawn, found, loaded, batch_size), report["images"], folder, console)
     report["seconds"] = round(time.monotonic() - start, 3)
     sample.finish(folder, spec, drawn, found, ["magnet", *sys.argv[1:]], report)
     console.result(report, str(folder))
-    if loaded.gives_images:
-        console.note(f"look at {folder / 'grid.png'}")
-    console.hint(f"magnet info {folder} --check")
+    if loaded and loaded.gives_images:
+        console.note(f"look at {folder / ('montage.png' if montage else 'grid.png')}")
+    labels = f" --labels {folder / 'labels.npy'}" * bool(found.spec.num_classes)
+    rendered = f"magnet render {checkpoint.reference} --latents {folder / 'latents.npy'}{labels}"
+    console.hint(rendered if no_images else f"magnet info {folder} --check")
 
 
-def _check(prior_mass: float | None, *, correct_prior: bool) -> None:
+def _loaded(checkpoint: "lookup.Source", device: str | None, shown: str, settings: dict) -> "Generator":
+    """The generator that makes the images, which are to be shown in a format.
+
+    Raises:
+        ArtifactError, GeneratorError: as `generators.load`.
+        SpecError: it gives none, and a format of images is asked for.
+    """
+    from magnet_cli import generators, render
+
+    loaded = generators.load(checkpoint, device or generators.default_device(), **settings)
+    render.check_format(loaded, shown)
+    return loaded
+
+
+def _check_flags(
+    truncation: tuple[float, ...], image_format: options.ImageFormat | None, *, no_images: bool, montage: bool
+) -> None:
+    """Refuse flags that contradict each other."""
+    if len(truncation) > 1 and not montage:
+        message = "several are for the rows of --montage; without it pass one."
+        raise typer.BadParameter(message, param_hint="--truncation")
+    for flag in (["--format"] * bool(image_format) + ["--montage"] * montage) * no_images:
+        message = "it is of images, and --no-images writes none."
+        raise typer.BadParameter(message, param_hint=flag)
+
+
+def _check_mass(prior_mass: float | None, *, correct_prior: bool) -> None:
     if prior_mass is not None and not correct_prior:
         message = "it is the mass of the ball of --correct-prior; pass that too."
         raise typer.BadParameter(message, param_hint="--prior-mass")
@@ -173,7 +226,13 @@ def _check(prior_mass: float | None, *, correct_prior: bool) -> None:
 
 def _report(spec: "SampleSpec", drawn: "Draw", folder: Path) -> dict:
     """What the command prints of a sample, but for what is known only later."""
-    report = {"sample": str(folder), "n": spec.n, "images": spec.n, "rho": spec.rho, "top_k": spec.top_k}
+    report = {
+        "sample": str(folder),
+        "n": spec.n,
+        "images": spec.n * (not spec.no_images),
+        "rho": spec.rho,
+        "top_k": spec.top_k,
+    }
     report |= {name: getattr(spec, name) for name in ("replace", "classes", "mix", "correct_prior", "prior_mass")}
     numbers = ("pool", "unique_rows", "effective_size", "displaced_share", "largest_useful_rho", "top_share")
     report |= {name: getattr(drawn, name) for name in numbers}

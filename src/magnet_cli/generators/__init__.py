@@ -111,7 +111,7 @@ class Generator:
     @property
     def gives_images(self) -> bool:
         """Whether what it gives can be shown: [C, H, W] of one colour or three."""
-        return len(self.image_shape) == 3 and self.image_shape[0] in {1, 3}  # noqa: PLR2004
+        return shows(self.image_shape)
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -293,6 +293,11 @@ def load(
         format=found.format if found else "",
         settings=(found.settings if found else {}) | settings,
     )
+
+
+def shows(shape: tuple[int, ...]) -> bool:
+    """Whether what a generator gives is an image of one colour or three, (C, H, W)."""
+    return len(shape) == 3 and shape[0] in {1, 3}  # noqa: PLR2004
 
 
 def check_device(device: str) -> torch.device:

@@ -1,0 +1,159 @@
+"""Rendering 5,000 images with magnet and with the loop that people write, side by side.
+
+    python benchmarks/rendering.py             # a table
+    python benchmarks/rendering.py --json      # the same as one JSON object
+
+The loop takes batches of 64 through the same network and saves each image with Pillow. Magnet's time includes what its
+folder has more: hashes of all files, sync to disk, and for a sample the draw, latents, metadata and contact sheet.
+"loaded": from latents and a loaded network to the last file, in one process. "process": real processes, from their
+start to their end, both with torch and the network to import. Times are medians of interleaved repeats, the first
+thrown away; compare within a run, by ratio.
+"""
+
+import argparse
+import functools
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+
+from magnet_cli import files, generators, index, render, sample
+from magnet_cli.artifacts import cache
+from magnet_cli.volume import Volume
+
+BATCH = 64
+
+
+def plain_loop(network: torch.nn.Module, latents: np.ndarray, out: Path) -> None:
+    """What people write."""
+    out.mkdir(parents=True)
+    number = 0
+    with torch.no_grad():
+        for z in torch.from_numpy(latents).split(BATCH):
+            made = ((network(z) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+            for image in made:
+                Image.fromarray(image.squeeze()).save(out / f"{number:06d}.png")
+                number += 1
+
+
+def rendering(generator: generators.Generator, latents: np.ndarray, out: Path) -> None:
+    """`magnet render`, once everything is loaded."""
+    spec = render.RenderSpec(generator.name, generator.sha256, "0" * 64, "", len(latents), "z", 1.0)
+    for _ in render.fill(out, spec, generator, latents):
+        pass
+    render.finish(out, spec, ["benchmark"], {})
+
+
+def drawn_sample(generator: generators.Generator, volume: Volume, n: int, out: Path) -> None:
+    """`magnet sample`, once everything is loaded; the draw included."""
+    built = index.build(volume, volume.spec.top_k)
+    drawn = index.draw(built, n, 0.2, 0)
+    spec = sample.SampleSpec(
+        generator.name, generator.sha256, volume.fingerprint, drawn.pool, n, 0.2, built.top_k, 0, False, 1.0
+    )
+    for _ in sample.write(out, spec, drawn, volume, generator):
+        pass
+    sample.finish(out, spec, drawn, volume, ["benchmark"], {})
+
+
+def serial_magnet(generator: generators.Generator, latents: np.ndarray, out: Path) -> None:
+    """The same files one after the other, without threads."""
+    size = render.batch_size(generator)
+    (out / "images").mkdir(parents=True)
+    for number, image in enumerate(render.batches(generator, latents, 1.0, size)):
+        files.publish(out / f"images/{number:06d}.png", render.pictures.encoded(image, "png"), durable=False)
+
+
+def process(*arguments: str) -> None:
+    """One process, from start to end."""
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def medians(ways: dict[str, Callable[[Path], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each way, all of them in turn, the first round thrown away; each into a new folder."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(repeats + 1):
+        for name, way in ways.items():
+            with tempfile.TemporaryDirectory(prefix="magnet-rendering-") as folder:
+                start = time.perf_counter()
+                way(Path(folder) / "out")
+                taken = time.perf_counter() - start
+                shutil.rmtree(Path(folder) / "out")
+            os.sync()  # what one way left to the disk is not to slow the next
+            if repeat:
+                times[name].append(taken)
+            say(f"{repeat} of {repeats}: {name} {taken:.2f} s")
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def say(text: str, stream: object = sys.stderr) -> None:
+    """Print a line."""
+    print(text, file=stream, flush=True)
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=["loaded", "process"], choices=("loaded", "process"))
+    parser.add_argument("--generator", default="mnist")
+    parser.add_argument("--n", type=int, default=5000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    checkpoint = cache.checkpoint(asked.generator)
+    if asked.one:
+        plain_loop(generators.load(checkpoint).module, np.load(asked.one[0]), Path(asked.one[1]))
+        return
+    generator = generators.load(checkpoint)
+    latents = np.random.default_rng(0).standard_normal((asked.n, generator.latent_dim), dtype=np.float32)
+    ways = {
+        "loop": functools.partial(plain_loop, generator.module, latents),
+        "magnet render, without threads": functools.partial(serial_magnet, generator, latents),
+        "magnet render": functools.partial(rendering, generator, latents),
+    }
+    if asked.generator == "mnist":
+        volume = Volume.open(cache.BUILT_IN / "mnist-volume")
+        ways["magnet sample"] = functools.partial(drawn_sample, generator, volume, asked.n)
+    about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": platform.machine(), "cores": os.cpu_count()}
+    about |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "pillow": PIL.__version__}
+    about |= {"generator": asked.generator, "n": asked.n, "load": os.getloadavg()[0], "repeats": asked.repeats}
+    result = {"about": about}
+    if "loaded" in asked.parts:
+        result["loaded"] = medians(ways, asked.repeats)
+    with tempfile.TemporaryDirectory(prefix="magnet-rendering-") as folder:
+        path = str(Path(folder) / "z.npy")
+        np.save(path, latents)
+        line = ("-m", "magnet_cli", "render", asked.generator, "--latents", path, "--quiet", "--out")
+        loop = (__file__, "--generator", asked.generator, "--one", path)
+        processes = {
+            "loop": lambda out: process(*loop, str(out)),
+            "magnet render": lambda out: process(*line, str(out)),
+        }
+        if "process" in asked.parts:
+            result["process"] = medians(processes, asked.repeats)
+    if asked.json:
+        say(json.dumps(result), sys.stdout)
+        return
+    say(", ".join(f"{key} {value}" for key, value in about.items()), sys.stdout)
+    for part in asked.parts:
+        say(f"\n| {part} | s | times as fast as the loop |\n|---|---|---|", sys.stdout)
+        for name, taken in result[part].items():
+            say(f"| {name} | {taken:.2f} | {result[part]['loop'] / taken:.2f} |", sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
