@@ -30,7 +30,7 @@ import PIL
 import torch
 from PIL import Image
 
-from magnet_cli import files, generators, index, render, sample
+from magnet_cli import files, generators, index, pictures, render, sample
 from magnet_cli.artifacts import cache
 from magnet_cli.volume import Volume
 
@@ -74,7 +74,7 @@ def serial_magnet(generator: generators.Generator, latents: np.ndarray, out: Pat
     size = render.batch_size(generator)
     (out / "images").mkdir(parents=True)
     for number, image in enumerate(render.batches(generator, latents, 1.0, size)):
-        files.publish(out / f"images/{number:06d}.png", render.pictures.encoded(image, "png"), durable=False)
+        files.publish(out / f"images/{number:06d}.png", pictures.encoded(image, "png"), durable=False)
 
 
 def process(*arguments: str) -> None:
