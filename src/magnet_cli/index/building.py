@@ -79,7 +79,7 @@ def build(volume: Volume, top_k: int, known: Index | None = None) -> Index:
     for part in ours.keys() & theirs.keys():
         volumes[ours[part]], real[ours[part]] = known.log_volume[theirs[part]], known.above_floor[theirs[part]]
     new = [part for part in parts if part not in theirs]
-    for part, shard in zip(new, volume.read_ahead([part.shard for part in new]), strict=True):
+    for part, shard in ((part, volume.read(part.shard)) for part in new):
         found = log_volumes(shard, volume.spec, top_k)[: part.rows]  # it may have grown since its mark was read
         if np.isnan(found).any() or np.isposinf(found).any():
             message = f"{volume.shard_path(part.shard)} holds singular values that are not finite"
@@ -170,8 +170,8 @@ def _labels(index: Index, volume: Volume) -> np.ndarray:
     num_classes = volume.spec.num_classes
     found = np.empty(index.num_rows if num_classes else 0, np.min_scalar_type(num_classes))
     parts = places_of(index.parts) if num_classes else {}
-    for (part, here), shard in zip(parts.items(), volume.read_ahead([part.shard for part in parts]), strict=True):
-        found[here] = shard.labels[: part.rows]
+    for part, here in parts.items():
+        found[here] = volume.read(part.shard).labels[: part.rows]
     return found
 
 
