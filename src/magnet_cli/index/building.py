@@ -79,8 +79,7 @@ def build(volume: Volume, top_k: int, known: Index | None = None) -> Index:
     for part in ours.keys() & theirs.keys():
         volumes[ours[part]], real[ours[part]] = known.log_volume[theirs[part]], known.above_floor[theirs[part]]
     new = [part for part in parts if part not in theirs]
-    for part in new:
-        shard = volume.read(part.shard)
+    for part, shard in ((part, volume.read(part.shard)) for part in new):
         found = log_volumes(shard, volume.spec, top_k)[: part.rows]  # it may have grown since its mark was read
         if np.isnan(found).any() or np.isposinf(found).any():
             message = f"{volume.shard_path(part.shard)} holds singular values that are not finite"

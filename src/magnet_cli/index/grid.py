@@ -36,8 +36,7 @@ def effective_sizes(
     shape = len(top_ks), len(rhos)
     tops, sums, squares = np.full(shape, -np.inf), np.zeros(shape), np.zeros(shape)
     below, start = np.zeros(len(top_ks)), 0
-    for part in index.parts:
-        shard = volume.read(part.shard)
+    for part, shard in ((part, volume.read(part.shard)) for part in index.parts):
         here = slice(start, start + part.rows)
         start += part.rows
         for i, k in enumerate(top_ks):

@@ -91,8 +91,7 @@ def log_prior(volume: Volume, parts: tuple[Part, ...], known: LogPrior | None = 
     for part in ours.keys() & theirs.keys():
         values[ours[part]] = known.values[theirs[part]]
     new = [part for part in parts if part not in theirs]
-    for part in new:
-        shard = volume.read(part.shard)
+    for part, shard in ((part, volume.read(part.shard)) for part in new):
         latents = shard.latents[: part.rows]
         found = -0.5 * np.einsum("ij,ij->i", latents, latents, dtype=np.float64)
         if not np.isfinite(found).all():
