@@ -48,7 +48,9 @@ def test_our_list_is_right_and_what_it_says_is_built_in_is():
     for artifact in known.values():
         assert artifact.family or artifact.kind == "volume"
         assert bool(artifact.generator) == (artifact.kind == "volume")
-        assert artifact.generator in {"", *known}
+        assert artifact.commercial_use or "only" in artifact.license
+        assert artifact.generator in {"", *known} or artifact.family in generators.FAMILIES
+        assert artifact.kind != "generator" or artifact.family in generators.FAMILIES
         assert artifact.description
         assert artifact.scheme != "http"
     built_in = [a for a in known.values() if a.scheme == "builtin"]
@@ -56,6 +58,52 @@ def test_our_list_is_right_and_what_it_says_is_built_in_is():
         assert cache.is_cached(artifact)
         assert cache.fetch(artifact) is False
     assert {p.name for p in cache.BUILT_IN.glob("*.safetensors")} <= {a.file_name for a in built_in}
+
+
+NAMES = """stylegan2-ffhq stylegan2-ffhq-config-f stylegan2-ffhq-config-e stylegan2-car stylegan2-cifar10
+stylegan2-metfaces stylegan3-t-afhqv2 stylegan3-t-ffhq stylegan3-r-ffhq biggan-deep-128 biggan-deep-256 biggan-deep-512
+progan-celebahq-256 magnet-stylegan2-ffhq-config-f magnet-stylegan3-t-afhqv2 inception vgg16 fairface"""
+PINNED = {  # of the generators: those for which two public pins agree, or one by the file's own address
+    "stylegan2-ffhq": ("a205a346", 381_624_121),
+    "stylegan2-cifar10": ("f8952c74", 0),
+    "stylegan2-ffhq-config-f": ("adf127ea", 381_673_535),
+    "stylegan2-car": ("e1618eee", 364_027_523),
+    "stylegan2-cat": ("08940fd6", 357_418_027),
+    "stylegan2-church": ("4090c5f8", 357_418_027),
+    "stylegan2-horse": ("cbc73372", 357_418_027),
+    "stylegan2-celebahq-256x256": ("8b385aa5", 0),
+    "stylegan3-t-ffhq": ("efd9fa1f", 294_775_112),
+    "biggan-deep-256": ("5900ef40", 234_411_737),
+}
+
+
+def test_official_files_have_the_names_people_try_and_no_hash_is_made_up():
+    known = registry.registry()
+    assert set(NAMES.split()) <= known.keys()
+    official = {n: a for n, a in known.items() if a.kind == "generator" and a.scheme == "https"}
+    assert {n: (a.sha256[:8], a.size) for n, a in official.items() if a.sha256} == PINNED
+    volumes = [a for a in known.values() if a.scheme == "drive" and a.kind == "volume"]
+    assert len(volumes) == 23
+    assert not any(a.sha256 for a in volumes)
+    assert len({a.source for a in known.values()}) == len(known)
+    for artifact in official.values():
+        if artifact.source.endswith(".pkl"):
+            assert not artifact.commercial_use
+
+
+LIGHT = """
+import sys
+from magnet_cli.cli import app
+try: app(["list"])
+except SystemExit: pass
+print({"torch", "h5py", "huggingface_hub"} & set(sys.modules), file=sys.stderr)
+"""
+
+
+def test_a_list_is_shown_without_torch():
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "set()"
+    assert max(map(len, done.stdout.splitlines())) < 130
 
 
 def test_a_list_of_the_users_own_goes_over_ours(tmp_path, monkeypatch):
@@ -691,8 +739,10 @@ def test_a_source_that_names_no_file_is_a_mistake(tmp_path, source):
 # --- families, known by name and by weights -------------------------------------------------------------------------
 
 
-def test_priors_known_by_name_are_those_of_the_networks():
-    """And weights are of one family only."""
+def test_what_is_known_of_families_by_name_is_so_of_their_networks(magnet):
+    """Priors, and all that `list --families` says; and weights are of one family only."""
+    said = {row["family"]: row for row in magnet("list", "--families", "--json").json["families"]}
+    assert said.keys() == generators.FAMILIES.keys()
     states = {"dcgan": toy_weights(), "nvae": nvae_weights(), "progan": recorded.read("progan").groups["state"]}
     states |= {"biggan-deep": recorded.read("biggan_deep").groups["state"]}
     states |= {"stylegan2": stylegan2_weights(), "stylegan3": stylegan3_weights()}
@@ -701,5 +751,16 @@ def test_priors_known_by_name_are_those_of_the_networks():
     for family, state in states.items():
         assert [name for name, module in generators.FAMILIES.items() if module.recognises(state)] == [family]
         told = {"upsample": upsample} if family == "biggan-deep" else {}
-        assert registry.prior_of(family) == generators.FAMILIES[family].build(state, **told).prior, family
+        network = generators.FAMILIES[family].build(state, **told)
+        about = said[family]
+        assert registry.prior_of(family) == network.prior == about["prior"]
+        assert bool(getattr(network, "style_dim", 0)) == (about["spaces"] == ["z", "w"]) == (len(about["outputs"]) == 3)
+        assert about["conditional"] in ({"yes", "some"} if network.num_classes else {"no", "some"})
+        with torch.no_grad():
+            z = torch.randn(2, network.latent_dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+            labels = torch.zeros(2, dtype=torch.int64) if network.num_classes else None
+            changed = not torch.equal(network(z, labels, 1.0), network(z, labels, 0.5))
+        assert changed == bool(about["truncation"]), family
+        assert {"safetensors", "torch"} <= set(about["formats"])
+        assert set(told) <= set(about["settings"])
     assert registry.prior_of("a family of later days") == "normal"
