@@ -171,9 +171,17 @@ def verify_file(known: Artifact, path: Path, hint: str = _CHANGED) -> None:
 
 
 def used(path: Path) -> None:
-    """Note that something in the cache was used now: its time of access, where that can be set."""
-    with contextlib.suppress(OSError):  # another's, or on a read-only disk
-        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+    """Note that something in the user's home was used now: its time of access, where that can be set."""
+    if not path.is_relative_to(home()):
+        return
+    told = timekeeper(path)
+    with contextlib.suppress(OSError):  # a read-only disk
+        os.utime(told, ns=(time.time_ns(), told.stat().st_mtime_ns))
+
+
+def timekeeper(path: Path) -> Path:
+    """The file whose time of access is when something was last used; looking into a folder changes the folder's own."""
+    return path / "volume.json" if path.is_dir() else path
 
 
 def read(artifact: Artifact) -> bytes:

@@ -120,6 +120,10 @@ def _from_drive(artifact: Artifact, part: Path, place: Path, advance: Callable[[
         said = " ".join(str(error).split()) or type(error).__name__
         message = f"{artifact.name} could not be fetched from Google Drive: {said}"
         raise ArtifactError(message, f"try again tomorrow if too many did today; or {by_hand}") from error
+    except ArtifactError:
+        for partial in part.parent.glob(f"{part.name}*.part"):  # gdown's own
+            partial.unlink()
+        raise
     return name
 
 
@@ -167,7 +171,8 @@ def hub_errors(what: str) -> Iterator[None]:
 
     try:
         yield
-    except (*HfHubHTTPError.__bases__, ValueError) as error:  # its bases: HTTPError of the client it uses, OSError
+    # Its bases: HTTPError of the client it uses, OSError. RuntimeError: what it wraps uploads' errors in.
+    except (*HfHubHTTPError.__bases__, ValueError, RuntimeError) as error:
         found = error
         while found and getattr(found, "response", None) is None:  # it may stand behind "not in the cache"
             found = found.__cause__
