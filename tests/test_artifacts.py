@@ -436,6 +436,15 @@ def test_wheels_without_what_was_pinned(wheels, home, source, data, said):
     assert str(cache.path_of(artifact)) in error.hint or "pinned" in said
 
 
+def test_a_member_that_is_a_link_is_refused(wheels, home):
+    with zipfile.ZipFile(wheels / "magnet_tiny-1.0-py3-none-any.whl", "a") as wheel:
+        link = zipfile.ZipInfo("magnet_tiny/link.npz")
+        link.external_attr = 0o120777 << 16
+        wheel.writestr(link, "/etc/passwd")
+    artifact = entry("wheel:magnet-tiny==1.0#magnet_tiny/link.npz", sha256="", size=0)
+    assert "holds no readable magnet_tiny/link.npz" in refused(artifact, home).message
+
+
 NO_PIP = """
 import importlib.util
 from magnet_cli.artifacts import cache, registry

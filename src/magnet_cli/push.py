@@ -147,7 +147,8 @@ def push(sent: Parcel, license_: str) -> str:
 
     api = HfApi()
     where = {"repo_id": sent.repository, "repo_type": "dataset"}
-    with sources.hub_errors(f"{sent.volume.path} could not be published as {sent.repository}"):
+    what = f"{sent.volume.path} could not be published as {sent.repository}"
+    with sources.hub_errors(what):
         api.create_repo(**where, exist_ok=True)
         head = api.repo_info(**where).sha
         adds = [CommitOperationAdd(name, str(sent.volume.path / name)) for name in sent.names]
@@ -155,8 +156,9 @@ def push(sent: Parcel, license_: str) -> str:
         message = f"Volume of {sent.volume.spec.generator}, {sent.volume.num_rows:,} rows"
         commit = api.create_commit(**where, operations=adds, commit_message=message).oid
         there = {sibling.rfilename for sibling in api.repo_info(**where, revision=commit).siblings or []}
-        if commit != head or _ENTRY not in there:
-            texts = {_CARD: card(sent, commit, license_), _ENTRY: sent.entry(commit, license_)}
-            adds = [CommitOperationAdd(name, text.encode()) for name, text in texts.items()]
+    if commit != head or _ENTRY not in there:
+        texts = {_CARD: card(sent, commit, license_), _ENTRY: sent.entry(commit, license_)}
+        adds = [CommitOperationAdd(name, text.encode()) for name, text in texts.items()]
+        with sources.hub_errors(f"{what}: its card is missing"):
             api.create_commit(**where, operations=adds, commit_message="Card, and entry for a list of artifacts")
     return commit

@@ -1,6 +1,7 @@
 """magnet fetch."""
 
 import dataclasses
+import os
 from typing import Annotated
 
 import typer
@@ -46,12 +47,13 @@ def run(
     from magnet_cli import fetch
     from magnet_cli.artifacts import registry
 
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the hub's client has bars of its own
     console = Console(as_json=json, quiet=quiet)
     artifacts = [registry.find(name) for name in names]
     fetched = []
     for artifact in artifacts:
-        if not artifact.commercial_use:
-            console.note(f"{artifact.name}: {artifact.license}")
+        console.note(f"{artifact.name}: {artifact.license}")
         found = fetch.fetch(artifact, console.progress, accept_license=accept_license, trust=trust)
         if not found.pinned:
             console.note(f"{artifact.name} is trusted as it came first: sha256 {found.sha256}")
