@@ -29,7 +29,7 @@ _LARGEST = 1 << 40  # bytes taken where neither entry nor server says how many
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may pass
 
 
-class _Again(Exception):  # noqa: N818
+class _BrokenOffError(Exception):
     """The transfer broke off, and may go on."""
 
     def __init__(self, reason: str, wait: float = 0) -> None:
@@ -76,7 +76,7 @@ def download(url: str, part: Path, size: int, *, pinned: bool, advance: Callable
     while True:
         try:
             _attempt(url, part, size, pinned, advance)
-        except _Again as broken:
+        except _BrokenOffError as broken:
             tries = 1 if _size(part) >= most + _PIECE else tries + 1
             most = max(most, _size(part))
             if tries > len(_PAUSES):
@@ -122,7 +122,7 @@ def _attempt(url: str, part: Path, size: int, pinned: bool, advance: Callable[[i
             os.fsync(file.fileno())
     if have < (size or total or 0):
         message = f"the connection broke after {have:,} of {size or total:,} bytes"
-        raise _Again(message)
+        raise _BrokenOffError(message)
     if size and have > size:
         message = f"{url} is longer than the {size:,} bytes that were asked for"
         raise ArtifactError(message, "its publisher has changed the file")
@@ -137,7 +137,7 @@ def _copy(answer: http.client.HTTPResponse, file: object, most: int, advance: Ca
             done += len(piece)
             advance(len(piece))
     except (http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
-        raise _Again(_reason(error)) from error
+        raise _BrokenOffError(_reason(error)) from error
     return done
 
 
@@ -153,21 +153,21 @@ def _answer(url: str, part: Path, have: int, origin: _Origin | None) -> http.cli
             if have and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                 discard(part)
                 message = f"the file there is shorter than the {have:,} bytes that were here"
-                raise _Again(message) from error
+                raise _BrokenOffError(message) from error
             raise _meaning(url, error) from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, str | ssl.SSLCertVerificationError):  # a redirect that is not followed; not who it claims
             message = f"{url} cannot be fetched: {_reason(error)}"
             raise ArtifactError(message, "correct its entry, or the certificates of this machine") from error
-        raise _Again(_reason(error)) from error
+        raise _BrokenOffError(_reason(error)) from error
 
 
 def _meaning(url: str, error: urllib.error.HTTPError) -> Exception:
     said = f"the server answers {error.code} {error.reason}"
     if error.code in _PASSING:
         wait = error.headers.get("Retry-After", "")
-        return _Again(said, float(wait) if re.fullmatch(r"\d{1,6}", wait) else 0)
+        return _BrokenOffError(said, float(wait) if re.fullmatch(r"\d{1,6}", wait) else 0)
     message = f"{url} cannot be fetched: {said}"
     return ArtifactError(message, "check the address in its entry: its publisher may have moved it")
 
@@ -178,7 +178,7 @@ def _announced(answer: http.client.HTTPResponse, have: int) -> int | None:
         found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", answer.headers.get("Content-Range", ""))
         if not found or int(found[1]) != have:
             message = "the server answers with another part than was asked for"
-            raise _Again(message)
+            raise _BrokenOffError(message)
         return int(found[2]) if found[2].isdigit() else None
     length = answer.headers.get("Content-Length", "")
     return int(length) if re.fullmatch(r"\d{1,18}", length) else None
