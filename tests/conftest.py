@@ -41,6 +41,8 @@ def home(tmp_path, monkeypatch):
     for name in [n for n in os.environ if n.startswith("MAGNET_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MAGNET_HOME", str(tmp_path / "home"))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, ",".join(filter(None, ["127.0.0.1,localhost", os.environ.get(name)])))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "home"

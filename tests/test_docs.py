@@ -11,6 +11,10 @@ from magnet_cli.cli import app
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [command.name for command in app.registered_commands]
+GROUPS = {
+    group.name: [command.name for command in group.typer_instance.registered_commands]
+    for group in app.registered_groups
+}
 
 
 def commands_in(text):
@@ -21,7 +25,7 @@ def commands_in(text):
 
 
 def examples_of(magnet, command):
-    text = magnet(command, "--help").out.partition("Examples:")[2]
+    text = magnet(*command.split(), "--help").out.partition("Examples:")[2]
     return [line.strip() for line in text.splitlines() if line.strip().startswith(f"magnet {command}")]
 
 
@@ -38,7 +42,7 @@ def test_readme_opens_with_the_two_commands():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *GROUPS])
 def test_readme_names_every_command(command):
     table = README.partition("## Commands")[2].partition("## ")[0]
     assert f"| `magnet {command}" in table
@@ -79,7 +83,9 @@ def test_the_page_on_rendering_runs(magnet):
     assert len(list(Path("rendered/images").iterdir())) == 50
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)]
+)
 def test_examples_in_help_run(magnet, command):
     lines = examples_of(magnet, command)
     assert len(lines) >= 2

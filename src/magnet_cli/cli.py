@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from magnet_cli import __version__, console
-from magnet_cli.commands import compute, convert, export, fetch, import_, index, info, render, sample
+from magnet_cli.commands import cache, compute, convert, export, fetch, import_, index, info, push, render, sample
 from magnet_cli.commands import list as list_
 from magnet_cli.errors import MagnetError
 
@@ -73,8 +73,8 @@ def main(
     signal.signal(signal.SIGTERM, _terminate)
 
 
-for module, name in ((list_, "list"), (fetch, "fetch"), (compute, "compute"), (index, "index"), (sample, "sample")):
+_COMMANDS = {"list": list_, "fetch": fetch, "compute": compute, "index": index, "sample": sample, "render": render}
+_COMMANDS |= {"info": info, "import": import_, "export": export, "convert": convert, "push": push}
+for name, module in _COMMANDS.items():
     app.command(name)(module.run)
-app.command("render")(render.run)
-for module, name in ((info, "info"), (import_, "import"), (export, "export"), (convert, "convert")):
-    app.command(name)(module.run)
+app.add_typer(cache.app, name="cache")

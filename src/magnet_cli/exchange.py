@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +195,8 @@ def spec(
     space: str,
     output: str,
     truncation: float,
+    label: tuple[int, ...] = (),
+    num_classes: int = 0,
 ) -> VolumeSpec:
     """The spec of the volume that a file becomes: what its user says of it, and the file's own hash.
 
@@ -207,11 +209,17 @@ def spec(
         space: where the Jacobian's input lived.
         output: what the Jacobian was taken of.
         truncation: ψ it was taken at.
+        label: (the class,) of all rows of a file without labels, where its generator takes them.
+        num_classes: of these labels.
 
     Raises:
         SpecError: a value outside its range.
+        VolumeError: a class is given, and the file has labels of its own.
     """
     latent_dim = archive.latents.width
+    if label and archive.labels:
+        message = f"class {label[0]} is asked for, and {archive.path} has labels of its own"
+        raise VolumeError(message, "leave --label out")
     return VolumeSpec(
         generator=generator,
         sha256=sha256,
@@ -227,6 +235,8 @@ def spec(
         rank_floor=RANK_FLOOR,
         seed=0,
         shard_rows=int(np.clip(_SHARD_WORK // (latent_dim + archive.svds.width), 64, 100_000)),
+        num_classes=num_classes,
+        label=label,
         imported_sha256=archive.sha256,
     )
 
@@ -283,7 +293,10 @@ def fill(volume: Volume, archive: Archive, num_rows: int) -> Iterator[tuple[int,
         whole = _joined(waiting)
         waiting = [_slice(whole, slice(wanted, None))]
         if shard in missing:
-            volume.write(shard, _slice(whole, slice(wanted)))
+            block = _slice(whole, slice(wanted))
+            if volume.spec.label:
+                block = replace(block, labels=np.full(wanted, volume.spec.label[0], np.int64))
+            volume.write(shard, block)
             yield shard, wanted
 
 

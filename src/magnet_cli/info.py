@@ -39,9 +39,7 @@ def describe(reference: str, *, check: bool) -> dict:
     artifact = registry.find(reference)
     if artifact.kind == "generator":
         return _generator(cache.checkpoint(reference), "generator", check=check)
-    if not cache.is_cached(artifact):
-        message = f"{reference} is not in the cache ({artifact.size:,} bytes, {artifact.license})"
-        raise ArtifactError(message, f"get it first: magnet fetch {reference}")
+    cache.check_cached(artifact)
     found = cache.path_of(artifact)
     problems = _problems(lambda: cache.verify(artifact, found)) if check else []
     if artifact.kind == "volume":

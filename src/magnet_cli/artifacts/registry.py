@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 import tomllib
+import urllib.parse
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
@@ -17,11 +18,18 @@ KINDS = ("generator", "volume", "image-model")
 SOURCES = {  # scheme: what follows it
     "builtin": r"[\w.-]+",
     "wheel": r"[A-Za-z0-9][\w.-]*==[\w.!+-]+#(?!.*\.\.)([\w.-]+/)*[\w.-]+",
-    "https": r"//[^/?#]+/([^?#]*/)?[^/?#]+",
-    "http": r"//[^/?#]+/([^?#]*/)?[^/?#]+",
-    "hub": r"[\w.-]+/[\w.-]+@[0-9a-f]{40}/([\w.-]+/)*[\w.-]+",
+    "https": r"//(?!.*/\.\.?/)[^/?#]+/([^?#]*/)?[^/?#]+",
+    "http": r"//(?!.*/\.\.?/)[^/?#]+/([^?#]*/)?[^/?#]+",
+    "hub": r"(datasets/)?[\w-][\w.-]*/[\w-][\w.-]*@[0-9a-f]{40}/(?!.*\.\./)([\w.-]+/)*[\w.-]+",
+    "drive": r"[\w-]{10,100}",
     "file": r"(.*/)?[^/]+",
 }
+MANIFEST = "manifest.json"  # of a volume that `magnet push` published: its files by name, size and sha256
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_LARGEST = 1 << 50  # bytes
+_NAME = re.compile(r"[A-Za-z0-9](?:[._-]?[A-Za-z0-9])*")
+_HEADER = re.compile(r"\s*\[\s*([\w-]+|\"[^\"]*\"|'[^']*')\s*[\].]")
+_KEY = re.compile(r"\s*([\w-]+|\"[^\"]*\"|'[^']*')\s*[=.]")
 _PRIORS = {"biggan-deep": "truncated-normal", "progan": "sphere", "stylegan2": "sphere", "stylegan3": "sphere"}
 _PACKAGE = Path(__file__).parents[1]
 
@@ -34,24 +42,28 @@ class Artifact:
         name: its key.
         kind: "generator", "volume" or "image-model".
         source: where it comes from, SCHEME:REST.
-        sha256: of its bytes, 64 hex digits; of the listing (files.sha256_folder) where it is a folder.
-        size: bytes.
         license: SPDX id or name.
         description: one line.
-        family: architecture of a generator; format of an image model; empty for volumes.
+        sha256: of its bytes, 64 hex digits; of the listing (files.sha256_folder) where it is a folder. Empty where
+            nobody pinned it: it is then trusted on first use.
+        size: bytes; 0 where unknown.
+        family: architecture of a generator; format of an image model; of a volume, the architecture of its generator
+            where that has no entry.
         generator: of a volume, the name of the generator it belongs to; else empty.
+        output: of a volume, what its Jacobian was taken of.
         commercial_use: False where the licence forbids it: fetching then asks for --accept-license.
     """
 
     name: str
     kind: str
     source: str
-    sha256: str
-    size: int
     license: str
     description: str
+    sha256: str = ""
+    size: int = 0
     family: str = ""
     generator: str = ""
+    output: str = "pixel"
     commercial_use: bool = True
 
     @property
@@ -63,6 +75,20 @@ class Artifact:
     def file_name(self) -> str:
         """The name of the file (or folder), without its folders."""
         return re.split(r"[/#:]", self.source)[-1]
+
+    @property
+    def form(self) -> str:
+        """What its source is: "file"; of volumes a "folder", a "manifest", or "npz", the published arrays."""
+        if self.kind != "volume":
+            return "file"
+        if self.file_name == MANIFEST:
+            return "manifest"
+        return "npz" if self.scheme not in {"builtin", "file"} or self.file_name.endswith(".npz") else "folder"
+
+    @property
+    def size_text(self) -> str:
+        """Its size in words."""
+        return f"{self.size:,} bytes" if self.size else "size unknown"
 
 
 def prior_of(family: str) -> str:
@@ -99,23 +125,52 @@ def read_list(path: Path) -> dict[str, Artifact]:
         raise ArtifactError(message, "correct MAGNET_ARTIFACTS, or unset it")
     try:
         with explained("read", path):
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = f"the list of artifacts {path} is not TOML: {error}"
+            text = path.read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, numbers of thousands of digits, deep nesting
+        message = f"the list of artifacts {path} is not TOML: {' '.join(str(error).split()) or type(error).__name__}"
         raise ArtifactError(message, "correct the line it names; README shows an entry") from error
-    problems = [f"[{name}] {problem}" for name, table in tables.items() for problem in _problems(table)]
+    problems = [(name, *problem) for name, table in tables.items() for problem in _problems(name, table)]
     if problems:
-        message = f"{path} has {len(problems)} mistakes:\n  " + "\n  ".join(problems)
+        lines = _lines(text)
+        said = [
+            f"{path}:{_line(lines, name, field)} [{_printable(name)}] {_printable(field)}: {what}"
+            for name, field, what in problems
+        ]
+        message = f"{path} has {len(problems)} mistake{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(said)
         raise ArtifactError(message, "README shows an entry")
     return {name: Artifact(name=name, **table) for name, table in tables.items()}
 
 
+def _lines(text: str) -> dict[tuple[str, ...], int]:
+    """The lines, from 1, where tables begin, by (name,), and fields, by (name, field): tomllib does not tell."""
+    found, table = {}, None
+    for number, line in enumerate(text.split("\n"), 1):
+        if header := _HEADER.match(line):
+            table = header[1].strip("\"'")
+            found.setdefault((table,), number)
+        elif key := _KEY.match(line):
+            place = (key[1].strip("\"'"),)
+            found.setdefault(place if table is None else (table, *place), number)
+    return found
+
+
+def _printable(key: str) -> str:
+    return key if key.isprintable() else repr(key)
+
+
+def _line(lines: dict[tuple[str, ...], int], name: str, field: str) -> int:
+    return lines.get((name, field)) or lines.get((name,), 1)
+
+
 def find(name: str) -> Artifact:
-    """The artifact of that name.
+    """The artifact of that name; or a volume that `magnet push` published, by its source, hub:…/manifest.json.
 
     Raises:
         ArtifactError: there is none; the nearest names are given.
     """
+    if name.startswith("hub:"):
+        return _published(name)
     known = registry()
     if name in known:
         return known[name]
@@ -125,29 +180,78 @@ def find(name: str) -> Artifact:
     raise ArtifactError(message, f"{hint}`magnet list` shows all {len(known)}")
 
 
-def _problems(table: object) -> list[str]:
-    """What is wrong with one entry, in words; empty when it is right."""
+def _published(source: str) -> Artifact:
+    if not re.fullmatch(SOURCES["hub"], source.removeprefix("hub:")) or not source.endswith(f"/{MANIFEST}"):
+        message = f"{source!r} is not where a volume is published"
+        raise ArtifactError(
+            message, f"pass a name, or hub:datasets/OWNER/NAME@COMMIT/{MANIFEST}, as `magnet push` prints"
+        )
+    name = source.partition("@")[0].rpartition("/")[2]
+    return Artifact(name, "volume", source, "see its page on the hub", "a volume that `magnet push` published")
+
+
+def leaves_in_the_clear(url: str) -> bool:
+    """Whether an address is plain http on another machine than this."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in _LOOPBACK
+
+
+def _problems(name: str, table: object) -> list[tuple[str, str]]:
+    """What is wrong with one entry, (field, in words); empty when it is right."""
     if not isinstance(table, dict):
-        return ["is not a table"]
+        return [("entry", "is not a table")]
     types = {f.name: f.type for f in fields(Artifact) if f.name != "name"}
     required = {f.name for f in fields(Artifact) if f.default is MISSING and f.name != "name"}
-    found = [f"{key}: missing" for key in sorted(required - table.keys())]
-    found += [f"{key}: unknown field; the fields are {', '.join(types)}" for key in table.keys() - types.keys()]
+    found = [] if _NAME.fullmatch(name) else [("name", "is not letters, digits, '.', '_' and '-' alone")]
+    found += [(key, "missing") for key in sorted(required - table.keys())]
+    found += [(key, f"unknown field; the fields are {', '.join(types)}") for key in sorted(table.keys() - types.keys())]
     found += [
-        f"{key}: {value!r} is not of type {types[key].__name__}"
+        (key, f"{_shown(value)} is not of type {types[key].__name__}")
         for key, value in table.items()
         if key in types and type(value) is not types[key]
     ]
     right = {key: value for key, value in table.items() if key in types and type(value) is types[key]}
+    return found + _wrong_values(right)
+
+
+def _wrong_values(right: dict) -> list[tuple[str, str]]:
+    """What is wrong with the values of an entry, those of a wrong type left out."""
+    found = []
     if (kind := right.get("kind")) is not None and kind not in KINDS:
-        found.append(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
-    scheme, _, rest = right.get("source", "builtin:absent").partition(":")
+        found.append(("kind", f"{kind!r} is not one of {', '.join(KINDS)}"))
+    source = right.get("source", "builtin:absent")
+    scheme, _, rest = source.partition(":")
     if scheme not in SOURCES:
-        found.append(f"source: {right['source']!r} begins with none of {', '.join(SOURCES)}")
+        found.append(("source", f"{source!r} begins with none of {', '.join(SOURCES)}"))
     elif not re.fullmatch(SOURCES[scheme], rest) or rest.rpartition("/")[2] in {".", ".."}:
-        found.append(f"source: {right['source']!r} is not a file's place; README shows what follows {scheme}:")
+        found.append(("source", f"{source!r} is not a file's place; README shows what follows {scheme}:"))
+    elif scheme == "http" and _is_address(source) and leaves_in_the_clear(source):
+        found.append(("source", f"{source!r}: plain http is only for this machine; write https://"))
+    elif scheme == "http" and not right.get("sha256"):
+        found.append(("sha256", "missing: what comes over plain http has to be pinned"))
+    elif scheme in {"http", "https"} and not _is_address(source):
+        found.append(("source", f"{source!r} is not an address"))
+    elif kind == "volume" and rest.endswith(f"/{MANIFEST}") and scheme != "hub":
+        found.append(("source", f"{source!r}: volumes with a {MANIFEST} come from the hub: only"))
+    if kind == "volume" and not right.get("generator"):
+        found.append(("generator", "missing: a volume is that of a generator"))
     if (sha256 := right.get("sha256")) is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        found.append(f"sha256: {sha256!r} is not 64 lower-case hex digits")
-    if (size := right.get("size")) is not None and size <= 0:
-        found.append(f"size: {size} is not a positive number of bytes")
+        found.append(("sha256", f"{sha256!r} is not 64 lower-case hex digits; leave it out where it is unknown"))
+    if (size := right.get("size")) is not None and not 0 < size < _LARGEST:
+        found.append(("size", f"{_shown(size)} is not a positive number of bytes; leave it out where it is unknown"))
     return found
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return bool(parts.hostname) and (parts.port or True) and url.isascii() and url.isprintable() and " " not in url
+    except ValueError:
+        return False
+
+
+def _shown(value: object) -> str:
+    """A value in an error; an integer may have more digits than Python writes, and no text needs to be a page long."""
+    if isinstance(value, int) and abs(value) >= _LARGEST:
+        return "a huge number"
+    return repr(value) if isinstance(value, int | float | str) else f"a {type(value).__name__}"

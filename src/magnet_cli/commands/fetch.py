@@ -1,5 +1,7 @@
 """magnet fetch."""
 
+import dataclasses
+import os
 from typing import Annotated
 
 import typer
@@ -7,38 +9,60 @@ import typer
 from magnet_cli.commands import options
 from magnet_cli.console import Console
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of artifacts (`magnet list`).")]
+Names = Annotated[
+    list[str],
+    typer.Argument(metavar="NAME...", help="Names of artifacts (`magnet list`), or where `magnet push` put a volume."),
+]
 Accept = Annotated[
     bool,
     typer.Option(
         "--accept-license", envvar="MAGNET_ACCEPT_LICENSE", help="Accept a licence that forbids commercial use."
     ),
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Trust, at its first use, a file that nobody pinned and that could carry code.")
+]
 
 
-def run(names: Names, accept_license: Accept = False, quiet: options.Quiet = False, json: options.Json = False) -> None:
+def run(
+    names: Names,
+    accept_license: Accept = False,
+    trust: Trust = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
     """Fetch artifacts, verified, into the cache.
 
     Prints their paths.
-    A file is visible only once its size and sha256 are those of its entry. What is there already is verified and left.
-    Files of the Hugging Face Hub stay in the hub's own cache, all others go to MAGNET_HOME.
+    A file is visible only once its size and sha256 are those of its entry. Where the entry has none, what came first
+    is recorded in MAGNET_HOME/artifacts.lock and held against it ever after. What is there is verified and left alone.
+    The arrays of a published volume become a volume that `magnet sample` finds. Files of the Hugging Face Hub stay in
+    the hub's own cache, all others go to MAGNET_HOME. A licence that forbids commercial use is accepted once.
 
     \b
     Examples:
       magnet fetch dcgan-digiface
       magnet fetch mnist digits --json
     """
-    from magnet_cli.artifacts import cache, registry
+    from magnet_cli import fetch
+    from magnet_cli.artifacts import registry
 
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the hub's client has bars of its own
     console = Console(as_json=json, quiet=quiet)
     artifacts = [registry.find(name) for name in names]
     fetched = []
     for artifact in artifacts:
-        total = 0 if cache.is_cached(artifact) else artifact.size
-        with console.progress(artifact.name, total, "bytes") as advance:
-            downloaded = cache.fetch(artifact, accept_license=accept_license, advance=advance)
-        fields = {"name": artifact.name, "path": str(cache.path_of(artifact)), "sha256": artifact.sha256}
-        fetched.append(fields | {"size": artifact.size, "downloaded": downloaded})
+        console.note(f"{artifact.name}: {artifact.license}")
+        found = fetch.fetch(artifact, console.progress, accept_license=accept_license, trust=trust)
+        if not found.pinned:
+            console.note(f"{artifact.name} is trusted as it came first: sha256 {found.sha256}")
+        fetched.append(dataclasses.asdict(found) | {"path": str(found.path)})
     console.result({"artifacts": fetched}, "\n".join(f["path"] for f in fetched))
-    if first := next((a.name for a in artifacts if a.kind == "generator"), None):
-        console.hint(f"magnet compute {first} --n 512")
+    last = artifacts[-1]
+    if last.kind == "generator":
+        console.hint(f"magnet compute {last.name} --n 512")
+    elif last.generator:
+        console.hint(f"magnet sample {last.generator} --rho 0.5")
+    elif last.kind == "volume":
+        console.hint(f"magnet info {fetched[-1]['path']}")

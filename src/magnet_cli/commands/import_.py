@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 File = Annotated[Path, typer.Argument(metavar="FILE.npz", help="Arrays svds, latents and, with classes, labels.")]
 Name = Annotated[str, typer.Argument(metavar="GENERATOR", help="Whose latents they are: a name, or a checkpoint.")]
 Output = Annotated[str, typer.Option(metavar="NAME", help="Of what the Jacobian was taken: pixel, style, …")]
+Class = Annotated[
+    options.ClassLabel | None,
+    typer.Option(
+        "--label", parser=options.class_label, metavar="CLASS", help="Of all rows, where the file has no labels."
+    ),
+]
 Family = Annotated[
     str | None, typer.Option(help="Of a checkpoint that this magnet cannot build.", show_default="by the file")
 ]
@@ -25,6 +31,7 @@ def run(
     output: Output = "pixel",
     space: options.Space = options.SpaceName.z,
     truncation: options.Truncation = 1.0,
+    label: Class = None,
     family: Family = None,
     volume: options.VolumePath = None,
     quiet: options.Quiet = False,
@@ -52,6 +59,8 @@ def run(
     archive = exchange.open_archive(file)
     kind, prior = _family_and_prior(checkpoint, family, archive.latents.width)
     about = {"space": space.value, "output": output, "truncation": truncation, "family": kind, "prior": prior}
+    if label:
+        about |= {"label": (label.number,), "num_classes": _num_classes(checkpoint)}
     spec = exchange.spec(archive, generator=checkpoint.name, sha256=checkpoint.sha256, **about)
     path = volume or lookup.volume_path(checkpoint.name, spec.fingerprint)
     filled = Volume.planned(path, spec)
@@ -81,6 +90,13 @@ def run(
     fields |= {name: counts[name] for name in ("dropped_rows", "sorted_rows")} | {"top_k": spec.top_k}
     console.result(fields, str(path))
     console.hint(f"magnet index {generator}" + (f" --volume {volume}" if volume else ""))
+
+
+def _num_classes(checkpoint: "Checkpoint") -> int:
+    """Of the generator, where its weights are here; else those of ImageNet."""
+    from magnet_cli import classes, generators
+
+    return generators.load(checkpoint).num_classes if checkpoint.path.exists() else classes.COUNT
 
 
 def _family_and_prior(checkpoint: "Checkpoint", family: str | None, latent_dim: int) -> tuple[str, str]:

@@ -95,8 +95,8 @@ class Wanted:
     bn_truncation: float = 0.0
     nvae_latents: str = "top"
 
-    def fits(self, found: Volume, sha256: str) -> bool:
-        """Whether a volume is that of the generator with this sha256, and what is wanted; an empty one is not."""
+    def fits(self, found: Volume, checkpoint: "Source") -> bool:
+        """Whether a volume is that of this generator, and what is wanted; an empty one is not."""
         spec = found.spec
         same = all(
             getattr(self, name) in {None, getattr(spec, name)}
@@ -104,7 +104,7 @@ class Wanted:
         )
         same &= spec.nvae_latents in {"", self.nvae_latents}
         same &= set(self.label) <= set(spec.classes) if self.label else not spec.label
-        return same and spec.sha256 == sha256 and spec.top_k >= (self.top_k or 1) and bool(found.shards())
+        return same and _is_of(found, checkpoint) and spec.top_k >= (self.top_k or 1) and bool(found.shards())
 
     @property
     def flags(self) -> str:
@@ -132,13 +132,13 @@ def volume(checkpoint: "Source", console: Console, path: Path | None, wanted: Wa
     """
     if path is not None:
         found = Volume.open(path)
-        if found.spec.sha256 != checkpoint.sha256:
+        if not _is_of(found, checkpoint):
             message = f"{path} is a volume of {found.spec.generator} (sha256 {found.spec.sha256[:12]}…), "
             message += f"and {checkpoint.name} ({checkpoint.sha256[:12]}…) is asked for"
             raise VolumeError(message, f"pass the generator it belongs to: {found.spec.generator}")
         return _of_same_function([found], checkpoint)[0]
     for candidates in (_own(console), _published(checkpoint.name)):
-        fitting = _of_same_function([v for v in candidates if wanted.fits(v, checkpoint.sha256)], checkpoint)
+        fitting = _of_same_function([v for v in candidates if wanted.fits(v, checkpoint)], checkpoint)
         if fitting:
             longest = max(fitting, key=lambda v: v.num_rows)
             others = f", the longest of {len(fitting)}" if len(fitting) > 1 else ""
@@ -152,18 +152,22 @@ def named_volume(reference: str) -> Volume:
     """The volume at a path, or the published one of that name.
 
     Raises:
-        VolumeError: there is none, or it has not been fetched.
-        ArtifactError: the bytes of a published one are not those that were pinned.
+        VolumeError: there is none.
+        ArtifactError: a published one has not been fetched, or its bytes are not those that were pinned.
     """
     artifact = registry.registry().get(reference)
     if artifact is None or artifact.kind != "volume" or Path(reference).exists():
         return Volume.open(Path(reference).expanduser())
-    if not cache.is_cached(artifact):
-        message = f"{reference} is not in the cache ({artifact.size:,} bytes, {artifact.license})"
-        raise VolumeError(message, f"get it first: magnet fetch {reference}")
+    cache.check_cached(artifact)
     path = cache.path_of(artifact)
     cache.verify(artifact, path)
     return Volume.open(path)
+
+
+def _is_of(found: Volume, checkpoint: "Source") -> bool:
+    """Whether a volume is that of a generator: by the weights' hash, or by name where nobody had pinned them."""
+    spec = found.spec
+    return spec.sha256 == checkpoint.sha256 if spec.sha256 else spec.generator == checkpoint.name
 
 
 def _of_same_function(found: list[Volume], checkpoint: "Source") -> list[Volume]:
@@ -220,7 +224,7 @@ def _truncation(of: Wanted | VolumeSpec) -> str:
 
 def _own(console: Console) -> list[Volume]:
     found = []
-    for path in sorted((cache.home() / "volumes").glob("*/volume.json")):
+    for path in sorted(p for home in cache.homes() for p in (home / "volumes").glob("*/volume.json")):
         try:
             found.append(Volume.open(path.parent))
         except MagnetError as error:

@@ -102,7 +102,8 @@ class ClassLabel:
     name: str = ""
 
 
-def _class_label(text: str) -> ClassLabel:
+def class_label(text: str) -> ClassLabel:
+    """A class, from its number or its ImageNet name; or a usage error."""
     from magnet_cli import classes
 
     if re.fullmatch(r"-?\d+", text):
@@ -294,7 +295,7 @@ Label = Annotated[
     list[ClassLabel] | None,
     typer.Option(
         "--label",
-        parser=_class_label,
+        parser=class_label,
         metavar="CLASS",
         help="Class of a conditional generator, its number or an ImageNet name; repeatable.",
         show_default="all in turn",

@@ -4,7 +4,8 @@ Owns the Generator contract and `load`, the one door to it. Knows nothing of cac
 
 Each family is a file here with two functions: `recognises(state)`, whether a state dict is its own, and
 `build(state, **settings)`, the network (float64, in eval mode, without gradients of its weights). Every network has
-latent_dim, image_shape, prior and num_classes as attributes, and forward(z, labels, truncation). One with an
+latent_dim, image_shape, prior and num_classes as attributes, and forward(z, labels, truncation); its class says in
+`truncates` what truncation acts on, and by the annotation of `labels` whether it takes them. One with an
 intermediate latent w has style_dim, and, w as in W [B, Dw]:
 
     mapping(z, labels) -> w, untruncated       truncated(w, truncation) -> w
@@ -39,6 +40,7 @@ FAMILIES = {
     "stylegan2": stylegan2,
     "stylegan3": stylegan3,
 }
+PLAIN_FORMATS = ("safetensors", "torch")  # of state dicts, whatever the family
 OUTPUTS = ("pixel", "style", "affine")  # what a Jacobian can be taken of that is no image model
 
 
@@ -229,7 +231,7 @@ def read(checkpoint: Checkpoint) -> Weights:
         message = f"the weights of {checkpoint.name} fit no family magnet can build; their first tensors: {names}"
         raise GeneratorError(message, f"families: {', '.join(FAMILIES)}")
     translations = getattr(FAMILIES[family], "TRANSLATIONS", {})
-    if found.format not in {"safetensors", "torch", *translations}:
+    if found.format not in {*PLAIN_FORMATS, *translations}:
         message = f"{checkpoint.name} has the weights of a {family} in a file of the format {found.format}"
         raise GeneratorError(message, f"pass the state dict of a {family}, as safetensors or a torch file")
     translate = translations.get(found.format, lambda _arguments, _attributes: {})

@@ -85,6 +85,7 @@ class BigGANDeep(nn.Module):
     """
 
     prior = "truncated-normal"
+    truncates = "z, and the batch-norm statistics"
 
     def __init__(
         self,

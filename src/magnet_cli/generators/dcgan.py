@@ -27,6 +27,10 @@ class DCGAN(nn.Module):
         channels: C.
     """
 
+    prior = "normal"
+    num_classes = 0
+    truncates = "z"
+
     def __init__(self, latent_dim: int, widths: tuple[int, ...], channels: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -38,8 +42,6 @@ class DCGAN(nn.Module):
                 layers += [nn.BatchNorm2d(n_out), nn.ReLU()]
         self.main = nn.Sequential(*layers, nn.Tanh())
         self.latent_dim = latent_dim
-        self.prior = "normal"
-        self.num_classes = 0
         self.image_shape = (channels, 2 ** (len(widths) + 2), 2 ** (len(widths) + 2))
 
     def forward(self, z: Tensor, labels: None = None, truncation: float = 1.0) -> Tensor:

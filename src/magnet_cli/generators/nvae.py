@@ -175,6 +175,7 @@ class NVAE(nn.Module):
 
     prior = "normal"
     num_classes = 0
+    truncates = "the noise of every group"
 
     def __init__(
         self, start: Tensor, tower: list[nn.Module], post: list[Cell], head: tuple[Tensor, Tensor], latents: str

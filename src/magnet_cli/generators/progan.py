@@ -33,6 +33,7 @@ class ProGAN(nn.Module):
     """
 
     prior = "sphere"  # z is scaled to |z| = √D before anything else
+    truncates = ""
 
     def __init__(
         self,

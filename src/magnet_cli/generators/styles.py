@@ -55,6 +55,7 @@ class StyleNetwork(nn.Module):
     """
 
     prior = "sphere"  # z is scaled to |z| = √D before anything else
+    truncates = "w, towards its mean"
 
     def __init__(self, mapping: Mapping, mean: Tensor, affine: tuple[Tensor, Tensor], cut: Tensor | None) -> None:
         super().__init__()
