@@ -35,6 +35,7 @@ from magnet_cli.artifacts import cache
 from magnet_cli.volume import Volume
 
 BATCH = 64
+PARTS = ("loaded", "process")
 
 
 def plain_loop(network: torch.nn.Module, latents: np.ndarray, out: Path) -> None:
@@ -104,55 +105,67 @@ def say(text: str, stream: object = sys.stderr) -> None:
     print(text, file=stream, flush=True)
 
 
+def measure(name: str, n: int, repeats: int, parts: tuple[str, ...] = PARTS) -> dict:
+    """Seconds of each way of rendering n images, by part."""
+    generator = generators.load(cache.checkpoint(name))
+    latents = np.random.default_rng(0).standard_normal((n, generator.latent_dim), dtype=np.float32)
+    about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": platform.machine(), "cores": os.cpu_count()}
+    about |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "pillow": PIL.__version__}
+    about |= {"generator": name, "n": n, "load": os.getloadavg()[0], "repeats": repeats}
+    result: dict = {"about": about}
+    if "loaded" in parts:
+        ways = {
+            "loop": functools.partial(plain_loop, generator.module, latents),
+            "magnet render, without threads": functools.partial(serial_magnet, generator, latents),
+            "magnet render": functools.partial(rendering, generator, latents),
+        }
+        if name == "mnist":
+            volume = Volume.open(cache.BUILT_IN / "mnist-volume")
+            ways["magnet sample"] = functools.partial(drawn_sample, generator, volume, n)
+        result["loaded"] = medians(ways, repeats)
+    if "process" in parts:
+        with tempfile.TemporaryDirectory(prefix="magnet-rendering-") as folder:
+            path = str(Path(folder) / "z.npy")
+            np.save(path, latents)
+            line = ("-m", "magnet_cli", "render", name, "--latents", path, "--quiet", "--out")
+            loop = (__file__, "--generator", name, "--one", path)
+            processes = {
+                "loop": lambda out: process(*loop, str(out)),
+                "magnet render": lambda out: process(*line, str(out)),
+            }
+            result["process"] = medians(processes, repeats)
+    return result
+
+
+def show(result: dict) -> None:
+    """A table a part."""
+    say(", ".join(f"{key} {value}" for key, value in result["about"].items()), sys.stdout)
+    for part in PARTS:
+        if part in result:
+            say(f"\n| {part} | s | times as fast as the loop |\n|---|---|---|", sys.stdout)
+            for name, taken in result[part].items():
+                say(f"| {name} | {taken:.2f} | {result[part]['loop'] / taken:.2f} |", sys.stdout)
+
+
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", default=["loaded", "process"], choices=("loaded", "process"))
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--generator", default="mnist")
     parser.add_argument("--n", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    checkpoint = cache.checkpoint(asked.generator)
     if asked.one:
-        plain_loop(generators.load(checkpoint).module, np.load(asked.one[0]), Path(asked.one[1]))
+        network = generators.load(cache.checkpoint(asked.generator)).module
+        plain_loop(network, np.load(asked.one[0]), Path(asked.one[1]))
         return
-    generator = generators.load(checkpoint)
-    latents = np.random.default_rng(0).standard_normal((asked.n, generator.latent_dim), dtype=np.float32)
-    ways = {
-        "loop": functools.partial(plain_loop, generator.module, latents),
-        "magnet render, without threads": functools.partial(serial_magnet, generator, latents),
-        "magnet render": functools.partial(rendering, generator, latents),
-    }
-    if asked.generator == "mnist":
-        volume = Volume.open(cache.BUILT_IN / "mnist-volume")
-        ways["magnet sample"] = functools.partial(drawn_sample, generator, volume, asked.n)
-    about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": platform.machine(), "cores": os.cpu_count()}
-    about |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "pillow": PIL.__version__}
-    about |= {"generator": asked.generator, "n": asked.n, "load": os.getloadavg()[0], "repeats": asked.repeats}
-    result = {"about": about}
-    if "loaded" in asked.parts:
-        result["loaded"] = medians(ways, asked.repeats)
-    with tempfile.TemporaryDirectory(prefix="magnet-rendering-") as folder:
-        path = str(Path(folder) / "z.npy")
-        np.save(path, latents)
-        line = ("-m", "magnet_cli", "render", asked.generator, "--latents", path, "--quiet", "--out")
-        loop = (__file__, "--generator", asked.generator, "--one", path)
-        processes = {
-            "loop": lambda out: process(*loop, str(out)),
-            "magnet render": lambda out: process(*line, str(out)),
-        }
-        if "process" in asked.parts:
-            result["process"] = medians(processes, asked.repeats)
+    result = measure(asked.generator, asked.n, asked.repeats, tuple(asked.parts))
     if asked.json:
         say(json.dumps(result), sys.stdout)
-        return
-    say(", ".join(f"{key} {value}" for key, value in about.items()), sys.stdout)
-    for part in asked.parts:
-        say(f"\n| {part} | s | times as fast as the loop |\n|---|---|---|", sys.stdout)
-        for name, taken in result[part].items():
-            say(f"| {name} | {taken:.2f} | {result[part]['loop'] / taken:.2f} |", sys.stdout)
+    else:
+        show(result)
 
 
 if __name__ == "__main__":

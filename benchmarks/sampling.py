@@ -8,6 +8,8 @@ draw: 5,000 of many rows at rho 0.3, weights included, without replacement. Besi
 log-volumes, and the steps of the published sampler (Humayun et al. 2022, released code): products of singular values,
 clipped, normalised, numpy.random.choice. Times are medians of interleaved repeats, so compare within a run, by ratio.
 Peak memory is what a draw allocates beyond what it is given, as tracemalloc counts it.
+
+render: 5,000 images of mnist beside the loop that people write (rendering.py).
 """
 
 import argparse
@@ -21,6 +23,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import numpy as np
+import rendering
 from storage import medians, say, table
 
 from magnet_cli import index
@@ -102,7 +105,12 @@ def show_draw(found: list[dict]) -> None:
             table([name, *cells], head=False)
 
 
-PARTS = {"draw": (draw, show_draw)}
+def render(arguments: argparse.Namespace) -> dict:
+    """5,000 images: rendering.py."""
+    return rendering.measure("mnist", DRAWN, arguments.repeats)
+
+
+PARTS = {"draw": (draw, show_draw), "render": (render, rendering.show)}
 
 
 def main() -> None:
