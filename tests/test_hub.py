@@ -18,8 +18,11 @@ from servers import COMMIT, DATA, entry, everything, serving, write_list
 
 # One process, many steps: the client reads its settings when it is imported, and the command line may be called again.
 STEPS = """
-import ast, json, os, sys
+import ast, json, os, sys, time
 from typer.testing import CliRunner
+
+wait = time.sleep
+time.sleep = lambda seconds: wait(min(seconds, 0.01))  # the client waits half a minute for a hub in trouble
 for line in sys.stdin:
     step = ast.literal_eval(line)
     os.environ.update(step.get("env", {}))

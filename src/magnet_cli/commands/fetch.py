@@ -45,7 +45,7 @@ def run(
       magnet fetch mnist digits --json
     """
     from magnet_cli import fetch
-    from magnet_cli.artifacts import registry
+    from magnet_cli.artifacts import cache, registry
 
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the hub's client has bars of its own
@@ -53,9 +53,10 @@ def run(
     artifacts = [registry.find(name) for name in names]
     fetched = []
     for artifact in artifacts:
-        console.note(f"{artifact.name}: {artifact.license}")
+        if not cache.is_cached(artifact):
+            console.note(f"{artifact.name}: {artifact.license}")
         found = fetch.fetch(artifact, console.progress, accept_license=accept_license, trust=trust)
-        if not found.pinned:
+        if found.downloaded and not found.pinned:
             console.note(f"{artifact.name} is trusted as it came first: sha256 {found.sha256}")
         fetched.append(dataclasses.asdict(found) | {"path": str(found.path)})
     console.result({"artifacts": fetched}, "\n".join(f["path"] for f in fetched))
