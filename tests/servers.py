@@ -1,15 +1,20 @@
 """Real servers on this machine, entries of lists that lead to them, and how a fetch fails."""
 
+import atexit
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import http.server
 import json
+import shutil
 import ssl
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+import trustme
 
 from magnet_cli.artifacts import cache
 from magnet_cli.artifacts.registry import Artifact
@@ -40,8 +45,22 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
 
-# A certificate of this machine, signed by itself, and its key: SSL_CERT_FILE=PEM makes a client believe it.
-PEM = Path(__file__).parent / "loopback.pem"
+NAMES = ("localhost", "127.0.0.1", "drive.google.com", "drive.usercontent.google.com")
+
+
+@functools.cache
+def authority():
+    """Who signs for this machine, in this test run only."""
+    return trustme.CA()
+
+
+@functools.cache
+def believed():
+    """The file that makes a client believe it, as SSL_CERT_FILE."""
+    path = Path(tempfile.mkdtemp(prefix="magnet-tests-")) / "ca.pem"
+    authority().cert_pem.write_to_path(path)
+    atexit.register(shutil.rmtree, path.parent)
+    return str(path)
 
 
 @contextlib.contextmanager
@@ -51,7 +70,7 @@ def serving(answers, handler=Answer, *, tls=False):
     server.daemon_threads = False  # server_close waits for the handlers
     server.answers, server.asked = answers, []
     if tls:
-        server.socket = _tls().wrap_socket(server.socket, server_side=True)
+        server.socket = tls_context().wrap_socket(server.socket, server_side=True)
     server.url = f"http{'s' * tls}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -63,9 +82,9 @@ def serving(answers, handler=Answer, *, tls=False):
         server.server_close()
 
 
-def _tls():
+def tls_context():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
+    authority().issue_cert(*NAMES).configure_cert(context)
     return context
 
 

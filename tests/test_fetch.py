@@ -5,7 +5,6 @@ import http.server
 import io
 import os
 import socket
-import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 from magnet_cli.artifacts import cache, https
 from magnet_cli.artifacts.ledger import Ledger
 from magnet_cli.volume import Volume
-from servers import PEM, entry, everything, hidden, serving, whole, write_list
+from servers import believed, entry, everything, hidden, serving, tls_context, whole, write_list
 from toys import toy_weights
 
 
@@ -34,7 +33,7 @@ def arrays(rows=40, latent_dim=5, *, seed=0, **more):
 
 @pytest.fixture(autouse=True)
 def _believing(monkeypatch):
-    monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", believed())
     monkeypatch.setattr(https, "_PAUSES", (0, 0))
 
 
@@ -145,9 +144,7 @@ class Drive(http.server.BaseHTTPRequestHandler):
     def do_CONNECT(self):
         self.send_response(200)
         self.end_headers()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(PEM)
-        with contextlib.suppress(OSError), context.wrap_socket(self.connection, server_side=True) as inside:
+        with contextlib.suppress(OSError), tls_context().wrap_socket(self.connection, server_side=True) as inside:
             self.rfile, self.wfile = inside.makefile("rb"), inside.makefile("wb")
             self.close_connection = False
             while not self.close_connection:
@@ -186,7 +183,7 @@ def drive(monkeypatch, tmp_path):
         server.daemon_threads = True
         for name in ("https_proxy", "HTTPS_PROXY"):
             monkeypatch.setenv(name, server.url)
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(PEM))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", believed())
         yield server
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from magnet_cli.artifacts import cache, formats, https
 from magnet_cli.artifacts.ledger import Ledger
 from magnet_cli.errors import ArtifactError
-from servers import PEM, entry, everything, hidden, refused, serving, whole, write_list
+from servers import believed, entry, everything, hidden, refused, serving, whole, write_list
 
 
 class RunsWhenRead:
@@ -88,7 +88,7 @@ UNSAFE = {
 @pytest.fixture(autouse=True)
 def _believing(monkeypatch):
     """This machine's own certificate is believed."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", believed())
     monkeypatch.setattr(https, "_PAUSES", (0, 0))
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from magnet_cli.artifacts import cache, https
 from magnet_cli.errors import ArtifactError, MagnetError
-from servers import DATA, PEM, entry, everything, hidden, refused, serving, whole, write_list
+from servers import DATA, believed, entry, everything, hidden, refused, serving, whole, write_list
 
 PIECE = 1 << 16
 
@@ -145,7 +145,7 @@ def test_a_file_that_changed_between_is_never_put_together_of_two(home):
 
 @pytest.mark.parametrize("etag", ['"one"', "", 'W/"weak"'])
 def test_without_a_hash_only_what_the_server_vouches_for_is_gone_on_with(home, monkeypatch, etag):
-    monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", believed())
     file = File(b"\x02\0\0\0\0\0\0\0{}" + DATA, cuts=[100_000], etag=etag)
     with serving({"/x.safetensors": file}, tls=True) as server:
         artifact = entry(server.url + "/x.safetensors", sha256="", size=0)
@@ -258,7 +258,7 @@ def test_a_certificate_that_nobody_signed_is_refused_at_once(home, monkeypatch):
 
 
 def test_https_does_not_fall_back_to_http(home, monkeypatch):
-    monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", believed())
     with serving({"/weights.bin": whole(DATA)}) as plain:
         answers = {"/weights.bin": lambda r: r.start(302, Location=plain.url + "/weights.bin", Content_Length=0)}
         with serving(answers, tls=True) as server:
