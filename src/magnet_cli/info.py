@@ -67,6 +67,8 @@ def _of_path(path: Path, *, check: bool) -> dict:
         return _volume(path, check=check)
     if (path / "sample.json").exists():
         return _sample(path, check=check)
+    if (path / "tempered.json").exists():
+        return _tempered(path, check=check)
     if path.is_dir():
         message = f"{path} is a folder that holds neither volume.json nor sample.json"
         raise ArtifactError(message, "pass the folder that `magnet compute` or `magnet sample` printed")
@@ -93,6 +95,15 @@ def _sample(path: Path, *, check: bool) -> dict:
     fields = sample.read(path)
     kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
     return _with({"kind": "sample", "path": str(path)} | kept, sample.check(path) if check else [])
+
+
+def _tempered(path: Path, *, check: bool) -> dict:
+    from magnet_cli.tempered.stored import Run
+
+    run = Run.open(path)
+    fields = {"kind": "tempered", "path": str(path), "fingerprint": run.spec.fingerprint}
+    fields |= dataclasses.asdict(run.spec) | {"islands": len(run.islands())}
+    return _with(fields, run.check() if check else [])
 
 
 def _index(path: Path, *, check: bool) -> dict:

@@ -18,6 +18,7 @@ import torch
 
 from magnet_cli import __version__, files, render, sheet
 from magnet_cli.errors import SampleError
+from magnet_cli.fresh import FreshDraw
 from magnet_cli.generators import Generator
 from magnet_cli.index import Draw
 from magnet_cli.volume import Volume
@@ -45,6 +46,8 @@ class SampleSpec:
         truncation: ψ the images are rendered at.
         label: the labels drawn from; empty for those of the volume.
         bn_truncation: ψ of the batch-norm statistics the images are rendered with; 0 where that is `truncation`.
+        method: "reweight", rows of the volume by weight, or "tempered", fresh latents.
+        particles: of an island of the tempered sampler; 0 for the other.
     """
 
     generator: str
@@ -59,11 +62,14 @@ class SampleSpec:
     truncation: float
     label: tuple[int, ...] = ()
     bn_truncation: float = 0.0
+    method: str = "reweight"
+    particles: int = 0
 
 
 def default_out(spec: SampleSpec) -> Path:
-    """./samples/<generator>-rho<ρ>-n<n>-seed<seed>."""
-    return Path("samples") / f"{spec.generator}-rho{spec.rho:g}-n{spec.n}-seed{spec.seed}"
+    """./samples/<generator>-rho<ρ>-n<n>-seed<seed>; with -tempered behind the generator for that method."""
+    how = "-tempered" if spec.method == "tempered" else ""
+    return Path("samples") / f"{spec.generator}{how}-rho{spec.rho:g}-n{spec.n}-seed{spec.seed}"
 
 
 def finished(out: Path, spec: SampleSpec) -> dict | None:
@@ -87,7 +93,8 @@ def finished(out: Path, spec: SampleSpec) -> dict | None:
             raise SampleError(message, "pass another folder with --out")
         return None
     fields = read(out) if done else files.read_document(out / _STARTED)
-    asked, found = asdict(spec) | {"label": list(spec.label)}, {"label": [], "bn_truncation": 0.0} | fields["spec"]
+    usual = {"label": [], "bn_truncation": 0.0, "method": "reweight", "particles": 0}
+    asked, found = asdict(spec) | {"label": list(spec.label)}, usual | fields["spec"]
     differing = [k for k in asked if asked[k] != found.get(k)]
     if differing:
         listed = ", ".join(f"{k} {found.get(k)} (asked {asked[k]})" for k in differing)
@@ -143,7 +150,7 @@ def discard(out: Path) -> None:
 def write(
     out: Path,
     spec: SampleSpec,
-    drawn: Draw,
+    drawn: Draw | FreshDraw,
     volume: Volume,
     generator: Generator,
     batch: int | None = None,
@@ -171,7 +178,7 @@ def write(
     files.make_folder(out / folder)
     files.sweep(out / folder)
     files.publish(out / _STARTED, files.document({"spec": asdict(spec)}))
-    latents, labels = volume.latents(drawn.rows), volume.labels(drawn.rows)
+    latents, labels = _latents(drawn, volume)
     size = batch or render.batch_size(generator)
     for start in range(0, spec.n, size):
         places = range(start, min(start + size, spec.n))
@@ -203,7 +210,16 @@ def write(
         _publish_sheet(out, spec, drawn, volume, generator, (latents, labels))
 
 
-def finish(out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, command: list[str], report: dict) -> None:
+def _latents(drawn: Draw | FreshDraw, volume: Volume) -> tuple[np.ndarray, np.ndarray | None]:
+    """The latents and labels of a draw."""
+    if isinstance(drawn, FreshDraw):
+        return drawn.latents, drawn.labels
+    return volume.latents(drawn.rows), volume.labels(drawn.rows)
+
+
+def finish(
+    out: Path, spec: SampleSpec, drawn: Draw | FreshDraw, volume: Volume, command: list[str], report: dict
+) -> None:
     """Write the checksums of all files, then sample.json: from now on the sample is whole.
 
     Args:
@@ -234,6 +250,8 @@ def finish(out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, command: li
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "report": report,
     }
+    if isinstance(drawn, FreshDraw):
+        provenance["tempered"] = drawn.origin
     if volume.spec.truncation != spec.truncation:
         provenance["volume_truncation"] = volume.spec.truncation
     files.publish(out / "sample.json", files.document(provenance))
@@ -280,7 +298,7 @@ def _ways(generator: Generator) -> tuple[str, str, Callable[..., np.ndarray], Ca
 def _publish_sheet(
     out: Path,
     spec: SampleSpec,
-    drawn: Draw,
+    drawn: Draw | FreshDraw,
     volume: Volume,
     generator: Generator,
     rows: tuple[np.ndarray, np.ndarray | None],
@@ -293,8 +311,11 @@ def _publish_sheet(
     truncated = f", truncation {spec.truncation:g}" if spec.truncation != 1 else ""
     how = "with replacement" if spec.replace else f"displaced share {drawn.displaced_share:.2g}"
     above = f"{spec.generator}: {len(prior)} draws from the prior{truncated}"
-    below = f"rho {spec.rho:g}, top_k {spec.top_k}: the first {shown} of {spec.n:,} draws; effective size "
-    below += f"{drawn.effective_size:,.0f} of {drawn.pool:,} rows, {how}"
+    below = f"rho {spec.rho:g}, top_k {spec.top_k}: the first {shown} of {spec.n:,} draws; "
+    if isinstance(drawn, FreshDraw):
+        below += drawn.words
+    else:
+        below += f"effective size {drawn.effective_size:,.0f} of {drawn.pool:,} rows, {how}"
     below += "; volumes in w, not uniform" * (volume.spec.space == "w")
     blocks = [
         (above, list(render.batches(generator, prior, spec.truncation, size, classes))),

@@ -52,6 +52,14 @@ class PriorName(StrEnum):
     normal = "normal"
     sphere = "sphere"
     truncated_normal = "truncated-normal"
+    uniform = "uniform"
+
+
+class Method(StrEnum):
+    """How latents are drawn."""
+
+    reweight = "reweight"
+    tempered = "tempered"
 
 
 class Solver(StrEnum):
@@ -238,7 +246,7 @@ LatentDim = Annotated[
 Prior = Annotated[
     PriorName | None,
     typer.Option(
-        help="Your own generator: N(0, I), that within 2 of 0, or the sphere where it normalises z.",
+        help="Your own generator: N(0, I), that within 2 of 0, the sphere where it normalises z, or U[-1, 1].",
         show_default="its module's",
     ),
 ]

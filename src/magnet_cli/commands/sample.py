@@ -3,13 +3,17 @@
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magnet_cli import console as console_
-from magnet_cli.commands import options
+from magnet_cli.commands import options, tempering
 from magnet_cli.commands.index import Output, Precision, Solver, TopK
+
+if TYPE_CHECKING:
+    from magnet_cli.index import Draw
+    from magnet_cli.sample import SampleSpec
 
 Images = Annotated[int, typer.Option("--n", min=1, help="Images.")]
 Out = Annotated[
@@ -19,6 +23,13 @@ Out = Annotated[
     ),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Draw with replacement: heavy rows come up more than once.")]
+Method = Annotated[
+    options.Method,
+    typer.Option(help="Choose rows of the volume by weight, or temper: compute fresh latents, for a rho beyond those."),
+]
+Particles = Annotated[
+    int | None, typer.Option(min=8, help="Latents of an island of --method tempered.", show_default="128")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace another sample in that folder.")]
 
 
@@ -40,6 +51,8 @@ def run(
     precision: Precision = None,
     seed: options.Seed = 0,
     replace: Replace = False,
+    method: Method = options.Method.reweight,
+    particles: Particles = None,
     volume: options.VolumePath = None,
     out: Out = None,
     device: options.Device = None,
@@ -57,15 +70,20 @@ def run(
     displaced share say how far the draw is what the weights ask for. Prints the folder: images, latents.npy,
     metadata.jsonl, sample.json, grid.png.
 
+    --method tempered takes islands of fresh latents from the prior to rho step by step, and computes their Jacobians
+    with the volume's solver: where the weights of a volume rest on a few rows. What that costs is said first
+    (--dry-run); it is kept, and goes on where it was stopped.
+
     \b
     Examples:
       magnet sample --n 64 --rho 0.5
       magnet sample mnist --n 200 --rho -1 --seed 3 --out modes --json
+      magnet sample --n 32 --rho 0.3 --method tempered --particles 16
     """
     from magnet_cli import generators, index, sample
     from magnet_cli.commands import lookup
 
-    start = time.monotonic()
+    start, size = time.monotonic(), _particles(method, particles, replace=replace)
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
     chosen = options.chosen(solver), options.chosen(precision)
@@ -80,7 +98,7 @@ def run(
         generator=checkpoint.name,
         sha256=checkpoint.sha256,
         fingerprint=found.fingerprint,
-        pool=built.num_rows,
+        pool=0 if size else built.num_rows,
         n=n,
         rho=rho,
         top_k=built.top_k,
@@ -89,14 +107,19 @@ def run(
         truncation=truncation,
         label=wanted.label,
         bn_truncation=wanted.bn_truncation,
+        method=method.value,
+        particles=size,
     )
     folder = out or sample.default_out(spec)
+    settings = options.settings(bn_truncation, found.spec.nvae_latents or None)
+    if size:
+        asked = tempering.Asked(checkpoint, found, built, spec, folder, output, device, settings, batch_size)
+        tempering.run(asked, console, start, dry_run=dry_run, force=force)
+        return
     drawn = index.draw(built, n, rho, seed, replace=replace)
-    report = {"sample": str(folder), "n": n, "images": n, "rho": rho, "top_k": built.top_k, "replace": replace}
-    report |= {"pool": drawn.pool, "unique_rows": drawn.unique_rows, "effective_size": drawn.effective_size}
-    report |= {"displaced_share": drawn.displaced_share, "largest_useful_rho": drawn.largest_useful_rho}
-    report |= {"target": index.target(built, rho, found.spec), "rescaled": index.rescales(found.spec)}
-    report |= {"seconds": None}
+    report = _report(spec, drawn, folder)
+    report |= {"target": index.target(built, rho, found.spec)}
+    report |= {"rescaled": index.rescales(found.spec), "seconds": None}
     _tell(console, report, index.warnings(drawn, n, rho, replace=replace))
     done = None if force else sample.finished(folder, spec)
     if dry_run:
@@ -107,7 +130,6 @@ def run(
         console.note(f"{folder} already holds this sample")
         console.result(done, str(folder))
         return
-    settings = options.settings(bn_truncation, found.spec.nvae_latents or None)
     loaded = generators.load(checkpoint, device or generators.default_device(), **dict(settings))
     if force:
         sample.discard(folder)
@@ -127,6 +149,23 @@ def run(
     if loaded.gives_images:
         console.note(f"look at {folder / 'grid.png'}")
     console.hint(f"magnet info {folder} --check")
+
+
+def _particles(method: options.Method, particles: int | None, *, replace: bool) -> int:
+    """Latents of an island of the tempered sampler; 0 where rows are drawn."""
+    tempered = method == "tempered"
+    if (particles and not tempered) or (replace and tempered):
+        message = "--particles is for --method tempered, and --replace for the other."
+        raise typer.BadParameter(message)
+    return (particles or 128) if tempered else 0
+
+
+def _report(spec: "SampleSpec", drawn: "Draw", folder: Path) -> dict:
+    """What the command prints of a sample, but for what is known only later."""
+    report = {"sample": str(folder), "n": spec.n, "images": spec.n, "rho": spec.rho, "top_k": spec.top_k}
+    report |= {"replace": spec.replace}
+    numbers = ("pool", "unique_rows", "effective_size", "displaced_share", "largest_useful_rho")
+    return report | {name: getattr(drawn, name) for name in numbers}
 
 
 def _tell(console: console_.Console, report: dict, warnings: list[str]) -> None:

@@ -53,7 +53,8 @@ class Generator:
         latent_dim: D.
         image_shape: (C, H, W); of the user's own, any shape.
         prior: the distribution of its latents; "normal" is N(0, I), "truncated-normal" that where all |zᵢ| ≤ 2,
-            "sphere" uniform on |z| = √D: that of generators which normalise z, whatever they draw from.
+            "sphere" uniform on |z| = √D: that of generators which normalise z, whatever they draw from; "uniform" on
+            all |zᵢ| ≤ 1.
         num_classes: 0 where it takes no labels.
         module: the network, in eval mode, without gradients of its weights.
         format: of the file it comes from; empty where there is none.

@@ -17,7 +17,7 @@ from magnet_cli import factories
 from magnet_cli.errors import GeneratorError
 
 FAMILY = "own"
-PRIORS = ("normal", "sphere", "truncated-normal")
+PRIORS = ("normal", "sphere", "truncated-normal", "uniform")
 _USUAL_RANGE = (-1.0, 1.0)
 _ROWS = 2  # of the latents whose outputs tell the shape
 _CALL_FAILS = (RuntimeError, ValueError, TypeError, IndexError)  # what torch raises where shapes or types do not fit
@@ -143,7 +143,10 @@ def _latent_dim(factory: str, value: object) -> int:
 def _prior(factory: str, value: object) -> str:
     if value not in PRIORS:
         message = f"prior of {factory} is {value!r}, and magnet has {', '.join(PRIORS)}"
-        hint = 'set module.prior = "normal" for N(0, I), or "sphere" where z is normalised first; or pass --prior'
+        hint = (
+            'set module.prior = "normal" for N(0, I), "uniform" for U[-1, 1], or "sphere" where z is normalised first; '
+        )
+        hint += "or pass --prior"
         raise GeneratorError(message, hint)
     return value
 
@@ -173,7 +176,9 @@ def _output_shape(source: OwnModule, module: nn.Module, precision: torch.dtype) 
         GeneratorError: the call fails, or gives something else than finite floating numbers [B, ...].
     """
     rng = np.random.default_rng(0)
-    z = torch.from_numpy(rng.standard_normal((_ROWS, source.latent_dim))).to(precision)
+    size = (_ROWS, source.latent_dim)
+    drawn = rng.uniform(-1, 1, size) if source.prior == "uniform" else rng.standard_normal(size)
+    z = torch.from_numpy(drawn).to(precision)
     labels = [torch.zeros(_ROWS, dtype=torch.int64)] if source.num_classes else []
     asked = f"[{_ROWS}, {source.latent_dim}] {str(precision).removeprefix('torch.')}" + " and labels" * bool(labels)
     try:
