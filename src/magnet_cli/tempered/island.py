@@ -39,7 +39,7 @@ class Island:
         self.steps = list(steps)
         self._number = number
         self._schedule = schedule
-        self._known = _Known(measure)
+        self._known = Known(measure)
         for age, step in enumerate(steps):
             for rows in _slices(step.measured):
                 labels = None if step.labels is None else step.labels[rows]
@@ -80,7 +80,7 @@ class Island:
         rho, share = next_rho(here, last.rho, self._schedule)
         particles = last.particles[moves.systematic(rng, moves.scores(rho - last.rho, here))]
         width = float(np.clip(last.width * np.exp(_TUNING * (last.walked - _WALKED)), *_WIDTHS))
-        crowd = _Crowd(known, particles, rho, len(self.steps))
+        crowd = Crowd(known, particles, rho, len(self.steps))
         final = rho == self._schedule.rho
         for _ in range(self._schedule.last_sweeps if final else self._schedule.sweeps):
             crowd.sweep(rng, width, self._schedule.moves)
@@ -103,7 +103,7 @@ class Island:
         )
 
 
-class _Known:
+class Known:
     """All that an island has measured, in the order in which it was.
 
     Attributes:
@@ -140,7 +140,7 @@ class _Known:
         return places
 
 
-class _Crowd:
+class Crowd:
     """Particles at one temperature, whose surrogates and proposals are frozen.
 
     Each particle is moved by what was learned without it and without any copy of it: the places of what is known fall
@@ -155,7 +155,7 @@ class _Crowd:
         accepted: share of accepted ends of each sweep.
     """
 
-    def __init__(self, known: _Known, particles: np.ndarray, rho: float, age: int) -> None:
+    def __init__(self, known: Known, particles: np.ndarray, rho: float, age: int) -> None:
         self.particles = particles.copy()
         self.measured: list[int] = []
         self.walked: list[float] = []
