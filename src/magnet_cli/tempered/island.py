@@ -19,7 +19,7 @@ _FIRST_WIDTH = 0.5  # b of the first walks
 _WIDTHS = 0.02, 1.0
 _WALKED = 0.3  # share of a walk's moves that b is tuned to
 _TUNING = 2.0  # log of b a unit of that share
-_LEARNED = 768  # latents a surrogate is fitted to, at most: those measured last
+_LEARNED = 128, 768  # latents a surrogate is fitted to, at most: twice its features, between these
 _FADING = 0.7  # weight of what was measured, a temperature later
 _BISECTIONS = 40
 _LAST_ROUNDS = 20  # of ever shorter walks, until no two latents are the same
@@ -173,7 +173,7 @@ class Crowd:
         known = self._known
         usable = np.isfinite(known.log_volume)
         usable[self.particles[self._folds == fold]] = False
-        rows = np.flatnonzero(usable)[-_LEARNED:]
+        rows = np.flatnonzero(usable)[-int(np.clip(2 * known.features.shape[1], *_LEARNED)) :]
         if len(rows) < 2:  # noqa: PLR2004
             return surrogate.nothing(known.features.shape[1])
         fading = _FADING ** (self._age - 1 - known.ages[rows])

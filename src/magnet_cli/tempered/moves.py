@@ -112,17 +112,20 @@ def scores(rho: float, log_volume: np.ndarray) -> np.ndarray:
 def systematic(rng: np.random.Generator, log_weights: np.ndarray) -> np.ndarray:
     """Systematic resampling: as many places as there are weights, each as often as its weight asks, to within one.
 
+    In a random order: weights that repeat, as those of classes in turn may, would fall in step with the marks.
+
     Args:
-        rng: one uniform number is drawn.
+        rng: of the order and of the marks.
         log_weights: [P], −inf for 0.
 
     Returns:
-        [P] int64, ascending.
+        [P] int64.
     """
-    weights = np.exp(log_weights - log_weights.max())
+    order = rng.permutation(len(log_weights))
+    weights = np.exp(log_weights[order] - log_weights.max())
     ends = np.cumsum(weights) / weights.sum()
     marks = (np.arange(len(ends)) + rng.random()) / len(ends)
-    return np.minimum(np.searchsorted(ends, marks, side="right"), np.flatnonzero(weights)[-1])
+    return order[np.minimum(np.searchsorted(ends, marks, side="right"), np.flatnonzero(weights)[-1])]
 
 
 def effective_share(log_weights: np.ndarray) -> float:
