@@ -166,8 +166,7 @@ def test_a_mode_of_a_tenth(tmp_path):
 
 def sphere_p_value(measure, seed):
     """χ² of 6,000 latents on 100 cells of the half sphere, all of the same area."""
-    asked = {"seed": seed, "particles": 3000, "last_sweeps": 4, "moves": 4}
-    z = np.concatenate([end_of(measure, number, **asked)[0] for number in range(2)])
+    z, _ = end_of(measure, seed=seed, particles=6000, last_sweeps=3, moves=4)
     height, turn = np.sin((z[:, 0] + 1) * (math.pi / 4)), (z[:, 1] + 1) / 2
     counts = np.histogram2d(height, turn, bins=10, range=[(0, 1), (0, 1)])[0]
     return stats.chisquare(counts.ravel()).pvalue

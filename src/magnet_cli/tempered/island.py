@@ -208,7 +208,10 @@ class Crowd:
         folds = self._folds[which]
 
         def guessed(found: np.ndarray) -> np.ndarray:
-            return np.choose(folds, [each(found) for each in self.surrogates])
+            values = np.empty(len(found))
+            for fold, each in enumerate(self.surrogates):
+                values[folds == fold] = each(found[folds == fold])
+            return values
 
         def target(z: np.ndarray) -> np.ndarray:
             return self._rho * guessed(known.measure.features(z, labels))

@@ -42,8 +42,8 @@ class Schedule:
     particles: int
     seed: int
     target: float = 0.5
-    sweeps: int = 2
-    last_sweeps: int = 4
+    sweeps: int = 1
+    last_sweeps: int = 3
     moves: int = 24
 
     def __post_init__(self) -> None:

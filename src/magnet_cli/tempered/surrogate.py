@@ -143,6 +143,11 @@ def fit(found: np.ndarray, sizes: list[int], values: np.ndarray, weights: np.nda
 
 def _kernel(some: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Of each pair of scaled features, [r, n] float64; its slope beside a row is 1 a unit of length."""
-    squares = (np.einsum("ij,ij->i", each, each)[:, None] for each in (some, others))
-    distance = next(squares) + next(squares).T - 2 * (some @ others.T)
-    return _LENGTH**2 * np.exp(np.maximum(distance, 0) / (-2 * _LENGTH**2)).astype(np.float64)
+    squares = [np.einsum("ij,ij->i", each, each) for each in (some, others)]
+    distance = some @ others.T
+    distance *= -2
+    distance += squares[0][:, None]
+    distance += squares[1]
+    np.maximum(distance, 0, out=distance)
+    distance /= -2 * _LENGTH**2
+    return _LENGTH**2 * np.exp(distance, out=distance).astype(np.float64)
