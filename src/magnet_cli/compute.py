@@ -7,7 +7,7 @@ may be dropped at any time.
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -446,15 +446,25 @@ def singular_values(
         padded = np.concatenate([batch, np.repeat(batch[-1:], cut.batch - len(batch), axis=0)])
         z = torch.from_numpy(padded).to(weight)
         of, at = differentiated(generator, spec, output, z, first_row + start)
-        values = _solve(of, at, spec, cut, basis, first_row + start)
+        rows = range(first_row + start, first_row + start + len(z))
+        values = solve(of, at, spec, cut, basis, rows)
         parts.append(values[: len(batch)].to(device="cpu", dtype=torch.float32).numpy())
     return np.concatenate(parts)
 
 
-def _solve(
-    function: Function, z: Tensor, spec: VolumeSpec, cut: Plan, basis: np.ndarray | None, first_row: int
+def solve(
+    function: Function, z: Tensor, spec: VolumeSpec, cut: Plan, basis: np.ndarray | None, rows: Sequence[int]
 ) -> Tensor:
-    """One batch, by the spec's solver."""
+    """The singular values [B, K] float64 of one batch, by the spec's solver.
+
+    Args:
+        function: whose Jacobian is taken.
+        z: [B, D], its inputs.
+        spec: top_k, and the solver with its sizes are used.
+        cut: vectors at a time.
+        basis: [D, D] float64, the pilot basis, for the solver that needs it.
+        rows: [B] numbers that the test matrices of a sketch are functions of.
+    """
     if spec.solver == "exact":
         if cut.whole:
             return solvers.exact(function, z, spec.top_k, cut.chunk)
@@ -463,7 +473,6 @@ def _solve(
         strongest = torch.from_numpy(basis[:, : spec.solver_size]).to(z.device)
         return solvers.pilot(function, z, spec.top_k, strongest, sweep=spec.solver_sweep, chunk_size=cut.chunk)
     if spec.solver == "sketch":
-        rows = range(first_row, first_row + len(z))
         tests = test_matrices(z.shape[1], spec.solver_size, spec.seed, rows).to(z.device)
         return solvers.sketch(function, z, spec.top_k, tests, power=spec.solver_power, chunk_size=cut.chunk)
     return solvers.projection(function, z, spec.top_k, _projection_rows(function(z)[0].numel()), cut.chunk)
@@ -474,7 +483,7 @@ def _projection_rows(outputs: int) -> Tensor:
     return solvers.projection_rows(outputs)
 
 
-def test_matrices(latent_dim: int, size: int, seed: int, rows: range) -> Tensor:
+def test_matrices(latent_dim: int, size: int, seed: int, rows: Sequence[int]) -> Tensor:
     """Test matrices of a sketch, each a function of (seed, row): [B, D, m] float64; fewer columns come first."""
     drawn = [np.random.default_rng([_TESTS, seed, row]).standard_normal((size, latent_dim)) for row in rows]
     return torch.from_numpy(np.stack(drawn)).mT

@@ -66,6 +66,8 @@ def _of_path(path: Path, *, check: bool) -> dict:
     for kind in outputs.KINDS:
         if (path / kind.document).exists():
             return _output(path, kind, check=check)
+    if (path / "tempered.json").exists():
+        return _tempered(path, check=check)
     if path.is_dir():
         message = f"{path} is a folder that holds neither volume.json nor sample.json nor rendering.json"
         raise ArtifactError(message, "pass the folder that `magnet compute`, `sample` or `render` printed")
@@ -90,6 +92,15 @@ def _output(path: Path, kind: outputs.Kind, *, check: bool) -> dict:
     fields = outputs.read(path, kind)
     kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
     return _with({"kind": kind.noun, "path": str(path)} | kept, outputs.check(path, kind) if check else [])
+
+
+def _tempered(path: Path, *, check: bool) -> dict:
+    from magnet_cli.tempered.stored import Run
+
+    run = Run.open(path)
+    fields = {"kind": "tempered", "path": str(path), "fingerprint": run.spec.fingerprint}
+    fields |= dataclasses.asdict(run.spec) | {"islands": len(run.islands())}
+    return _with(fields, run.check() if check else [])
 
 
 def _index(path: Path, *, check: bool) -> dict:

@@ -14,6 +14,7 @@ import numpy as np
 
 from magnet_cli import files, outputs, pictures, sheet
 from magnet_cli.errors import SampleError
+from magnet_cli.fresh import FreshDraw
 from magnet_cli.index import Draw
 from magnet_cli.volume import Volume
 
@@ -47,6 +48,8 @@ class SampleSpec:
         format: "png", "jpg" or "webp"; what cannot be shown is written as NPY.
         no_images: latents alone.
         montage: the ψ of montage.png; empty where there is none.
+        method: "reweight", rows of the volume by weight, or "tempered", fresh latents.
+        particles: of an island of the tempered sampler; 0 for the other.
     """
 
     generator: str
@@ -68,11 +71,14 @@ class SampleSpec:
     format: str = "png"
     no_images: bool = False
     montage: tuple[float, ...] = ()
+    method: str = "reweight"
+    particles: int = 0
 
 
 def default_out(spec: SampleSpec) -> Path:
-    """./samples/<generator>-rho<ρ>-n<n>-seed<seed>."""
-    return Path("samples") / f"{spec.generator}-rho{spec.rho:g}-n{spec.n}-seed{spec.seed}"
+    """./samples/<generator>-rho<ρ>-n<n>-seed<seed>; with -tempered behind the generator for that method."""
+    how = "-tempered" if spec.method == "tempered" else ""
+    return Path("samples") / f"{spec.generator}{how}-rho{spec.rho:g}-n{spec.n}-seed{spec.seed}"
 
 
 def finished(out: Path, spec: SampleSpec) -> dict | None:
@@ -98,7 +104,7 @@ def check(out: Path) -> list[str]:
 def write(
     out: Path,
     spec: SampleSpec,
-    drawn: Draw,
+    drawn: Draw | FreshDraw,
     volume: Volume,
     generator: "Generator | None",
     batch: int | None = None,
@@ -122,7 +128,7 @@ def write(
         MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
     outputs.start(out, outputs.SAMPLE, spec)
-    latents, labels = volume.latents(drawn.rows), volume.labels(drawn.rows)
+    latents, labels = _latents(drawn, volume)
     names: list[str] = []
     known: dict[str, str] = {}
     if generator is not None:
@@ -178,7 +184,16 @@ def _rendered(
     yield from render.write(out, names, size, made)
 
 
-def finish(out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, command: list[str], report: dict) -> None:
+def _latents(drawn: Draw | FreshDraw, volume: Volume) -> tuple[np.ndarray, np.ndarray | None]:
+    """The latents and labels of a draw."""
+    if isinstance(drawn, FreshDraw):
+        return drawn.latents, drawn.labels
+    return volume.latents(drawn.rows), volume.labels(drawn.rows)
+
+
+def finish(
+    out: Path, spec: SampleSpec, drawn: Draw | FreshDraw, volume: Volume, command: list[str], report: dict
+) -> None:
     """Write sample.json: from now on the sample is whole.
 
     Args:
@@ -205,6 +220,8 @@ def finish(out: Path, spec: SampleSpec, drawn: Draw, volume: Volume, command: li
         "versions": _versions(spec),
         "report": report,
     }
+    if isinstance(drawn, FreshDraw):
+        provenance["tempered"] = drawn.origin
     if volume.spec.truncation != spec.truncation:
         provenance["volume_truncation"] = volume.spec.truncation
     outputs.finish(out, outputs.SAMPLE, provenance)
@@ -221,7 +238,7 @@ def _versions(spec: SampleSpec) -> dict[str, str]:
 def _publish_sheets(
     out: Path,
     spec: SampleSpec,
-    drawn: Draw,
+    drawn: Draw | FreshDraw,
     volume: Volume,
     generator: "Generator",
     rows: tuple[np.ndarray, np.ndarray | None],
@@ -243,8 +260,11 @@ def _publish_sheets(
     truncated = f", truncation {spec.truncation:g}" if spec.truncation != 1 else ""
     how = "with replacement" if spec.replace else f"displaced share {drawn.displaced_share:.2g}"
     above = f"{spec.generator}: {len(prior[0])} draws from the prior{truncated}"
-    below = f"rho {spec.rho:g}, top_k {spec.top_k}: the first {shown} of {spec.n:,} draws; effective size "
-    below += f"{drawn.effective_size:,.0f} of {drawn.pool:,} rows, {how}"
+    below = f"rho {spec.rho:g}, top_k {spec.top_k}: the first {shown} of {spec.n:,} draws; "
+    if isinstance(drawn, FreshDraw):
+        below += drawn.words
+    else:
+        below += f"effective size {drawn.effective_size:,.0f} of {drawn.pool:,} rows, {how}"
     below += "; volumes in w, not uniform" * (volume.spec.space == "w")
     blocks = [(above, images(prior, spec.truncation, shown)), (below, images(ours, spec.truncation, shown))]
     files.publish(out / "grid.png", sheet.contact_sheet(blocks))

@@ -79,6 +79,13 @@ class Shares(StrEnum):
     equal = "equal"
 
 
+class Method(StrEnum):
+    """How latents are drawn."""
+
+    reweight = "reweight"
+    tempered = "tempered"
+
+
 class Solver(StrEnum):
     """How singular values are computed."""
 

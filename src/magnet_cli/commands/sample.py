@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli import console as console_
-from magnet_cli.commands import options
+from magnet_cli.commands import options, tempering
 from magnet_cli.commands.index import Output, Precision, Solver, TopK
 from magnet_cli.commands.render import follow
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from magnet_cli.generators import Generator
     from magnet_cli.index import Draw
     from magnet_cli.sample import SampleSpec
+    from magnet_cli.volume import Volume
 
 Images = Annotated[int, typer.Option("--n", min=1, help="Images.")]
 Out = Annotated[
@@ -64,6 +65,13 @@ Format = Annotated[
     typer.Option("--format", help="Of the images; jpg at quality 95, webp without loss.", show_default="png"),
 ]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Latents alone; needs no generator, and no torch.")]
+Method = Annotated[
+    options.Method,
+    typer.Option(help="Choose rows of the volume by weight, or temper: compute fresh latents, for a rho beyond those."),
+]
+Particles = Annotated[
+    int | None, typer.Option(min=8, help="Latents of an island of --method tempered.", show_default="128")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace another sample in that folder.")]
 
 
@@ -93,6 +101,8 @@ def run(
     image_format: Format = None,
     no_images: NoImages = False,
     montage: Montage = False,
+    method: Method = options.Method.reweight,
+    particles: Particles = None,
     volume: options.VolumePath = None,
     out: Out = None,
     device: options.Device = None,
@@ -112,6 +122,10 @@ def run(
     any time: the same command goes on from there. --montage adds the figure of the papers: for each ψ of --truncation a
     row of draws from the prior above a row of these.
 
+    --method tempered takes islands of fresh latents from the prior to rho step by step, and computes their Jacobians
+    with the volume's solver: where the weights of a volume rest on a few rows. What that costs is said first
+    (--dry-run); it is kept, and goes on where it was stopped.
+
     \b
     Examples:
       magnet sample --n 64 --rho 0.5
@@ -120,21 +134,31 @@ def run(
       magnet sample mnist --n 100 --rho 0.3 --correct-prior --out corrected
       magnet sample --rho 0.5 --montage --truncation 1,.9,.7,.5 --format webp --out figure
       magnet sample --n 5000 --rho 0.2 --no-images
+      magnet sample --n 32 --rho 0.3 --method tempered --particles 16
     """
     _check_flags(truncation, image_format, no_images=no_images, montage=montage)
     _check_mass(prior_mass, correct_prior=correct_prior)
+    of_rows = {"replace": replace, "pool": pool is not None, "classes": classes == "equal", "mix": mix < 1}
+    size = _particles(method, particles, **of_rows, correct_prior=correct_prior)
     from magnet_cli import index, sample
     from magnet_cli.commands import lookup
 
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
     flags = {"latent_dim": latent_dim, "prior": options.plain(prior), "image_range": image_range}
-    checkpoint = lookup.source(generator, here=not no_images, **flags)
+    checkpoint = lookup.source(generator, here=size > 0 or not no_images, **flags)
     psi, *_ = truncation
-    chosen = options.chosen(solver), options.chosen(precision)
-    more = {"label": options.numbers(label), "bn_truncation": options.statistics(bn_truncation, psi)}
-    more |= {"nvae_latents": options.plain(nvae_latents) or "top"}
-    wanted = lookup.Wanted(top_k, space.value, output, psi, *chosen, **more)
+    wanted = lookup.Wanted(
+        top_k,
+        space.value,
+        output,
+        psi,
+        options.chosen(solver),
+        options.chosen(precision),
+        label=options.numbers(label),
+        bn_truncation=options.statistics(bn_truncation, psi),
+        nvae_latents=options.plain(nvae_latents) or "top",
+    )
     found = lookup.volume_for_rendering(checkpoint, console, volume, wanted)
     options.check_names(label, checkpoint.name, found.spec.num_classes)
     built, _ = lookup.index_of(found, top_k, console)
@@ -144,7 +168,7 @@ def run(
         generator=checkpoint.name,
         sha256=checkpoint.sha256,
         fingerprint=found.fingerprint,
-        pool=built.num_rows,
+        pool=0 if size else built.num_rows,
         n=n,
         rho=rho,
         top_k=built.top_k,
@@ -160,25 +184,31 @@ def run(
         format=options.plain(image_format) or "png",
         no_images=no_images,
         montage=truncation if montage else (),
+        method=method.value,
+        particles=size,
     )
     folder = out or sample.default_out(spec)
-    drawn = index.draw(built, n, rho, seed, replace=replace, mix=mix)
-    report = _report(spec, drawn, folder)
-    report |= {"target": index.target(built, rho, found.spec, drawn, psi)}
-    report |= {"rescaled": index.rescales(found.spec), "seconds": None}
-    _tell(console, report, index.warnings(drawn, rho, replace=replace))
+    settings = options.settings(bn_truncation, found.spec.nvae_latents or None)
     done = None if force else sample.finished(folder, spec)
-    if dry_run:
-        console.note(f"{n:,} {'latents' if no_images else 'images'} would be written to {folder}; nothing was done")
-        console.result(report, str(folder))
+    if size:
+        fresh = tempering.Tempering(checkpoint, found, built, spec, output, device, settings)
+        report = _report(spec, folder) | fresh.planned(console, announce=dry_run or not done)
+    else:
+        drawn = index.draw(built, n, rho, seed, replace=replace, mix=mix)
+        report = _report(spec, folder) | _numbers(spec, drawn)
+        report |= {"target": index.target(built, rho, found.spec, drawn, psi), "rescaled": index.rescales(found.spec)}
+        _tell(console, report, index.warnings(drawn, rho, replace=replace))
+    report |= {"seconds": None}
+    if dry_run or done:
+        what = "latents" if no_images else "images"
+        would = f"{n:,} {what} would be written to {folder}; nothing was done"
+        console.note(would if dry_run else f"{folder} already holds this sample")
+        console.result(report if dry_run else done, str(folder))
         return
-    if done:
-        console.note(f"{folder} already holds this sample")
-        console.result(done, str(folder))
-        return
-    settings = dict(options.settings(bn_truncation, found.spec.nvae_latents or None))
+    if size:
+        drawn = fresh.draw(console, report)
     shown = "montage.png" if montage else image_format or "npy"
-    loaded = None if no_images else _loaded(checkpoint, device, shown, settings)
+    loaded = None if no_images else _loaded(checkpoint, device, shown, dict(settings))
     if force:
         sample.discard(folder)
     follow(sample.write(folder, spec, drawn, found, loaded, batch_size), report["images"], folder, console)
@@ -187,9 +217,13 @@ def run(
     console.result(report, str(folder))
     if loaded and loaded.gives_images:
         console.note(f"look at {folder / ('montage.png' if montage else 'grid.png')}")
-    labels = f" --labels {folder / 'labels.npy'}" * bool(found.spec.num_classes)
-    rendered = f"magnet render {checkpoint.reference} --latents {folder / 'latents.npy'}{labels}"
-    console.hint(rendered if no_images else f"magnet info {folder} --check")
+    console.hint(_rendering(checkpoint.reference, folder, found) if no_images else f"magnet info {folder} --check")
+
+
+def _rendering(reference: str, folder: Path, volume: "Volume") -> str:
+    """The command that makes the images of a sample without."""
+    labels = f" --labels {folder / 'labels.npy'}" * bool(volume.spec.num_classes)
+    return f"magnet render {reference} --latents {folder / 'latents.npy'}{labels}"
 
 
 def _loaded(checkpoint: "lookup.Source", device: str | None, shown: str, settings: dict) -> "Generator":
@@ -224,19 +258,37 @@ def _check_mass(prior_mass: float | None, *, correct_prior: bool) -> None:
         raise typer.BadParameter(message, param_hint="--prior-mass")
 
 
-def _report(spec: "SampleSpec", drawn: "Draw", folder: Path) -> dict:
-    """What the command prints of a sample, but for what is known only later."""
-    report = {
-        "sample": str(folder),
-        "n": spec.n,
-        "images": spec.n * (not spec.no_images),
-        "rho": spec.rho,
-        "top_k": spec.top_k,
-    }
-    report |= {name: getattr(spec, name) for name in ("replace", "classes", "mix", "correct_prior", "prior_mass")}
+def _report(spec: "SampleSpec", folder: Path) -> dict:
+    """What the command prints of a sample, whatever its method."""
+    report = {"sample": str(folder), "n": spec.n, "images": 0 if spec.no_images else spec.n, "rho": spec.rho}
+    return report | {"top_k": spec.top_k, "method": spec.method}
+
+
+def _numbers(spec: "SampleSpec", drawn: "Draw") -> dict:
+    """And of rows that were drawn."""
+    report = {name: getattr(spec, name) for name in ("replace", "classes", "mix", "correct_prior", "prior_mass")}
     numbers = ("pool", "unique_rows", "effective_size", "displaced_share", "largest_useful_rho", "top_share")
     report |= {name: getattr(drawn, name) for name in numbers}
     return report | {"ball": drawn.ball and asdict(drawn.ball)}
+
+
+def _particles(method: options.Method, particles: int | None, **of_rows: bool) -> int:
+    """Latents of an island of the tempered sampler; 0 where rows are drawn.
+
+    Args:
+        method: as typed.
+        particles: as typed.
+        **of_rows: whether flags that say which rows are drawn were typed.
+    """
+    if method != "tempered":
+        if particles:
+            message = "it is for --method tempered; rows of a volume are drawn here."
+            raise typer.BadParameter(message, param_hint="--particles")
+        return 0
+    for name in (name for name, given in of_rows.items() if given):
+        message = "it says which rows of a volume are drawn, and --method tempered draws none."
+        raise typer.BadParameter(message, param_hint=f"--{name.replace('_', '-')}")
+    return particles or 128
 
 
 def _tell(console: console_.Console, report: dict, warnings: list[str]) -> None:

@@ -15,24 +15,24 @@ _UNIFORM = "uniform on"
 _EVEN = "the same density everywhere on"
 
 
-def target(index: Index, rho: float, spec: VolumeSpec, drawn: Draw, truncation: float | None = None) -> str:
+def target(index: Index, rho: float, spec: VolumeSpec, drawn: Draw | None, truncation: float | None = None) -> str:
     """What a draw is of, in words (METHOD: what ρ=1 means); "uniform" only where it holds.
 
     Args:
         index: drawn from.
         rho: the polarity.
         spec: of the volume.
-        drawn: the draw.
+        drawn: the draw; None where latents are fresh, not rows.
         truncation: ψ the images are rendered at; None for that of the volume.
     """
     own = "the generator's own distribution"
     each = ", the same number of each class" * bool(index.classes)
-    if not drawn.num_polarity or rho == 0:
+    if rho == 0 or (drawn and not drawn.num_polarity):
         return own + each
     asked = (_tilted(rho) if rho != 1 else _density(index, spec, drawn, truncation)) + each
-    if drawn.ball:
+    if drawn and drawn.ball:
         asked += f", inside the ball |z| <= {drawn.ball.radius:.4g} that holds {drawn.ball.prior_mass:g} of the prior"
-    if drawn.num_polarity == len(drawn.rows):
+    if not drawn or drawn.num_polarity == len(drawn.rows):
         return asked
     rest = len(drawn.rows) - drawn.num_polarity
     return f"{drawn.num_polarity:,} draws by weight: {asked}; the other {rest:,}: {own}"
@@ -42,7 +42,7 @@ def _tilted(rho: float) -> str:
     return f"tilted towards the {'modes' if rho < 0 else 'anti-modes'} of the generator"
 
 
-def _density(index: Index, spec: VolumeSpec, drawn: Draw, truncation: float | None) -> str:
+def _density(index: Index, spec: VolumeSpec, drawn: Draw | None, truncation: float | None) -> str:
     """What rho 1 gives: that `density_words` says, where nothing stands against it."""
     words = density_words(spec, corrected=index.log_prior is not None)
     against = []
@@ -50,9 +50,9 @@ def _density(index: Index, spec: VolumeSpec, drawn: Draw, truncation: float | No
         against.append(f"top_k {index.top_k} is below the rank {spec.rank}")
     if truncation not in {None, spec.truncation}:
         against.append(f"volumes are those at truncation {spec.truncation:g}")
-    if drawn.displaced_share > DISPLACED_WARNING:
+    if drawn and drawn.displaced_share > DISPLACED_WARNING:
         against.append(f"{drawn.displaced_share:.2f} of the draw is displaced")
-    if drawn.unique_rows < len(drawn.rows) / 2:
+    if drawn and drawn.unique_rows < len(drawn.rows) / 2:
         against.append("most draws are copies")
     if not against:
         return words

@@ -1,0 +1,147 @@
+"""Moves of latents that leave their prior as it is, and walks of many such moves under a target that is cheap.
+
+Owns the proposals of each prior and their acceptance. Knows nothing of Jacobians, of generators, or of how the cheap
+target was found.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+BOUND = {"truncated-normal": 2.0, "uniform": 1.0}  # of each |zᵢ|
+_NARROWEST = 0.125  # of the step: each move takes one of its own, so that some of them are right everywhere
+
+Target = Callable[[np.ndarray], np.ndarray]  # latents [P, D] float32 to the log of the target over the prior [P]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A move: reversible for the prior, or, with a mean, for a Gaussian that the acceptance ratio corrects for.
+
+    Gaussian priors: preconditioned Crank–Nicolson, z' = m + √(1−b²) (z−m) + b ξ (Cotter et al. 2013; with a mean,
+    Rudolf and Sprungk 2018). Sphere: the same with m = 0, scaled to |z'| = √D: a function of the angle between z and
+    z' alone, hence symmetric. Box: z + b ξ, reflected at the walls.
+
+    Attributes:
+        prior: as generators.Generator has it, or "uniform", each zᵢ in [−1, 1].
+        step: the largest b, in (0, 1]; every move draws its own, from b/8 on, whatever z is.
+        mean: [P, D] float64, m for each latent; 0 where the prior is not Gaussian.
+    """
+
+    prior: str
+    step: float
+    mean: np.ndarray
+
+    def propose(self, rng: np.random.Generator, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A move from each latent.
+
+        Args:
+            rng: of the moves.
+            z: [P, D] float32.
+
+        Returns:
+            [P, D] float32, and [P] float64: the log of p(z') q(z', z) / p(z) q(z, z'), −inf where p(z') is 0.
+        """
+        b = self.step * _NARROWEST ** rng.random((len(z), 1))
+        noise = rng.standard_normal(z.shape)
+        if self.prior == "uniform":
+            return _reflected(z + b * noise).astype(np.float32), np.zeros(len(z))
+        moved = self.mean + np.sqrt(1 - b * b) * (z - self.mean) + b * noise
+        if self.prior == "sphere":
+            moved *= np.sqrt(z.shape[1]) / np.linalg.norm(moved, axis=1, keepdims=True)
+        moved = moved.astype(np.float32)
+        ratio = -np.einsum("ij,ij->i", self.mean, moved.astype(np.float64) - z)
+        if self.prior == "truncated-normal":
+            ratio[(np.abs(moved) > BOUND[self.prior]).any(axis=1)] = -np.inf
+        return moved, ratio
+
+
+def _reflected(z: np.ndarray) -> np.ndarray:
+    """Numbers folded into [−1, 1], as by mirrors at both ends."""
+    return 1 - np.abs((z + 1) % 4 - 2)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Where a walk ended.
+
+    Attributes:
+        latents: [P, D] float32.
+        value: [P] float64, the log of the cheap target over the prior there.
+        moved: [P] bool, whether any of its moves was accepted.
+        accepted: share of the moves that were.
+    """
+
+    latents: np.ndarray
+    value: np.ndarray
+    moved: np.ndarray
+    accepted: float
+
+
+def walk(rng: np.random.Generator, z: np.ndarray, kernel: Kernel, target: Target, steps: int) -> Walk:
+    """So many moves of one kernel from each latent, each accepted as the cheap target asks.
+
+    The kernel is the same at every step and reversible for the cheap target, and so is the walk as a whole: what the
+    surrogate transition method needs (Liu 2001, section 9.4.3).
+
+    Args:
+        rng: of the moves.
+        z: [P, D] float32.
+        kernel: of the moves, for these P.
+        target: the cheap one.
+        steps: how many, ≥ 1.
+    """
+    value, moved, accepted = target(z), np.zeros(len(z), bool), 0
+    for _ in range(steps):
+        trial, ratio = kernel.propose(rng, z)
+        found = target(trial)
+        with np.errstate(divide="ignore"):
+            taken = np.log(rng.random(len(z))) < ratio + found - value
+        z, value = np.where(taken[:, None], trial, z), np.where(taken, found, value)
+        moved |= taken
+        accepted += np.count_nonzero(taken)
+    return Walk(z, value, moved, accepted / (steps * len(z)))
+
+
+def scores(rho: float, log_volume: np.ndarray) -> np.ndarray:
+    """The log of the weights that a polarity gives; −inf where log-volumes do not compete."""
+    return np.where(np.isfinite(log_volume), rho * np.where(np.isfinite(log_volume), log_volume, 0.0), -np.inf)
+
+
+def systematic(rng: np.random.Generator, log_weights: np.ndarray) -> np.ndarray:
+    """Systematic resampling: as many places as there are weights, each as often as its weight asks, to within one.
+
+    In a random order: weights that repeat, as those of classes in turn may, would fall in step with the marks.
+
+    Args:
+        rng: of the order and of the marks.
+        log_weights: [P], −inf for 0.
+
+    Returns:
+        [P] int64.
+    """
+    order = rng.permutation(len(log_weights))
+    weights = np.exp(log_weights[order] - log_weights.max())
+    ends = np.cumsum(weights) / weights.sum()
+    marks = (np.arange(len(ends)) + rng.random()) / len(ends)
+    return order[np.minimum(np.searchsorted(ends, marks, side="right"), np.flatnonzero(weights)[-1])]
+
+
+def effective_share(log_weights: np.ndarray) -> float:
+    """(Σw)² / Σw² over their number, in (0, 1]; 0 where none is finite."""
+    top = log_weights.max()
+    if not np.isfinite(top):
+        return 0.0
+    weights = np.exp(log_weights - top)
+    return float(weights.sum() ** 2 / (weights @ weights) / len(weights))
+
+
+def shrunk_mean(z: np.ndarray) -> np.ndarray:
+    """The mean [D] float64 of latents [n, D], drawn to 0 by what noise adds to its length (James and Stein 1961)."""
+    if len(z) < 2:  # noqa: PLR2004
+        return np.zeros(z.shape[1])
+    wide = z.astype(np.float64)
+    mean, noise = wide.mean(axis=0), wide.var(axis=0, ddof=1).sum() / len(z)
+    square = float(mean @ mean)
+    return mean * max(0.0, 1 - noise / square) if square > 0 else mean
