@@ -105,7 +105,7 @@ def compare(
     measure: tempered.Measure, pool: tuple[np.ndarray, np.ndarray], rho: float, args: argparse.Namespace
 ) -> dict:
     """The figures at one rho."""
-    schedule = tempered.Schedule(rho, args.particles, args.seed, sweeps=args.sweeps, last_sweeps=args.last_sweeps)
+    schedule = tempered.Schedule(rho, args.particles, args.seed, sweeps=args.sweeps, rounds=args.rounds)
     ends, spent, start = [], [], time.perf_counter()
     for number in range(args.runs):
         island = Island(number, schedule, measure, [])
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--rhos", type=float, nargs="+", default=[0.1, 0.3, 0.5, 1.0])
     parser.add_argument("--particles", type=int, default=128)
     parser.add_argument("--sweeps", type=int, default=tempered.Schedule.sweeps)
-    parser.add_argument("--last-sweeps", type=int, default=tempered.Schedule.last_sweeps)
+    parser.add_argument("--rounds", type=int, default=tempered.Schedule.rounds)
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--walkers", type=int, default=64, help="of a reference chain")
     parser.add_argument("--longer", type=int, default=20, help="Jacobians of a reference chain, in those of a run")

@@ -55,7 +55,7 @@ def measure_of(function, latent_dim, prior, tmp_path, exaggerated=1.0):
 
 def end_of(measure, number=0, **schedule):
     """Latents and log-volumes of one island at its end."""
-    asked = {"rho": 1.0, "particles": 200, "seed": 0, "sweeps": 1, "last_sweeps": 3, "moves": 8} | schedule
+    asked = {"rho": 1.0, "particles": 200, "seed": 0, "sweeps": 1, "rounds": 3, "moves": 8} | schedule
     island = Island(number, Schedule(**asked), measure, [])
     steps = list(island.advance())
     latents = np.concatenate([step.latents for step in steps])[steps[-1].particles]
@@ -165,8 +165,8 @@ def test_a_mode_of_a_tenth(tmp_path):
 
 
 def sphere_p_value(measure, seed):
-    """χ² of 6,000 latents on 100 cells of the half sphere, all of the same area."""
-    z, _ = end_of(measure, seed=seed, particles=6000, last_sweeps=3, moves=4)
+    """χ² of 8,000 latents on 100 cells of the half sphere, all of the same area."""
+    z, _ = end_of(measure, seed=seed, particles=8000, rounds=3, moves=4)
     height, turn = np.sin((z[:, 0] + 1) * (math.pi / 4)), (z[:, 1] + 1) / 2
     counts = np.histogram2d(height, turn, bins=10, range=[(0, 1), (0, 1)])[0]
     return stats.chisquare(counts.ravel()).pvalue
@@ -192,7 +192,7 @@ def test_small_rho_agrees_with_reweighting(tmp_path):
         assert size > 1000
         mean = weights @ values
         spread = math.sqrt(weights @ (values - mean) ** 2)
-        asked = {"rho": rho, "particles": 64, "last_sweeps": 2, "moves": 6}
+        asked = {"rho": rho, "particles": 64, "rounds": 2, "moves": 6}
         ends = np.array([end_of(measure, number, **asked)[1] for number in range(6)])
         error = math.hypot(ends.mean(axis=1).std(ddof=1) / math.sqrt(6), spread / math.sqrt(size))
         assert abs(ends.mean() - mean) < 4.5 * error

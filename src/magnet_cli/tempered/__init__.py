@@ -56,7 +56,7 @@ def cost(schedule: Schedule, islands: int, spread: float, measure: Measure) -> C
         measure: of the generator.
     """
     temperatures = math.ceil(abs(schedule.rho) * spread / math.sqrt(-math.log(schedule.target)))
-    sweeps = schedule.sweeps * max(0, temperatures - 1) + (schedule.last_sweeps + 1) * (temperatures > 0)
+    sweeps = (schedule.sweeps * (temperatures - 1 + schedule.rounds) + 1) * (temperatures > 0)
     jacobians = islands * schedule.particles * (1 + sweeps)
     evaluations = jacobians + islands * schedule.particles * sweeps * schedule.moves
     latents, labels = measure.prior(np.random.default_rng(schedule.seed), max(measure.cut.batch, 8), 0)
@@ -80,7 +80,7 @@ def left(run: Run, islands: int) -> list[int]:
 
 
 def _done(run: Run, steps: list[Step]) -> bool:
-    return bool(steps) and steps[-1].rho == run.spec.schedule.rho
+    return run.spec.schedule.is_over([step.rho for step in steps])
 
 
 def advance(run: Run, measure: Measure, islands: int) -> Iterator[tuple[int, Step]]:
@@ -155,7 +155,7 @@ def outcome(run: Run, islands: int, n: int) -> Outcome:
         message = f"{run.path} does not hold {islands} islands at rho {run.spec.schedule.rho:g} yet"
         raise SampleError(message, "repeat the command: it goes on from where they are")
     last = [_standing(steps, steps[-1]) for steps in every]
-    rhos = [step.rho for step in every[0][1:]]
+    rhos = sorted({step.rho for step in every[0][1:]}, key=abs)
     ratios = [(rho, r_hat(*_at(every, rho))) for rho in rhos]
     fine = [rho for rho, ratio in ratios if ratio <= CONVERGED]
     means = np.array([values.mean() for _, values, _ in last])

@@ -47,8 +47,8 @@ class Island:
 
     @property
     def done(self) -> bool:
-        """Whether it is at the polarity asked for."""
-        return bool(self.steps) and self.steps[-1].rho == self._schedule.rho
+        """Whether it is at the end."""
+        return self._schedule.is_over([step.rho for step in self.steps])
 
     def advance(self) -> Iterator[Step]:
         """Each temperature to come, once all of it is measured.
@@ -78,14 +78,15 @@ class Island:
             )
             raise SampleError(message, "pass a smaller --top-k, or more --particles")
         rho, share = next_rho(here, last.rho, self._schedule)
-        particles = last.particles[moves.systematic(rng, moves.scores(rho - last.rho, here))]
+        particles = last.particles
+        if rho != last.rho:
+            particles = particles[moves.systematic(rng, moves.scores(rho - last.rho, here))]
         width = float(np.clip(last.width * np.exp(_TUNING * (last.walked - _WALKED)), *_WIDTHS))
         crowd = Crowd(known, particles, rho, len(self.steps))
-        final = rho == self._schedule.rho
-        for _ in range(self._schedule.last_sweeps if final else self._schedule.sweeps):
+        for _ in range(self._schedule.sweeps):
             crowd.sweep(rng, width, self._schedule.moves)
         walked, accepted = np.mean(crowd.walked), np.mean(crowd.accepted)
-        if final:
+        if self._schedule.is_over([step.rho for step in self.steps] + [rho]):
             crowd.part(rng, width, self._schedule.moves)
         return Step(
             rho=rho,

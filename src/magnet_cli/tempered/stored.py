@@ -34,7 +34,8 @@ class Schedule:
         seed: of the islands.
         target: effective size over P that the next temperature is chosen for, in (0, 1).
         sweeps: walks of each latent at a temperature, each of which costs a Jacobian.
-        last_sweeps: at the last one.
+        rounds: temperatures at the polarity asked for: the first that gets there, and more of the same, for each of
+            which the surrogate learns anew what was met on the way.
         moves: of a walk, each of which costs an evaluation.
     """
 
@@ -43,7 +44,7 @@ class Schedule:
     seed: int
     target: float = 0.5
     sweeps: int = 1
-    last_sweeps: int = 3
+    rounds: int = 5
     moves: int = 24
 
     def __post_init__(self) -> None:
@@ -52,10 +53,14 @@ class Schedule:
         Raises:
             SpecError: a value outside its range.
         """
-        counts = (self.sweeps, self.last_sweeps, self.moves)
+        counts = (self.sweeps, self.rounds, self.moves)
         if self.particles < 8 or min(counts) < 1 or not 0 < self.target < 1:  # noqa: PLR2004
             message = f"{self.particles} particles, target {self.target} and {counts} sweeps and moves are asked for"
             raise SpecError(message, "pass --particles 8 or more")
+
+    def is_over(self, rhos: list[float]) -> bool:
+        """Whether an island that has been at these polarities, one after the other, is at the end."""
+        return rhos.count(self.rho) >= (self.rounds if self.rho else 1)
 
 
 @dataclass(frozen=True)
