@@ -197,7 +197,7 @@ def test_small_rho_agrees_with_reweighting(tmp_path):
         error = math.hypot(ends.mean(axis=1).std(ddof=1) / math.sqrt(6), spread / math.sqrt(size))
         assert abs(ends.mean() - mean) < 4.5 * error
         assert abs(ends.std() - spread) < 4.5 * error
-        assert error < 0.3
+        assert error < 0.5  # nats, of 3 to 4
 
 
 def digits():
