@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from magnet_cli import compute, generators, image_models
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
-from magnet_cli.image_models import DigitClassifier
+from magnet_cli.image_models.digits import DigitClassifier
 from magnet_cli.plan import Plan
 from magnet_cli.volume import Volume
 
@@ -99,7 +99,7 @@ def test_a_users_own_module(magnet, toy, tmp_path):
 def test_models_that_cannot_follow(magnet, toy, tmp_path):
     with pytest.raises(GeneratorError, match="digits-onnx exists as onnx only") as error:
         image_models.load("digits-onnx", CPU, torch.float32)
-    assert "digits;" in error.value.hint
+    assert "those with one: digits, " in error.value.hint
     with pytest.raises(GeneratorError, match="mnist is a generator"):
         image_models.load("mnist", CPU, torch.float32)
     (tmp_path / "own.py").write_text(FACTORY)

@@ -7,9 +7,10 @@ import difflib
 import os
 import re
 import tomllib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
+from magnet_cli.artifacts import image_entries
 from magnet_cli.errors import ArtifactError
 from magnet_cli.files import explained
 
@@ -41,6 +42,8 @@ class Artifact:
         family: architecture of a generator; format of an image model; empty for volumes.
         generator: of a volume, the name of the generator it belongs to; else empty.
         commercial_use: False where the licence forbids it: fetching then asks for --accept-license.
+        preprocess: of an image model, the fields of image_entries.Preprocess.
+        outputs: of an image model, the fields of image_entries.Outputs.
     """
 
     name: str
@@ -53,6 +56,8 @@ class Artifact:
     family: str = ""
     generator: str = ""
     commercial_use: bool = True
+    preprocess: dict = field(default_factory=dict, hash=False)
+    outputs: dict = field(default_factory=dict, hash=False)
 
     @property
     def scheme(self) -> str:
@@ -130,7 +135,8 @@ def _problems(table: object) -> list[str]:
     if not isinstance(table, dict):
         return ["is not a table"]
     types = {f.name: f.type for f in fields(Artifact) if f.name != "name"}
-    required = {f.name for f in fields(Artifact) if f.default is MISSING and f.name != "name"}
+    plain = [f for f in fields(Artifact) if f.name not in {"name", "preprocess", "outputs"}]
+    required = {f.name for f in plain if f.default is MISSING}
     found = [f"{key}: missing" for key in sorted(required - table.keys())]
     found += [f"{key}: unknown field; the fields are {', '.join(types)}" for key in table.keys() - types.keys()]
     found += [
@@ -150,4 +156,4 @@ def _problems(table: object) -> list[str]:
         found.append(f"sha256: {sha256!r} is not 64 lower-case hex digits")
     if (size := right.get("size")) is not None and size <= 0:
         found.append(f"size: {size} is not a positive number of bytes")
-    return found
+    return found + [f"{name}: {wrong}" for name, wrong in image_entries.problems(right)]
