@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from magnet_cli import __version__, console
-from magnet_cli.commands import compute, convert, evaluate, export, fetch, import_, index, info, sample
+from magnet_cli.commands import attributes, compute, convert, evaluate, export, fetch, import_, index, info, sample
 from magnet_cli.commands import list as list_
 from magnet_cli.errors import MagnetError
 
@@ -75,6 +75,7 @@ def main(
 
 for module, name in ((list_, "list"), (fetch, "fetch"), (compute, "compute"), (index, "index"), (sample, "sample")):
     app.command(name)(module.run)
-app.command("evaluate")(evaluate.run)
+for module, name in ((evaluate, "evaluate"), (attributes, "attributes")):
+    app.command(name)(module.run)
 for module, name in ((info, "info"), (import_, "import"), (export, "export"), (convert, "convert")):
     app.command(name)(module.run)

@@ -1,7 +1,7 @@
 """What an image model says of images on disk, kept by what they hold: the same images are never looked at twice.
 
-Joins images and image models. Kept in pieces under MAGNET_HOME/features, so that a stopped run goes on where it was, and
-a longer sample takes over what a shorter one has.
+Joins images and image models. Kept in pieces under MAGNET_HOME/features, so that a stopped run goes on where it was,
+and a longer sample takes over the full pieces of a shorter one.
 """
 
 import io

@@ -52,6 +52,7 @@ class ImageSet:
             message = f"{path} is asked for as a folder of images, and is {'a file' if path.exists() else 'not there'}"
             raise SampleError(message, "pass a sample that `magnet sample` printed, or a folder of images")
         is_sample = (path / "sample.json").exists()
+        files.settle(path)
         if not is_sample and (path / ".sample-started.json").exists():
             message = f"{path} is a sample that is not finished"
             raise SampleError(message, "run the `magnet sample` again that began it")

@@ -67,6 +67,8 @@ def _of_path(path: Path, *, check: bool) -> dict:
         return _volume(path, check=check)
     if (path / "sample.json").exists():
         return _sample(path, check=check)
+    if (path / "attributes.json").exists():
+        return _attributes(path, check=check)
     if path.is_dir():
         message = f"{path} is a folder that holds neither volume.json nor sample.json"
         raise ArtifactError(message, "pass the folder that `magnet compute` or `magnet sample` printed")
@@ -93,6 +95,14 @@ def _sample(path: Path, *, check: bool) -> dict:
     fields = sample.read(path)
     kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
     return _with({"kind": "sample", "path": str(path)} | kept, sample.check(path) if check else [])
+
+
+def _attributes(path: Path, *, check: bool) -> dict:
+    from magnet_cli import attributes
+
+    fields = attributes.read(path)
+    kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
+    return _with({"kind": "attributes", "path": str(path)} | kept, attributes.check(path) if check else [])
 
 
 def _index(path: Path, *, check: bool) -> dict:

@@ -103,6 +103,7 @@ def read(out: Path) -> dict:
         SampleError: it is of another format.
         MagnetError: it is damaged.
     """
+    files.settle(out)
     fields = files.read_document(out / "sample.json")
     parts = {"spec": dict, "report": dict, "checksums_sha256": str}
     whole = all(isinstance(fields.get(name), kind) for name, kind in parts.items())

@@ -37,10 +37,10 @@ def run(
 ) -> None:
     """Hold a sample against a reference: quality and diversity, with intervals.
 
-    FID and KID (lower is closer), precision and density (are its images like the reference's), recall and coverage (does
-    it reach all of the reference), diversity (mean distance of two of its images), duplicates. Names carry the features
-    they are of. With one sample the 95 % interval is that within this draw, by the jackknife; with several of one length,
-    from volumes of different seeds, Student's over them, each against a part of the reference of its own.
+    FID and KID (lower is closer), precision and density (are its images like the reference's), recall and coverage
+    (does it reach all of the reference), diversity (mean distance of two of its images), duplicates. Names carry the
+    features they are of. With one sample the 95 % interval is that within this draw, by the jackknife; with several of
+    one length, from volumes of different seeds, Student's over them, each against its own part of the reference.
 
     \b
     Examples:

@@ -74,6 +74,11 @@ def wilson(count: float, n: int) -> Estimate:
     return Estimate(float(share), float(max(0.0, centre - reach)), float(min(1.0, centre + reach)))
 
 
+def z() -> float:
+    """The quantile of N(0, 1) that 95 % of it lie within."""
+    return _Z
+
+
 def _student(freedom: int) -> float:
     """The quantile of Student's t that 95 % of it lie within."""
     return float(extras.needed("scipy.special", "evaluate").stdtrit(freedom, (1 + LEVEL) / 2))

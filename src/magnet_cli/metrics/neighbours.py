@@ -1,8 +1,8 @@
 """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020), by nearest neighbours.
 
-Owns the balls around points, to their k-th nearest other, and who lies in whose. Equal to the `prdc` package, with every
-replica of the jackknife from one pass over the distances: without a group, balls of few points change, and pairs that
-count for no replica are dropped at once.
+Owns the balls around points, to their k-th nearest other, and who lies in whose. Equal to the `prdc` package, with
+every replica of the jackknife from one pass over the distances: without a group, balls of few points change, and pairs
+that count for no replica are dropped at once.
 """
 
 from collections.abc import Callable

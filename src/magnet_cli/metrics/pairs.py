@@ -1,8 +1,8 @@
 """Means over all pairs of points: KID (Bińkowski et al. 2018) and diversity, the mean pairwise distance.
 
 Owns both, from one product of matrices a pair of groups: sums over pairs of groups give every replica of the jackknife
-at once. All pairs enter, none is drawn at random, so that the numbers are repeatable. O((n + m)² F) time; memory is that
-of one block.
+at once. All pairs enter, none is drawn at random, so that the numbers are repeatable. O((n + m)² F) time; memory is
+that of one block.
 """
 
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def _sums(one: np.ndarray, other: np.ndarray, *, same: bool = False) -> tuple[fl
 
 
 def _without(table: np.ndarray) -> np.ndarray:
-    """Sums of a table [G, G] without row and column g, for each g; and last of all of it. [G + 1]"""
+    """Sums of a table [G, G] without row and column g, for each g; and last of all of it, [G + 1]."""
     whole = table.sum()
     return np.append(whole - table.sum(axis=0) - table.sum(axis=1) + np.diag(table), whole)
 
