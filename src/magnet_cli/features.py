@@ -86,7 +86,7 @@ def _seen(shown: ImageSet, judge: Judge, what: str, start: int, stop: int) -> Se
 def _kept(path: Path) -> Seen | None:
     """A piece that was kept; None where there is none, or it is damaged: it is then made again."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Seen(arrays["values"], arrays["digests"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

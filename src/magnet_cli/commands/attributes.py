@@ -61,9 +61,9 @@ def run(
     """Say which share of images is of which class, and how far that is from equal.
 
     Of a generator: draws from its prior are rendered, scored and forgotten; latents.npy and scores.npz are kept, and
-    the same command resumes. Of a sample: each image's class is written into its metadata.jsonl, too. Imbalance is given as
-    the gap (largest share less smallest, the papers' sense) and as total variation (the part of the images that would
-    have to change class). Intervals are of 95 %, within this draw.
+    the same command resumes. Of a sample: each image's class is written into its metadata.jsonl, too. Imbalance is
+    given as the gap (largest share less smallest, the papers' sense) and as total variation (the part of the images
+    that would have to change class). Intervals are of 95 %, within this draw.
 
     \b
     Examples:
