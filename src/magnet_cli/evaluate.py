@@ -118,9 +118,10 @@ def _compared(one: Seen, reference: np.ndarray, nearest_k: int, progress: Progre
 def _estimate(name: str, values: list, n: int, length: int) -> Estimate:
     """A metric with its interval, from one sample's replicas or from many samples' values."""
     if name == "duplicates":
+        pooled = intervals.wilson(sum(values), n * len(values))
         if len(values) == 1:
-            return intervals.wilson(values[0], n)
-        return intervals.over_repeats(np.array(values) / n).within(0, 1)
+            return pooled
+        return intervals.over_repeats(np.array(values) / n).no_narrower(pooled).within(0, 1)
     if len(values) > 1:
         found = intervals.over_repeats(np.array([replicas[-1] for replicas in values]))
     else:

@@ -71,7 +71,8 @@ def wilson(count: float, n: int) -> Estimate:
     share, z2 = count / n, _Z**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     reach = _Z / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
-    return Estimate(float(share), float(max(0.0, centre - reach)), float(min(1.0, centre + reach)))
+    low, high = (0.0 if count == 0 else centre - reach), (1.0 if count == n else centre + reach)
+    return Estimate(float(share), float(low), float(high))
 
 
 def z() -> float:
