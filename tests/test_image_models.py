@@ -337,6 +337,11 @@ def test_what_is_no_judge_is_said(tmp_path):
         image_models.judge("mnist")
 
 
+def test_a_file_called_like_a_listed_model_does_not_stand_for_it():
+    cache.Path("digits").write_bytes(b"no model")
+    assert image_models.judge("digits").sha256 == registry.find("digits").sha256
+
+
 def test_groups_of_classes_are_summed():
     gives = Outputs(scores="p", classes=("young", "old"), starts=(0, 3))
     judge = image_models.Judge("m", "0", Preprocess(), gives, lambda x: {"p": torch.tensor([[0.1, 0.2, 0.3, 0.4]])})

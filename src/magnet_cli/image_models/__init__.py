@@ -183,7 +183,7 @@ def judge(reference: str, device: str = "cpu", *, trust: bool = False) -> Judge:
         GeneratorError: it is no image model, or of a format that magnet cannot run.
         MagnetError: onnxruntime is not installed.
     """
-    if Path(reference).expanduser().is_file():
+    if Path(reference).expanduser().is_file() and reference not in registry.registry():
         return _of_file(Path(reference).expanduser(), device, trust=trust)
     if ":" in reference:
         return _of_module(reference, factories.call(reference), device)
