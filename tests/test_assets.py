@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from magnet_cli import compute, generators, index
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.generators.dcgan import DCGAN
-from magnet_cli.image_models import DigitClassifier
+from magnet_cli.image_models.digits import DigitClassifier
 from magnet_cli.volume import Volume
 
 LIMITS = {"mnist": 1_000_000, "digits": 1_000_000, "digits-onnx": 1_000_000, "mnist-volume": 5_000_000}

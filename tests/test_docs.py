@@ -93,6 +93,9 @@ def test_examples_in_help_run(magnet, command):
         run(magnet, "magnet export mnist-volume digits.npz")
     if command == "render":
         run(magnet, "magnet sample --n 16 --no-images --out picks")
+    if command in {"evaluate", "attributes"}:
+        run(magnet, "magnet sample --n 100 --rho -0.3 --out typical")
+        run(magnet, "magnet sample --n 100 --rho 0 --out prior")
     for line in lines:
         if "dcgan-digiface" not in line:
             run(magnet, line)
@@ -104,6 +107,17 @@ def test_the_example_entry_is_valid(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(README.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
     assert registry.read_list(path)["my-dcgan"].family == "dcgan"
+
+
+def test_the_example_entry_of_an_image_model_is_valid(tmp_path):
+    from magnet_cli.artifacts import image_entries, registry
+
+    page = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    path = tmp_path / "mine.toml"
+    path.write_text(page.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    found = registry.read_list(path)["smile"]
+    assert image_entries.preprocess(found.preprocess).crop == 0.8
+    assert image_entries.outputs(found.outputs).classes == ("serious", "smiling")
 
 
 def test_links_lead_somewhere():

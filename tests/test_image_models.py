@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+import tomllib
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from magnet_cli import compute, generators, image_models
-from magnet_cli.artifacts import cache, registry
+from magnet_cli import compute, factories, files, generators, image_models
+from magnet_cli.artifacts import cache, image_entries, registry
+from magnet_cli.artifacts.image_entries import Outputs, Preprocess
 from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
-from magnet_cli.image_models import DigitClassifier
+from magnet_cli.image_models import efficientnet_lite, fid_inception, vgg16
+from magnet_cli.image_models.digits import DigitClassifier
+from magnet_cli.image_models.preparing import prepared
 from magnet_cli.plan import Plan
 from magnet_cli.volume import Volume
 
@@ -99,7 +104,7 @@ def test_a_users_own_module(magnet, toy, tmp_path):
 def test_models_that_cannot_follow(magnet, toy, tmp_path):
     with pytest.raises(GeneratorError, match="digits-onnx exists as onnx only") as error:
         image_models.load("digits-onnx", CPU, torch.float32)
-    assert "digits;" in error.value.hint
+    assert "those with one: digits, " in error.value.hint
     with pytest.raises(GeneratorError, match="mnist is a generator"):
         image_models.load("mnist", CPU, torch.float32)
     (tmp_path / "own.py").write_text(FACTORY)
@@ -124,6 +129,249 @@ def test_a_space_that_is_not_there_lists_those_that_are(magnet, toy):
     done = magnet("compute", toy, "--label", 1)
     assert (done.code, done.out) == (1, "")
     assert "takes no labels" in done.err
+
+
+# --- preparing images -----------------------------------------------------------------------------------------------
+
+
+def test_preparing_equals_pillow_and_the_words_of_the_entry():
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+    how = Preprocess(size=8, crop=0.75, range=(0.0, 255.0), mean=(1.0, 2.0, 3.0), std=(2.0,), channels="RGB")
+    for resize, filtered in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
+        cropped = Image.fromarray(pixels[3:21, 3:21]).resize((8, 8), filtered)
+        known = (np.asarray(cropped, np.float64) - [1, 2, 3]) / 2
+        found = prepared(images, dataclasses.replace(how, resize=resize), "m")[0].permute(1, 2, 0)
+        assert np.abs(found.numpy() - known).max() <= 0.6  # Pillow rounds to bytes twice, before mean and std
+    swapped = prepared(images, Preprocess(channels="BGR"), "m")
+    assert torch.equal(swapped, images.flip(1))
+    grey = prepared(images[:, :1], Preprocess(channels="RGB"), "m")
+    assert torch.equal(grey, images[:, :1].expand(-1, 3, -1, -1))
+    with pytest.raises(GeneratorError, match="1 channels"):
+        prepared(images, Preprocess(channels="L"), "m")
+    with pytest.raises(GeneratorError, match="16×16 pixels as they are, and these are 3×24×24"):
+        prepared(images, Preprocess(size=16, resize="none"), "m")
+
+
+def test_preparing_has_a_derivative():
+    how = Preprocess(size=5, crop=0.8, resize="bicubic", range=(0.0, 1.0), mean=(0.5,), std=(0.2,))
+    assert torch.autograd.gradcheck(
+        lambda x: prepared(x, how, "m"), torch.rand(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("[m.preprocess]\nsize = -1", "preprocess.size"),
+        ("[m.preprocess]\ncrop = 0", "preprocess.crop"),
+        ("[m.preprocess]\ncolour = 3", "preprocess.colour: unknown field"),
+        ("[m.preprocess]\nmean = [1, 2]", "preprocess.mean"),
+        ("[m.preprocess]\nstd = [0]", "preprocess.std"),
+        ("[m.preprocess]\nrange = [1, 0]", "preprocess.range"),
+        ("[m.preprocess]\nmean = ['a']", "is not a list of float"),
+        ('[m.outputs]\nscores = "p"', "scores and classes go together"),
+        ('[m.outputs]\nscores = "p"\nclasses = ["a", "a"]', "names a class twice"),
+        ('[m.outputs]\nscores = "p"\nclasses = ["a", "b"]\nstarts = [0, 0]', "outputs.starts"),
+    ],
+)
+def test_mistakes_in_the_entry_of_an_image_model_are_named(tmp_path, table, said):
+    entry = '[m]\nkind = "image-model"\nfamily = "onnx"\nsource = "file:/m.onnx"\nsha256 = "%s"\nsize = 1\n' % (
+        "0" * 64
+    )
+    (tmp_path / "list.toml").write_text(f'{entry}license = "MIT"\ndescription = "d"\n{table}\n')
+    with pytest.raises(ArtifactError, match="has 1 mistake") as error:
+        registry.read_list(tmp_path / "list.toml")
+    assert said in error.value.message
+
+
+# --- networks -------------------------------------------------------------------------------------------------------
+
+
+def listed(tmp_path, monkeypatch, name, network):
+    """An entry for random weights of a network, with the words of the entry that ships with magnet."""
+    path = tmp_path / f"{name}.pth"
+    torch.save(network.state_dict(), path)
+    shipped = registry.shipped_list().read_text(encoding="utf-8")
+    table = tomllib.loads(shipped)[name]
+    lines = [
+        f"[{name}]",
+        f'source = "file:{path}"',
+        f'sha256 = "{files.sha256_file(path)}"',
+        f"size = {path.stat().st_size}",
+    ]
+    lines += [f'{key} = "{table[key]}"' for key in ("kind", "family", "license", "description")]
+    for part in ("preprocess", "outputs"):
+        lines += [f"[{name}.{part}]", *(f"{key} = {json.dumps(value)}" for key, value in table[part].items())]
+    (tmp_path / "list.toml").write_text("\n".join(lines))
+    monkeypatch.setenv("MAGNET_ARTIFACTS", str(tmp_path / "list.toml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "count", "size"),
+    [
+        ("efficientnet-lite0", efficientnet_lite.EfficientNetLite0, 1280, 18_826_032),
+        ("inception", fid_inception.FidInception, 2048, 95_628_359),
+    ],
+)
+def test_networks_have_the_weights_of_their_files_and_give_features(tmp_path, monkeypatch, name, network, count, size):
+    torch.manual_seed(0)
+    made = network()
+    numbers = sum(v.numel() * v.element_size() for v in made.state_dict().values())
+    assert 0 < size - numbers < 400 * len(made.state_dict())  # what torch.save adds; no tensor more or less
+    listed(tmp_path, monkeypatch, name, made)
+    judge = image_models.judge(name)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    found = judge.features(pixels)
+    assert found.shape == (2, count)
+    assert not np.allclose(found[0], found[1], rtol=1e-3, atol=0)  # random weights: the numbers are small
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    composed = image_models.load(name, CPU, torch.float32).module(images)
+    np.testing.assert_allclose(composed.numpy(), found, rtol=1e-4, atol=1e-6)
+    with pytest.raises(GeneratorError, match="no scores of classes"):
+        judge.probabilities(pixels)
+
+
+def test_vgg16_has_the_weights_of_its_file_and_gives_features():
+    """Without the file: half a gigabyte."""
+    torch.manual_seed(0)
+    network = vgg16.build(vgg16.VGG16().state_dict()).eval()
+    state = network.state_dict()
+    numbers = sum(v.numel() * v.element_size() for v in state.values())
+    assert numbers == 4 * 138_357_544  # as published
+    with torch.no_grad():
+        found = vgg16.outputs(network, torch.rand(1, 3, 64, 64))
+        logits = network.classifier[6](found["features"])
+    assert {name: tuple(v.shape) for name, v in found.items()} == {"logits": (1, 1000), "features": (1, 4096)}
+    assert found["features"].min() >= 0
+    assert torch.equal(logits, found["logits"])
+    assert vgg16.recognises(state)
+    assert not vgg16.recognises(state | {"features.1.weight": torch.zeros(64)})  # that with batch norm
+
+
+def test_what_sets_the_network_of_fid_apart():
+    """Averages leave the padding out, and the last block takes a maximum: torchvision's network does neither."""
+    x = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    averaged = fid_inception._average(x)
+    assert torch.allclose(averaged[0, :, 0, 0], x[0, :, :2, :2].mean(dim=(1, 2)))
+    assert torch.allclose(averaged[0, :, 1, 2], x[0, :, :3, 1:].mean(dim=(1, 2)))
+    block = fid_inception._E(8, last=True).eval()
+    y = torch.rand(1, 8, 5, 5, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        known = block.branch_pool(torch.nn.functional.max_pool2d(y, 3, 1, 1))
+        assert torch.equal(block(y)[:, -192:], known)
+    assert not fid_inception.recognises({"Mixed_7c.branch_pool.conv.weight": y, "fc.weight": torch.zeros(1000, 2048)})
+
+
+def test_same_padding_is_that_of_tensorflow():
+    """An even side, stride 2, kernel 3: one pixel at the right and the bottom, none at the left and the top."""
+    layer = efficientnet_lite._Convolution(1, 1, 3, 2)
+    layer.weight.data.fill_(1)
+    found = layer(torch.ones(1, 1, 4, 4))[0, 0]
+    assert found.tolist() == [[9, 6], [6, 4]]
+
+
+def test_weights_that_fit_no_network_are_named(tmp_path, monkeypatch):
+    network = torch.nn.Linear(2, 2)
+    listed(tmp_path, monkeypatch, "vgg16", network)
+    with pytest.raises(GeneratorError, match="fit no image model magnet can build; their first tensors: weight, bias"):
+        image_models.judge("vgg16")
+    broken = efficientnet_lite.EfficientNetLite0()
+    broken._fc = torch.nn.Linear(1280, 3)
+    listed(tmp_path, monkeypatch, "efficientnet-lite0", broken)
+    with pytest.raises(GeneratorError, match="do not fit its network"):
+        image_models.judge("efficientnet-lite0")
+
+
+# --- judges ---------------------------------------------------------------------------------------------------------
+
+OWN = """
+import torch
+
+class Own(torch.nn.Module):
+    classes = ("dark", "bright")
+
+    def forward(self, images):
+        level = images.mean(dim=(1, 2, 3))
+        return torch.stack([-level, level], dim=1)
+"""
+
+
+def test_judges_of_all_forms_agree(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    own = image_models.judge(f"{tmp_path / 'own.py'}:Own")
+    assert own.classes(2) == ("dark", "bright")
+    level = (pixels.reshape(5, -1) / 127.5 - 1).mean(axis=1)
+    known = 1 / (1 + np.exp(-2 * level))
+    np.testing.assert_allclose(own.probabilities(pixels)[:, 1], known, rtol=1e-5)
+    np.testing.assert_allclose(own.features(pixels)[:, 1], level, rtol=1e-4, atol=1e-6)
+    script = tmp_path / "script.pt"
+    with warnings.catch_warnings(action="ignore"):  # that torch.jit is on its way out
+        torch.jit.trace(factories.call(f"{tmp_path / 'own.py'}:Own"), torch.zeros(5, 3, 8, 8)).save(script)
+        with pytest.raises(ArtifactError, match="it holds code") as error:
+            image_models.judge(str(script))
+        trusted = image_models.judge(str(script), trust=True)
+        np.testing.assert_allclose(trusted.probabilities(pixels)[:, 1], known, rtol=1e-5)
+    assert "--trust" in error.value.hint
+    assert trusted.classes(2) == ("0", "1")
+    onnx = image_models.judge(str(cache.path_of(registry.find("digits-onnx"))))
+    grey = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 1), dtype=np.uint8)
+    listed_model = image_models.judge("digits-onnx")
+    np.testing.assert_allclose(onnx.probabilities(grey), listed_model.probabilities(grey), rtol=1e-5)
+    np.testing.assert_allclose(listed_model.features(grey), image_models.judge("digits").features(grey), atol=1e-4)
+    with pytest.raises(GeneratorError, match="does not take 3×8×8 images"):
+        onnx.probabilities(pixels)
+
+
+def test_what_is_no_judge_is_said(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"no onnx")
+    with pytest.raises(GeneratorError, match="cannot be read as ONNX"):
+        image_models.judge(str(tmp_path / "m.onnx"))
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "state.pt")
+    with pytest.raises(ArtifactError, match="neither ONNX nor TorchScript"):
+        image_models.judge(str(tmp_path / "state.pt"))
+    with pytest.raises(GeneratorError, match="mnist is a generator"):
+        image_models.judge("mnist")
+
+
+def test_a_file_called_like_a_listed_model_does_not_stand_for_it():
+    cache.Path("digits").write_bytes(b"no model")
+    assert image_models.judge("digits").sha256 == registry.find("digits").sha256
+
+
+def test_groups_of_classes_are_summed():
+    gives = Outputs(scores="p", classes=("young", "old"), starts=(0, 3))
+    judge = image_models.Judge("m", "0", Preprocess(), gives, lambda x: {"p": torch.tensor([[0.1, 0.2, 0.3, 0.4]])})
+    np.testing.assert_allclose(judge.probabilities(np.zeros((1, 4, 4, 3), np.uint8)), [[0.6, 0.4]])
+
+
+@pytest.mark.network
+def test_the_models_that_others_published(magnet):
+    """The real files: surely a palace and a daisy; faces of dcgan-digiface are of both genders and many ages."""
+    from sklearn.datasets import load_sample_image
+
+    from magnet_cli import render
+
+    names = ("dcgan-digiface", "gender", "age", "efficientnet-lite0")
+    assert magnet("fetch", *names).code == 0
+    network, _ = image_models._network(registry.find("efficientnet-lite0"))
+    how = image_entries.preprocess(registry.find("efficientnet-lite0").preprocess)
+    for picture, number in (("china.jpg", 698), ("flower.jpg", 985)):
+        image = (
+            torch.from_numpy(load_sample_image(picture)[:, 106:533].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        )
+        with torch.no_grad():
+            assert network.eval()(prepared(image, how, "e"))[0].argmax() == number
+    generator = generators.load(cache.checkpoint("dcgan-digiface"))
+    pixels = np.stack(list(render.batches(generator, compute.draw_latents(100, 0, 0, 200), 1.0, 50)))
+    gender, age = (image_models.judge(name).probabilities(pixels) for name in ("gender", "age"))
+    assert 0.35 < (gender[:, 0] > 0.5).mean() < 0.65
+    assert gender.max(axis=1).mean() > 0.8
+    np.testing.assert_allclose(age.sum(axis=1), 1, atol=1e-4)
+    assert len(np.unique(age.argmax(axis=1))) >= 4
 
 
 # --- the spherical prior --------------------------------------------------------------------------------------------

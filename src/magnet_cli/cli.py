@@ -11,7 +11,21 @@ import typer
 from typer.core import TyperGroup
 
 from magnet_cli import __version__, console
-from magnet_cli.commands import cache, compute, convert, export, fetch, import_, index, info, push, render, sample
+from magnet_cli.commands import (
+    attributes,
+    cache,
+    compute,
+    convert,
+    evaluate,
+    export,
+    fetch,
+    import_,
+    index,
+    info,
+    push,
+    render,
+    sample,
+)
 from magnet_cli.commands import list as list_
 from magnet_cli.errors import MagnetError
 
@@ -74,7 +88,8 @@ def main(
 
 
 _COMMANDS = {"list": list_, "fetch": fetch, "compute": compute, "index": index, "sample": sample, "render": render}
-_COMMANDS |= {"info": info, "import": import_, "export": export, "convert": convert, "push": push}
+_COMMANDS |= {"evaluate": evaluate, "attributes": attributes, "info": info, "import": import_, "export": export}
+_COMMANDS |= {"convert": convert, "push": push}
 for name, module in _COMMANDS.items():
     app.command(name)(module.run)
 app.add_typer(cache.app, name="cache")

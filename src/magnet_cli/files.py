@@ -22,6 +22,7 @@ from magnet_cli.errors import MagnetError
 
 _PART = ".part"  # suffix of temporaries: they are never read, and swept when old
 _STALE_SECONDS = 3600
+_REPLACING, _DECIDED = ".replacing", "decided"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REASONS = {
     errno.ENOSPC: ("no space is left on the device", "free some space there, or choose another place"),
@@ -185,6 +186,50 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
         finally:
             part.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def replace_together(folder: Path, contents: dict[str, bytes]) -> None:
+    """Replace several files of a folder as one: whenever the power goes, `settle` leaves all old or all new.
+
+    The new files and a mark are written into a folder of their own first; the mark is what decides.
+
+    Args:
+        folder: where the files are.
+        contents: bytes by file name.
+
+    Raises:
+        MagnetError: no space, no permission; all are then as they were.
+    """
+    settle(folder)
+    staged = folder / _REPLACING
+    with explained("write", staged):
+        shutil.rmtree(staged, ignore_errors=True)  # of a run that was stopped before it decided
+        staged.mkdir()
+        try:
+            for name, data in contents.items():
+                publish(staged / name, data)
+            publish(staged / _DECIDED, b"")
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+    settle(folder)
+
+
+def settle(folder: Path) -> None:
+    """Finish what `replace_together` decided before it was stopped; to be called before the files are read.
+
+    Raises:
+        MagnetError: the folder cannot be written.
+    """
+    staged = folder / _REPLACING
+    if not (staged / _DECIDED).exists():
+        return
+    with explained("write", folder):
+        for path in sorted(p for p in staged.iterdir() if p.name != _DECIDED):
+            with contextlib.suppress(FileNotFoundError):  # another process settles too
+                path.replace(folder / path.name)
+        sync_folder(folder)
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _appear(part: Path, path: Path, *, replace: bool) -> bool:

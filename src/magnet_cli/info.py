@@ -68,6 +68,8 @@ def _of_path(path: Path, *, check: bool) -> dict:
             return _output(path, kind, check=check)
     if (path / "tempered.json").exists():
         return _tempered(path, check=check)
+    if (path / "attributes.json").exists():
+        return _attributes(path, check=check)
     if path.is_dir():
         message = f"{path} is a folder that holds neither volume.json nor sample.json nor rendering.json"
         raise ArtifactError(message, "pass the folder that `magnet compute`, `sample` or `render` printed")
@@ -101,6 +103,14 @@ def _tempered(path: Path, *, check: bool) -> dict:
     fields = {"kind": "tempered", "path": str(path), "fingerprint": run.spec.fingerprint}
     fields |= dataclasses.asdict(run.spec) | {"islands": len(run.islands())}
     return _with(fields, run.check() if check else [])
+
+
+def _attributes(path: Path, *, check: bool) -> dict:
+    from magnet_cli import attributes
+
+    fields = attributes.read(path)
+    kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
+    return _with({"kind": "attributes", "path": str(path)} | kept, attributes.check(path) if check else [])
 
 
 def _index(path: Path, *, check: bool) -> dict:

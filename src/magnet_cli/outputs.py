@@ -93,6 +93,7 @@ def read(out: Path, kind: Kind) -> dict:
         SampleError: it is of another format.
         MagnetError: it is damaged.
     """
+    files.settle(out)
     fields = files.read_document(out / kind.document)
     parts = {"spec": dict, "report": dict, "checksums_sha256": str}
     whole = all(isinstance(fields.get(name), of) for name, of in parts.items())

@@ -8,9 +8,10 @@ import os
 import re
 import tomllib
 import urllib.parse
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
+from magnet_cli.artifacts import image_entries
 from magnet_cli.errors import ArtifactError
 from magnet_cli.files import explained
 
@@ -52,6 +53,8 @@ class Artifact:
         generator: of a volume, the name of the generator it belongs to; else empty.
         output: of a volume, what its Jacobian was taken of.
         commercial_use: False where the licence forbids it: fetching then asks for --accept-license.
+        preprocess: of an image model, the fields of image_entries.Preprocess.
+        outputs: of an image model, the fields of image_entries.Outputs.
     """
 
     name: str
@@ -65,6 +68,8 @@ class Artifact:
     generator: str = ""
     output: str = "pixel"
     commercial_use: bool = True
+    preprocess: dict = field(default_factory=dict, hash=False)
+    outputs: dict = field(default_factory=dict, hash=False)
 
     @property
     def scheme(self) -> str:
@@ -201,7 +206,8 @@ def _problems(name: str, table: object) -> list[tuple[str, str]]:
     if not isinstance(table, dict):
         return [("entry", "is not a table")]
     types = {f.name: f.type for f in fields(Artifact) if f.name != "name"}
-    required = {f.name for f in fields(Artifact) if f.default is MISSING and f.name != "name"}
+    plain = [f for f in fields(Artifact) if f.name not in {"name", "preprocess", "outputs"}]
+    required = {f.name for f in plain if f.default is MISSING}
     found = [] if _NAME.fullmatch(name) else [("name", "is not letters, digits, '.', '_' and '-' alone")]
     found += [(key, "missing") for key in sorted(required - table.keys())]
     found += [(key, f"unknown field; the fields are {', '.join(types)}") for key in sorted(table.keys() - types.keys())]
@@ -239,7 +245,7 @@ def _wrong_values(right: dict) -> list[tuple[str, str]]:
         found.append(("sha256", f"{sha256!r} is not 64 lower-case hex digits; leave it out where it is unknown"))
     if (size := right.get("size")) is not None and not 0 < size < _LARGEST:
         found.append(("size", f"{_shown(size)} is not a positive number of bytes; leave it out where it is unknown"))
-    return found
+    return [*found, *image_entries.problems(right)]
 
 
 def _is_address(url: str) -> bool:

@@ -332,6 +332,7 @@ Devices = Annotated[
     ),
 ]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Latents at a time.", show_default="by generator size")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the code in a TorchScript file that you name.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes or hints.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]

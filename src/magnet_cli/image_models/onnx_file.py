@@ -1,0 +1,57 @@
+"""ONNX files, run by onnxruntime on the CPU.
+
+Owns the session. Knows nothing of how images are prepared or of what outputs mean.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from magnet_cli import extras
+from magnet_cli.errors import GeneratorError
+
+_ERRORS = 3  # of onnxruntime's severities: its warnings are about graphs that work
+
+
+def runner(data: bytes, name: str, outputs: tuple[str, ...]) -> Callable[[Tensor], dict[str, Tensor]]:
+    """A function from prepared images [B, C, H, W] to a network's outputs by name.
+
+    Args:
+        data: the file.
+        name: what to call it in errors.
+        outputs: those that are asked for; none for all.
+
+    Raises:
+        GeneratorError: it is no ONNX, takes more than images, or has no such output.
+        MagnetError: onnxruntime is not installed.
+    """
+    onnxruntime = extras.needed("onnxruntime", "evaluate")
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    failures = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), _ERRORS
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except failures as error:
+        message = f"{name} cannot be read as ONNX: {next(iter(str(error).splitlines()), '')[:200]}"
+        raise GeneratorError(message, "check that the file is whole") from error
+    inputs, found = session.get_inputs(), [output.name for output in session.get_outputs()]
+    if len(inputs) != 1:
+        message = (
+            f"{name} takes {len(inputs)} inputs ({', '.join(i.name for i in inputs)}), and images are all there is"
+        )
+        raise GeneratorError(message, "export it with images as its one input")
+    if missing := [output for output in outputs if output not in found]:
+        message = f"{name} has no output {missing[0]!r}: found {', '.join(found)}"
+        raise GeneratorError(message, f"correct [{name}.outputs] in the list of artifacts")
+    asked = list(outputs) or found
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        try:
+            given = session.run(asked, {inputs[0].name: images.contiguous().numpy()})
+        except failures as error:
+            raise ValueError(str(error)) from error
+        return {output: torch.from_numpy(values) for output, values in zip(asked, given, strict=True)}
+
+    return run

@@ -1,0 +1,50 @@
+"""VGG16 (Simonyan & Zisserman 2015), a classifier of ImageNet: the features of improved precision and recall.
+
+Owns the network, in torchvision's naming. Knows nothing of files or of how images are prepared.
+"""
+
+from torch import Tensor, nn
+
+_WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # a pooling after each
+_HIDDEN, _CLASSES, _SIDE = 4096, 1000, 7
+
+
+class VGG16(nn.Module):
+    """Thirteen convolutions and three linear layers, without batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        n_in = 3
+        for widths in _WIDTHS:
+            for n_out in widths:
+                layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.ReLU()]
+                n_in = n_out
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(_SIDE)
+        hidden = [nn.Linear(n_in * _SIDE**2, _HIDDEN), nn.ReLU(), nn.Dropout(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU()]
+        self.classifier = nn.Sequential(*hidden, nn.Dropout(), nn.Linear(_HIDDEN, _CLASSES))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, 1000], and [B, 4096] after the second hidden layer, of prepared images [B, 3, 224, 224]."""
+        features = self.classifier[:5](self.avgpool(self.features(images)).flatten(1))
+        return self.classifier[5:](features), features
+
+
+def recognises(state: dict[str, Tensor]) -> bool:
+    """Whether a state dict is that of this network: convolutions at these places, and no batch norm."""
+    return {"features.28.weight", "classifier.6.weight"} <= state.keys() and "features.1.weight" not in state
+
+
+def build(state: dict[str, Tensor]) -> nn.Module:
+    """The network of a state dict; a RuntimeError of torch's where tensors do not fit."""
+    network = VGG16()
+    network.load_state_dict(state)
+    return network
+
+
+def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Logits [B, 1000] and features [B, 4096] by their names."""
+    logits, features = network(images)
+    return {"logits": logits, "features": features}
