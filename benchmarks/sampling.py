@@ -10,6 +10,8 @@ clipped, normalised, numpy.random.choice. Times are medians of interleaved repea
 Peak memory is what a draw allocates beyond what it is given, as tracemalloc counts it.
 
 render: 5,000 images of mnist beside the loop that people write (rendering.py).
+
+Effective draws for each Jacobian, tempered against re-weighting: tempered.py beside this file; it takes its time.
 """
 
 import argparse
