@@ -575,6 +575,7 @@ def test_the_real_face_generator(home):
         "sha256": artifact.sha256,
         "size": artifact.size,
         "downloaded": True,
+        "pinned": True,
     }
     assert [p for p in home.rglob("*") if p.is_file() and p.name != ".locks"] == [path]
     assert path.stat().st_size == 14_322_251
