@@ -257,22 +257,25 @@ def test_without_gdown_the_extra_is_named(home, lists, tmp_path):
 WATCHED = """
 import json, os, sys
 
+def say(line):  # in one write: threads that render speak too
+    os.write(2, f"\\n{line}\\n".encode())
+
 def hook(event, args):
     if event.startswith("socket.") or (event == "subprocess.Popen" and "pip" in args[1]):
-        print("used", event, args, file=sys.stderr)
+        say(f"used {event} {args}")
     flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT
     if event == "open" and isinstance(args[0], (str, bytes)) and (args[2] or 0) & flags:
-        print("wrote", os.path.abspath(os.fsdecode(args[0])), file=sys.stderr)
+        say(f"wrote {os.path.abspath(os.fsdecode(args[0]))}")
     if event in ("os.mkdir", "os.rename", "os.link", "os.symlink", "os.utime", "os.remove") and args[-1] == -1:
         for path in args[:2]:
             if isinstance(path, (str, bytes)):
-                print("wrote", os.path.abspath(os.fsdecode(path)), file=sys.stderr)
+                say(f"wrote {os.path.abspath(os.fsdecode(path))}")
 
 sys.addaudithook(hook)
 from magnet_cli.cli import app
 for line in sys.argv[1:]:
     try: app(line.split(), prog_name="magnet")
-    except SystemExit as stop: print("ended", stop.code, line, file=sys.stderr)
+    except SystemExit as stop: say(f"ended {stop.code} {line}")
 """
 
 
