@@ -24,6 +24,7 @@ import nvlabs_files
 from magnet_cli.errors import GeneratorError
 from magnet_cli.generators import readers
 from magnet_cli.generators.readers import nvlabs, pickles, safetensors_file, tensors, torch_file
+from torch_files import saved
 
 MEMORY = 256 << 20  # beside what the process has when it starts to read
 SECONDS = 2  # of processor time; the slowest case takes a tenth
@@ -200,12 +201,6 @@ def zipped(pickled, parts=(), *, compression=zipfile.ZIP_STORED, name="archive/d
             archive.writestr(f"archive/data/{key}", data)
         if order is not None:
             archive.writestr("archive/byteorder", order)
-    return buffer.getvalue()
-
-
-def saved(content, **flags):
-    buffer = io.BytesIO()
-    torch.save(content, buffer, **flags)
     return buffer.getvalue()
 
 

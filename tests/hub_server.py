@@ -10,8 +10,9 @@ import hashlib
 import http.server
 import json
 import re
-import threading
 from urllib.parse import unquote, urlsplit
+
+from servers import running
 
 
 def oid(data):
@@ -202,12 +203,6 @@ def serving_hub():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Request)
     server.daemon_threads = True  # clients keep their connections
     server.hub = hub = Hub()
-    hub.url = server.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with running(server):
+        hub.url = server.url
         yield hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

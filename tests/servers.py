@@ -71,11 +71,18 @@ def serving(answers, handler=Answer, *, tls=False):
     server.answers, server.asked = answers, []
     if tls:
         server.socket = tls_context().wrap_socket(server.socket, server_side=True)
-    server.url = f"http{'s' * tls}://127.0.0.1:{server.server_address[1]}"
+    with running(server, "https" if tls else "http"):
+        yield server
+
+
+@contextlib.contextmanager
+def running(server, scheme="http"):
+    """A server while it answers; it is told its `url`."""
+    server.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield server
+        yield
     finally:
         server.shutdown()
         thread.join()

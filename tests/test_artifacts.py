@@ -31,6 +31,7 @@ from magnet_cli.artifacts import cache, https, registry
 from magnet_cli.errors import ArtifactError, GeneratorError, MagnetError
 from magnet_cli.generators import dcgan, readers
 from servers import COMMIT, DATA, entry, everything, hidden, refused, serving, whole, write_list
+from torch_files import RunsWhenRead, saved
 from toys import nvae_weights, stylegan2_weights, stylegan3_weights, toy_weights
 
 
@@ -590,19 +591,6 @@ def test_the_real_face_generator(home):
 
 
 # reading checkpoints, and the DCGAN family
-
-
-class RunsWhenRead:
-    """Pickled, it is a call of os.system."""
-
-    def __reduce__(self):
-        return os.system, ("touch ran",)
-
-
-def saved(content, **kwargs):
-    buffer = io.BytesIO()
-    torch.save(content, buffer, **kwargs)
-    return buffer.getvalue()
 
 
 def unfolded(latent_dim=6, widths=(8, 4), channels=3):

@@ -21,21 +21,7 @@ from magnet_cli.artifacts import cache, formats, https
 from magnet_cli.artifacts.ledger import Ledger
 from magnet_cli.errors import ArtifactError
 from servers import believed, entry, everything, hidden, refused, serving, whole, write_list
-
-
-class RunsWhenRead:
-    """Pickled, it is a call of os.system."""
-
-    def __reduce__(self):
-        import os
-
-        return os.system, ("touch ran",)
-
-
-def saved(content, **kwargs):
-    buffer = io.BytesIO()
-    torch.save(content, buffer, **kwargs)
-    return buffer.getvalue()
+from torch_files import RunsWhenRead, saved
 
 
 def scripted():

@@ -26,6 +26,7 @@ from magnet_cli import generators
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError
 from magnet_cli.generators import readers
+from torch_files import saved
 from toys import stylegan2_weights
 
 TENSORFLOW = {"num_channels": 3, "resolution": 32, "label_size": 0, "latent_size": 32, "dlatent_size": 32}
@@ -213,12 +214,6 @@ def test_settings_of_tensorflow(tmp_path):
 
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
-
-
-def saved(content, **flags):
-    buffer = io.BytesIO()
-    torch.save(content, buffer, **flags)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -5,7 +5,7 @@ get Student's over them, each against a part of the reference of its own.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -31,7 +31,7 @@ def default_features(shown: ImageSet) -> str:
 
 
 @contextlib.contextmanager
-def no_progress(_label: str, _total: int, _unit: str):  # noqa: ANN201
+def no_progress(_label: str, _total: int, _unit: str) -> Iterator[Callable[[int], None]]:
     """Progress that nobody sees."""
     yield lambda _: None
 

@@ -10,6 +10,7 @@ import pickletools
 import re
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -85,7 +86,7 @@ def _of_zip(file: IO[bytes]) -> str:
                 return ""
             with archive.open(pickles[0]) as member:
                 return "torch" if _names_only_weights(member, 1) else ""
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zipfile.zlib.error):
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error):
         return ""
 
 

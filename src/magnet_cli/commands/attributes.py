@@ -13,6 +13,8 @@ from magnet_cli.commands import options
 from magnet_cli.console import Console
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from magnet_cli.image_models import Judge
     from magnet_cli.images import ImageSet
     from magnet_cli.metrics.shares import Tally
@@ -161,7 +163,7 @@ def _of_images(console: Console, path: Path, judges: "list[Judge]", compare: Pat
     console.table(fields, ["model", "what", "value", "low", "high"], rows)
 
 
-def _tally(console: Console, shown: "ImageSet", judge: "Judge"):  # noqa: ANN202
+def _tally(console: Console, shown: "ImageSet", judge: "Judge") -> tuple["Tally", "np.ndarray"]:
     """How many images fell into each class, and the probabilities [n, C]."""
     from magnet_cli import attributes, features
 
