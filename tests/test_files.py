@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from magnet_cli import files
 from magnet_cli.errors import MagnetError
+from magnet_cli.locks import Locks
 
 NOBODY = 65534
 
@@ -49,6 +51,14 @@ def run_child(body, cwd, *, lose_privileges=False):
 # publish
 
 
+@pytest.fixture(params=["without names", "with names"])
+def temporaries(request, monkeypatch):
+    """Files that are not there yet: without a name, and as where the system has none such."""
+    if request.param == "with names":
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+
+
+@pytest.mark.usefixtures("temporaries")
 @pytest.mark.parametrize("durable", [True, False])
 @pytest.mark.parametrize("replace", [True, False])
 def test_a_new_file_appears_with_its_bytes_and_nothing_beside_it(tmp_path, replace, durable):
@@ -59,6 +69,7 @@ def test_a_new_file_appears_with_its_bytes_and_nothing_beside_it(tmp_path, repla
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.usefixtures("temporaries")
 def test_replace_takes_the_name_over_and_without_it_the_first_file_stays(tmp_path):
     path = tmp_path / "one" / "file.bin"
     files.make_folder(path.parent)
@@ -70,6 +81,7 @@ def test_replace_takes_the_name_over_and_without_it_the_first_file_stays(tmp_pat
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.usefixtures("temporaries")
 def test_of_many_who_publish_without_replace_exactly_one_does(tmp_path):
     path = tmp_path / "one" / "file.bin"
     files.make_folder(path.parent)
@@ -78,6 +90,21 @@ def test_of_many_who_publish_without_replace_exactly_one_does(tmp_path):
     assert published.count(True) == 1
     assert path.read_bytes() == bytes([published.index(True)]) * 9
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_of_a_writer_that_is_killed_before_the_name_is_given_nothing_stays(tmp_path):
+    if not hasattr(os, "O_TMPFILE"):
+        pytest.skip("this system has no files without names")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from magnet_cli import files\n"
+        "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.publish(Path(sys.argv[1]), bytes(100_000))"
+    )
+    path = tmp_path / "one" / "file.bin"
+    files.make_folder(path.parent)
+    writer = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert writer.returncode == -signal.SIGKILL
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_file_is_whole_while_it_is_replaced_and_after_its_writer_is_killed(tmp_path):
@@ -104,6 +131,7 @@ def test_a_file_is_whole_while_it_is_replaced_and_after_its_writer_is_killed(tmp
     assert all(p == path or (p.name.startswith(".") and p.name.endswith(".part")) for p in path.parent.iterdir())
 
 
+@pytest.mark.usefixtures("temporaries")
 def test_bytes_are_on_the_disk_before_the_name_is_and_the_name_after(tmp_path, monkeypatch):
     path = tmp_path / "file.bin"
     synced, real = [], os.fsync
@@ -135,6 +163,7 @@ def test_folders_without_fsync_are_no_failure():
 # failures of the disk
 
 
+@pytest.mark.usefixtures("temporaries")
 @pytest.mark.parametrize("durable", [True, False])
 @pytest.mark.parametrize("size", [200_000, 100])  # more than the disk; less than a buffer
 def test_a_full_disk_is_named_and_nothing_is_left_behind(tiny_disk, size, durable):
@@ -206,7 +235,7 @@ def test_missing_permission_is_named(tmp_path, body, failed):
         (files.make_folder, "file", "a file of that name is in the way"),
         (lambda p: files.publish(p, b"x"), "folder", "a folder of that name is in the way"),
         (files.sha256_file, "folder", "a folder of that name is in the way"),
-        (lambda p: files.publish(p, b"x"), "n" * 250, "the name is too long for the file system"),
+        (lambda p: files.publish(p, b"x"), "n" * 256, "the name is too long for the file system"),
     ],
 )
 def test_what_is_in_the_way_is_named_and_nothing_is_left_behind(tmp_path, act, name, reason):
@@ -241,11 +270,11 @@ def test_failures_without_a_remedy_pass_through(tmp_path):
 def test_a_lock_is_had_by_one_process_and_freed_when_it_is_killed(tmp_path):
     path = tmp_path / "locks"
     code = (
-        "import sys, time; from pathlib import Path; from magnet_cli.files import Locks\n"
+        "import sys, time; from pathlib import Path; from magnet_cli.locks import Locks\n"
         "locks = Locks(Path(sys.argv[1])); print(locks.take(3), locks.take(5), flush=True); locks.free(5)\n"
         "print('freed', flush=True); time.sleep(600)"
     )
-    locks = files.Locks(path)
+    locks = Locks(path)
     with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "True True\n"
         assert other.stdout.readline() == "freed\n"
@@ -256,7 +285,7 @@ def test_a_lock_is_had_by_one_process_and_freed_when_it_is_killed(tmp_path):
 
 
 def test_where_there_are_no_locks_all_are_granted(tmp_path):
-    locks = files.Locks(tmp_path / "no such folder" / "locks")
+    locks = Locks(tmp_path / "no such folder" / "locks")
     assert locks.take(3)
     assert locks.take(3, wait=True)
     with locks.held(3):

@@ -106,8 +106,12 @@ def test_the_first_images_of_a_longer_file_are_the_same(magnet, toy):
     assert [short[name] for name in names] == [long[name] for name in names]
 
 
+SMALL, LARGE = (1, 4, 4), (3, 256, 256)  # of small images this thread encodes, of large ones others
+
+
+@pytest.mark.parametrize("shape", [SMALL, LARGE])
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "npy"])
-def test_threads_and_their_number_change_no_byte(toy_generator, tmp_path, ending):
+def test_threads_and_their_number_change_no_byte(toy_generator, tmp_path, ending, shape):
     z = latents(50)
     names = [f"images/{i:06d}.{ending}" for i in range(50)]
 
@@ -116,7 +120,7 @@ def test_threads_and_their_number_change_no_byte(toy_generator, tmp_path, ending
 
     hashes = {}
     for threads in (1, 2, 7):
-        written = list(render.write(tmp_path / str(threads), names, 16, rows, threads))
+        written = list(render.write(tmp_path / str(threads), names, 16, rows, shape, threads))
         assert [len(batch) for batch in written] == [16, 16, 16, 2]
         hashes[threads] = {name: digest for batch in written for name, digest in batch.items()}
     assert hashes[1] == hashes[2] == hashes[7]
@@ -128,8 +132,9 @@ def test_threads_and_their_number_change_no_byte(toy_generator, tmp_path, ending
         assert files.sha256_bytes(serial) == hashes[threads][names[20]]
 
 
+@pytest.mark.parametrize("shape", [SMALL, LARGE])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_few_batches_are_in_memory_at_once(tmp_path, threads):
+def test_few_batches_are_in_memory_at_once(tmp_path, threads, shape):
     computed = 0
 
     def rows(places):
@@ -138,8 +143,8 @@ def test_few_batches_are_in_memory_at_once(tmp_path, threads):
         return np.zeros((places.stop - places.start, 1, 4, 4), np.float32)
 
     names = [f"images/{i:06d}.png" for i in range(80)]
-    for done, _ in enumerate(render.write(tmp_path, names, 4, rows, threads), 1):
-        assert computed <= done + 1
+    for done, _ in enumerate(render.write(tmp_path, names, 4, rows, shape, threads), 1):
+        assert computed <= done + 3
     assert (computed, done) == (20, 20)
 
 
@@ -287,12 +292,12 @@ def test_what_a_power_cut_left_of_an_image_is_made_again(toy_generator, tmp_path
             calls.append(places.start)
             return render.arrays(toy_generator, z[places], 1.0, 5)
 
-        written = list(render.write(tmp_path, names, 5, rows))
+        written = list(render.write(tmp_path, names, 5, rows, SMALL))
         path = tmp_path / names[7]
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2] if left == "half" else left)
         calls.clear()
-        assert list(render.write(tmp_path, names, 5, rows)) == written
+        assert list(render.write(tmp_path, names, 5, rows, SMALL)) == written
         assert calls == [5]
         assert path.read_bytes() == whole
 
@@ -339,7 +344,7 @@ def test_stopped_processes_go_on(magnet, toy, ending, stop):
 def test_what_was_begun_is_finished_when_the_caller_stops(toy_generator, tmp_path):
     z = latents(40)
     names = [f"images/{i:06d}.png" for i in range(40)]
-    steps = render.write(tmp_path, names, 8, lambda places: render.arrays(toy_generator, z[places], 1.0, 8))
+    steps = render.write(tmp_path, names, 8, lambda places: render.arrays(toy_generator, z[places], 1.0, 8), LARGE)
     hashes = next(steps)
     steps.close()
     there = {p.name for p in (tmp_path / "images").iterdir()}
@@ -349,7 +354,8 @@ def test_what_was_begun_is_finished_when_the_caller_stops(toy_generator, tmp_pat
         assert pictures.is_whole((tmp_path / "images" / name).read_bytes())
 
 
-def test_a_writer_that_fails_ends_the_work(tmp_path):
+@pytest.mark.parametrize("shape", [SMALL, LARGE])
+def test_a_writer_that_fails_ends_the_work(tmp_path, shape):
     """A folder is in the way of an image: the first failure is the result, and later batches are not begun."""
     (tmp_path / "images" / "000004.png").mkdir(parents=True)
     (tmp_path / "images" / "000004.png" / "x").write_text("x")
@@ -361,7 +367,7 @@ def test_a_writer_that_fails_ends_the_work(tmp_path):
 
     names = [f"images/{i:06d}.png" for i in range(1, 80)]
     with pytest.raises(MagnetError, match=r"cannot write .*000004\.png"):
-        list(render.write(tmp_path, names, 2, rows, threads=2))
+        list(render.write(tmp_path, names, 2, rows, shape, threads=2))
     assert len(computed) < 10
     assert (tmp_path / "images" / "000001.png").is_file()
 

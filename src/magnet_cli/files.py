@@ -1,13 +1,12 @@
 """Files that appear whole or not at all, and JSON documents that notice a flipped byte.
 
-Owns temporary names, fsync, publication by rename or link, locks, and the text of disk failures. Knows nothing of what
-the files mean.
+Owns temporary names, fsync, publication by rename or link, and the text of disk failures. Knows nothing of what the
+files mean.
 """
 
 import contextlib
 import ctypes
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ _PART = ".part"  # suffix of temporaries: they are never read, and swept when ol
 _STALE_SECONDS = 3600
 _REPLACING, _DECIDED = ".replacing", "decided"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)  # some network and FAT mounts
 _REASONS = {
     errno.ENOSPC: ("no space is left on the device", "free some space there, or choose another place"),
     errno.EDQUOT: ("the disk quota is used up", "free some space there, or choose another place"),
@@ -135,7 +135,9 @@ def sweep(folder: Path) -> None:
 
 
 def publish(path: Path, data: bytes, *, replace: bool = True, durable: bool = True) -> bool:
-    """Make a file appear whole: temporary in the same folder, fsync, then rename (or link), fsync of the folder.
+    """Make a file appear whole: written without a name, fsync, then link, fsync of the folder.
+
+    Where the system has no files without names, or a file is replaced: a temporary in the same folder, then rename.
 
     Args:
         path: the file's final name; its folder exists.
@@ -149,20 +151,59 @@ def publish(path: Path, data: bytes, *, replace: bool = True, durable: bool = Tr
     Raises:
         MagnetError: no space, no permission; nothing is left behind.
     """
-    part = temporary(path)
     with explained("write", path, len(data)):
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            published = _appear(part, path, replace=replace)
-        finally:
-            part.unlink(missing_ok=True)
+        published = None if replace and path.exists() else _linked(path, data, durable=durable)
+        if published is None or (replace and not published):
+            part = temporary(path)
+            try:
+                with part.open("xb") as file:
+                    file.write(data)
+                    if durable:
+                        file.flush()
+                        os.fsync(file.fileno())
+                published = _appear(part, path, replace=replace)
+            finally:
+                part.unlink(missing_ok=True)
         if durable:
             sync_folder(path.parent)
     return published
+
+
+def _linked(path: Path, data: bytes, *, durable: bool) -> bool | None:
+    """Write a file that has no name, then give it one: of a killed process nothing stays, and a folder changes once.
+
+    Returns:
+        Whether the name was free; None where the system cannot do this.
+    """
+    if not hasattr(os, "O_TMPFILE"):
+        return None
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = None
+    try:
+        try:
+            descriptor = os.open(".", os.O_WRONLY | os.O_TMPFILE, 0o666, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}:  # of file systems, of old kernels
+                raise
+            return None
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        if durable:
+            os.fsync(descriptor)
+        try:
+            os.link(f"/proc/self/fd/{descriptor}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in {*_NO_LINKS, errno.ENOENT, errno.EXDEV}:  # the last two where /proc is not mounted
+                raise
+            return None
+        return True
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+        os.close(folder)
 
 
 @contextlib.contextmanager
@@ -241,7 +282,7 @@ def _appear(part: Path, path: Path, *, replace: bool) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+        if error.errno not in _NO_LINKS:
             raise
         if path.exists():  # no links here (some network and FAT mounts): rename is the best there is
             return False
@@ -299,52 +340,6 @@ def _sync_file_system(folder: Path) -> bool:
     if number in {errno.ENOSYS, errno.EINVAL, errno.EPERM}:
         return False
     raise OSError(number, os.strerror(number))
-
-
-class Locks:
-    """Numbered locks on one file, among processes; the system frees them when their process ends, however it ends.
-
-    A help against doing work twice and against two replacing one file at once. Where the file system has no locks,
-    or the file cannot be made, every lock is granted: whoever takes one must also be right without it.
-
-    Args:
-        path: the file; its folder exists.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError:
-            self._descriptor = None
-
-    def take(self, number: int, *, wait: bool = False) -> bool:
-        """Take a lock; False when another process holds it and `wait` is off."""
-        if self._descriptor is None:
-            return True
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
-        except OSError as error:
-            return error.errno not in {errno.EACCES, errno.EAGAIN}
-        return True
-
-    def free(self, number: int) -> None:
-        """Free a lock that this process holds."""
-        if self._descriptor is not None:
-            with contextlib.suppress(OSError):  # no locks here
-                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, number)
-
-    @contextlib.contextmanager
-    def held(self, number: int) -> Iterator[None]:
-        """Hold a lock for the block, once no other process does."""
-        self.take(number, wait=True)
-        try:
-            yield
-        finally:
-            self.free(number)
-
-    def __del__(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
 
 
 def canonical(fields: dict) -> bytes:

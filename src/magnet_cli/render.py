@@ -27,6 +27,7 @@ from magnet_cli.generators import Generator
 T = TypeVar("T")
 _BATCH_WORK = 1 << 22  # numbers in a batch of images
 _MOST_WRITERS = 8  # threads that encode and write
+_SMALL = 1 << 12  # numbers in an image whose file takes longer to create than to encode
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class RenderSpec:
 
 def batch_size(generator: Generator) -> int:
     """Images rendered at once; a function of the generator alone, so that runs are repeatable."""
-    return int(np.clip(_BATCH_WORK // int(np.prod(generator.image_shape)), 1, 256))
+    return int(np.clip(_BATCH_WORK // int(np.prod(generator.image_shape)), 1, 64))  # more leave a CPU's caches
 
 
 def arrays(
@@ -199,7 +200,7 @@ def fill(
         yield from _write_array(out / "images.npy", (spec.n, *generator.image_shape), size, made)
     else:
         names = [f"images/{i:06d}.{spec.format}" for i in range(spec.n)]
-        for hashes in write(out, names, size, made):
+        for hashes in write(out, names, size, made, generator.image_shape):
             known |= hashes
             yield len(hashes)
     outputs.list_files(out, outputs.RENDERING, known)
@@ -222,17 +223,25 @@ def finish(out: Path, spec: RenderSpec, command: list[str], report: dict) -> Non
 
 
 def write(
-    out: Path, names: list[str], size: int, made: Callable[[slice], np.ndarray], threads: int | None = None
+    out: Path,
+    names: list[str],
+    size: int,
+    made: Callable[[slice], np.ndarray],
+    shape: tuple[int, ...],
+    threads: int | None = None,
 ) -> Iterator[dict[str, str]]:
     """Write a file for each row. Files are encoded and written while the next batch is computed.
 
-    Files that are there are kept where their batch is whole; of every other batch all are written again.
+    Of small images, whose files take longer to create than all the rest, one thread does no more than create them, and
+    torch leaves it a core. Files that are there are kept where their batch is whole; of every other batch all are
+    written again.
 
     Args:
         out: the folder.
         names: [n], of the files in it, each below one folder more; what they end with is the format.
         size: rows computed at once.
-        made: gives what the generator gives for a slice of rows, [b, ...] float32.
+        made: gives what the generator gives for a slice of rows, [b, *shape] float32.
+        shape: of what it gives for a row.
         threads: that encode and write; default as many as there are cores, up to 8.
 
     Yields:
@@ -244,7 +253,8 @@ def write(
     for folder in {name.rpartition("/")[0] for name in names}:
         files.make_folder(out / folder)
         files.sweep(out / folder)
-    threads = threads or min(_MOST_WRITERS, os.cpu_count() or 1)
+    small = int(np.prod(shape)) <= _SMALL
+    threads = threads or (1 if small else min(_MOST_WRITERS, os.cpu_count() or 1))
 
     def steps() -> Iterator[list[Callable[[], dict[str, str]]]]:
         for start in range(0, len(names), size):
@@ -252,7 +262,11 @@ def write(
             if known := _there(out, batch):
                 yield [functools.partial(dict, known)]
                 continue
-            rows = made(slice(start, start + len(batch)))
+            with _sparing(int(small)):
+                rows = made(slice(start, start + len(batch)))
+            if small:
+                yield [functools.partial(_publish, out, batch, list(_encoded(batch, rows)))]
+                continue
             ends = np.linspace(0, len(batch), min(threads, len(batch)) + 1).astype(int).tolist()
             parts = [slice(*pair) for pair in itertools.pairwise(ends)]
             yield [functools.partial(_write_files, out, batch[part], rows[part]) for part in parts]
@@ -260,6 +274,17 @@ def write(
     with contextlib.closing(_behind(steps(), threads, -(-threads // size))) as written:
         for pieces in written:
             yield functools.reduce(dict.__or__, pieces)
+
+
+@contextlib.contextmanager
+def _sparing(cores: int) -> Iterator[None]:
+    """So many fewer threads for torch on a CPU, but one at least."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - cores))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _there(out: Path, names: list[str]) -> dict[str, str] | None:
@@ -279,11 +304,22 @@ def _there(out: Path, names: list[str]) -> dict[str, str] | None:
 
 def _write_files(out: Path, names: list[str], rows: np.ndarray) -> dict[str, str]:
     """Encode and publish what a generator gave, a file a row; their sha256."""
+    return _publish(out, names, _encoded(names, rows))
+
+
+def _encoded(names: list[str], rows: np.ndarray) -> Iterator[bytes]:
+    """The bytes of the files of what a generator gave, a file a row."""
     ending = names[0].rpartition(".")[2]
-    shown = rows if ending == "npy" else pictures.pixels(rows)
+    if ending == "npy":
+        yield from map(pictures.npy, rows)
+    else:
+        yield from (pictures.encoded(image, ending) for image in pictures.pixels(rows))
+
+
+def _publish(out: Path, names: list[str], contents: Iterable[bytes]) -> dict[str, str]:
+    """Publish files; their sha256."""
     hashes = {}
-    for name, one in zip(names, shown, strict=True):
-        data = pictures.npy(one) if ending == "npy" else pictures.encoded(one, ending)
+    for name, data in zip(names, contents, strict=True):
         files.publish(out / name, data, durable=False)
         hashes[name] = files.sha256_bytes(data)
     return hashes
@@ -323,22 +359,13 @@ def _write_array(path: Path, shape: tuple[int, ...], size: int, made: Callable[[
             if done:
                 yield done
 
-            def steps() -> Iterator[list[Callable[[], int]]]:
-                for first in range(done, shape[0], size):
-                    rows = made(slice(first, min(first + size, shape[0])))
-                    yield [functools.partial(_append, file, rows)]
-
-            with contextlib.closing(_behind(steps(), 1, 1)) as written:
-                for counts in written:
-                    yield sum(counts)
+            for first in range(done, shape[0], size):
+                rows = made(slice(first, min(first + size, shape[0])))
+                file.write(np.ascontiguousarray(rows, dtype="<f4"))
+                yield len(rows)
             file.flush()
             os.fsync(file.fileno())
         growing.replace(path)
-
-
-def _append(file: io.BufferedWriter, rows: np.ndarray) -> int:
-    file.write(np.ascontiguousarray(rows, dtype="<f4"))
-    return len(rows)
 
 
 def _behind(steps: Iterable[list[Callable[[], T]]], threads: int, ahead: int) -> Iterator[list[T]]:
@@ -346,7 +373,7 @@ def _behind(steps: Iterable[list[Callable[[], T]]], threads: int, ahead: int) ->
 
     Args:
         steps: what there is to do; computing a step may take long itself.
-        threads: that do it.
+        threads: that do it; where they are behind, the caller's own does a step too.
         ahead: steps that may wait for the threads.
 
     Yields:
@@ -354,12 +381,23 @@ def _behind(steps: Iterable[list[Callable[[], T]]], threads: int, ahead: int) ->
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="magnet-write")
     waiting: deque[list[Future[T]]] = deque()
+
+    def late() -> bool:
+        return len(waiting) > ahead and not all(future.done() for future in waiting[0])
+
     try:
         for step in steps:
-            waiting.append([pool.submit(work) for work in step])
-            if len(waiting) > ahead:
+            waiting.append([_done(work()) for work in step] if late() else [pool.submit(work) for work in step])
+            while len(waiting) > ahead and (not late() or len(waiting) > 2 * ahead + 1):
                 yield [future.result() for future in waiting.popleft()]
         while waiting:
             yield [future.result() for future in waiting.popleft()]
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _done(result: T) -> "Future[T]":
+    """A future that holds its result."""
+    future: Future[T] = Future()
+    future.set_result(result)
+    return future

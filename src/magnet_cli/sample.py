@@ -181,7 +181,7 @@ def _rendered(
         latents, labels = (None if array is None else array[places] for array in rows)
         return render.arrays(generator, latents, spec.truncation, size, labels)
 
-    yield from render.write(out, names, size, made)
+    yield from render.write(out, names, size, made, generator.image_shape)
 
 
 def _latents(drawn: Draw | FreshDraw, volume: Volume) -> tuple[np.ndarray, np.ndarray | None]:

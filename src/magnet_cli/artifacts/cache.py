@@ -16,6 +16,7 @@ from magnet_cli.artifacts import formats, https, manifest, registry, sources
 from magnet_cli.artifacts.ledger import Ledger
 from magnet_cli.artifacts.registry import Artifact
 from magnet_cli.errors import ArtifactError, MagnetError
+from magnet_cli.locks import Locks
 
 BUILT_IN = Path(__file__).parents[1] / "assets"
 DEFAULT_GENERATOR = "mnist"
@@ -278,7 +279,7 @@ def alone(artifact: Artifact) -> Iterator[None]:
         MagnetError: it cannot be made; where the block fails, what was made is taken away if it is empty.
     """
     folder = folder_of(artifact)
-    with _created(folder), files.Locks(home() / ".locks").held(int(folder.name[:7], 16)):
+    with _created(folder), Locks(home() / ".locks").held(int(folder.name[:7], 16)):
         yield
 
 

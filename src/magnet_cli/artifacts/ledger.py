@@ -11,6 +11,7 @@ from pathlib import Path
 
 from magnet_cli import files
 from magnet_cli.errors import ArtifactError, MagnetError
+from magnet_cli.locks import Locks
 
 _FORMAT = 1
 _LOCKS = ".artifacts.locks"  # a file of its own: closing a file frees every lock that this process has on it
@@ -94,7 +95,7 @@ class Ledger:
     def _changing(self) -> Iterator[dict]:
         """The fields, to be changed in the block while no other process does."""
         files.make_folder(self.path.parent)
-        with files.Locks(self.path.parent / _LOCKS).held(0):
+        with Locks(self.path.parent / _LOCKS).held(0):
             fields = self._read()
             yield fields
             files.publish(self.path, files.document(fields))

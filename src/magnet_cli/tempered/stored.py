@@ -15,6 +15,7 @@ import numpy as np
 
 from magnet_cli import __version__, files
 from magnet_cli.errors import DamageError, MagnetError, SampleError, SpecError, VolumeError
+from magnet_cli.locks import Locks
 from magnet_cli.volume import Volume, layout
 
 FORMAT = 1
@@ -202,8 +203,8 @@ class Run:
             raise SampleError(message, "move it away")
 
     @functools.cached_property
-    def _locks(self) -> files.Locks:
-        return files.Locks(self.path / ".locks")
+    def _locks(self) -> Locks:
+        return Locks(self.path / ".locks")
 
     def claim(self) -> None:
         """Say to other processes that this one goes on with the run, until it ends.

@@ -19,6 +19,7 @@ import numpy as np
 
 from magnet_cli import __version__, files
 from magnet_cli.errors import DamageError, MagnetError, SpecError, VolumeError
+from magnet_cli.locks import Locks
 from magnet_cli.volume import layout
 from magnet_cli.volume.shards import Mark, Shard, mark_document, mark_of, parse, serialise
 from magnet_cli.volume.spec import FORMAT, VolumeSpec, differences, from_fields
@@ -60,8 +61,8 @@ class Volume:
         self.probe = probe or {}
 
     @functools.cached_property
-    def _locks(self) -> files.Locks:
-        return files.Locks(self.path / _LOCKS)
+    def _locks(self) -> Locks:
+        return Locks(self.path / _LOCKS)
 
     @classmethod
     def open(cls, path: Path) -> "Volume":

@@ -1,0 +1,57 @@
+"""Locks among processes that share a folder, freed by the system however their owner ends.
+
+Owns no more than that. Knows nothing of what is locked, nor relies on the file system having locks.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Locks:
+    """Numbered locks on one file, among processes; the system frees them when their process ends, however it ends.
+
+    A help against doing work twice and against two replacing one file at once. Where the file system has no locks,
+    or the file cannot be made, every lock is granted: whoever takes one must also be right without it.
+
+    Args:
+        path: the file; its folder exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            self._descriptor = None
+
+    def take(self, number: int, *, wait: bool = False) -> bool:
+        """Take a lock; False when another process holds it and `wait` is off."""
+        if self._descriptor is None:
+            return True
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
+        except OSError as error:
+            return error.errno not in {errno.EACCES, errno.EAGAIN}
+        return True
+
+    def free(self, number: int) -> None:
+        """Free a lock that this process holds."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # no locks here
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, number)
+
+    @contextlib.contextmanager
+    def held(self, number: int) -> Iterator[None]:
+        """Hold a lock for the block, once no other process does."""
+        self.take(number, wait=True)
+        try:
+            yield
+        finally:
+            self.free(number)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
