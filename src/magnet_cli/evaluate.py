@@ -53,8 +53,8 @@ def evaluate(
         progress: makes a bar of label, total and unit.
 
     Returns:
-        n, reference_n (of each comparison), interval, "metrics": {name: Estimate}, "undefined": {name: why},
-        "warnings". Names carry the features: "fid[digits]".
+        n, reference_n (of each comparison), interval, "metrics": {name: Estimate}, "each": {name: a value for each
+        sample}, "undefined": {name: why}, "warnings". Names carry the features: "fid[digits]".
 
     Raises:
         SampleError: too few images, samples of different lengths, or such that share images.
@@ -84,6 +84,9 @@ def evaluate(
         "reference_n": length,
         "interval": WITHIN if len(samples) == 1 else f"over {len(samples)} samples",
         "metrics": metrics,
+        "each": {
+            _named(name, judge): [_value(one, len(samples[0])) for one in values] for name, values in found.items()
+        },
         "undefined": undefined,
         "warnings": _warnings(samples, seen, theirs),
     }
@@ -113,6 +116,11 @@ def _compared(one: Seen, reference: np.ndarray, nearest_k: int, progress: Progre
     with progress("neighbours", n + 2 * m, "points") as advance:
         found |= neighbours.prdc(*sides, nearest_k, dealt, advance)
     return found | {"duplicates": n - len(np.unique(one.digests, axis=0))}
+
+
+def _value(found: np.ndarray | int, n: int) -> float:
+    """A metric of one sample, from its replicas; of duplicates, their share."""
+    return found / n if isinstance(found, int) else float(found[-1])
 
 
 def _estimate(name: str, values: list, n: int, length: int) -> Estimate:

@@ -173,6 +173,9 @@ def _of_images(console: Console, paths: list[Path], judges: "list[Judge]", compa
             change = shares.change(tallies, _tallies(console, others, judge)[0], paired=paired)
             said["change"] = {"from": [str(path) for path in compare], "from_n": len(others[0]), "paired": paired}
             said["change"] |= dataclasses.asdict(change)
+            rows += [
+                [judge.name, f"change in share of {name}", *_numbers(each)] for name, each in change.shares.items()
+            ]
             rows += [[judge.name, "change in gap", *_numbers(change.gap)]]
             rows += [[judge.name, "change in total variation", *_numbers(change.total_variation)]]
             rows += [[judge.name, "p of no change", f"{change.p_value:.4g}", "", ""]]

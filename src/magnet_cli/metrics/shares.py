@@ -86,14 +86,16 @@ class Summary:
 
 @dataclass(frozen=True)
 class Change:
-    """How imbalance differs between two sets of images.
+    """How shares and imbalance differ between two sets of images.
 
     Attributes:
+        shares: of each class, by its name, that of the one less that of the other.
         gap: of the one less that of the other.
         total_variation: likewise.
         p_value: how often a change in total variation as large as this comes up where there is none.
     """
 
+    shares: dict[str, Estimate]
     gap: Estimate
     total_variation: Estimate
     p_value: float
@@ -116,7 +118,7 @@ def summary(tallies: Sequence[Tally]) -> Summary:
 
 
 def change(ones: Sequence[Tally], others: Sequence[Tally], *, paired: bool = False) -> Change:
-    """How imbalance changes from others to ones.
+    """How shares and imbalance change from others to ones.
 
     One sample each: Newcombe's intervals, and the permutation test. Several each: Student's over the differences of
     pairs, or Welch's where they are no pairs.
@@ -126,16 +128,22 @@ def change(ones: Sequence[Tally], others: Sequence[Tally], *, paired: bool = Fal
         others: likewise.
         paired: whether the i-th of both come from one pool.
     """
-    pooled = _pooled(ones), _pooled(others)
-    parts = []
-    for measure in (Tally.gap, Tally.total_variation):
-        values = [np.array([measure(tally).value for tally in side]) for side in (ones, others)]
-        found = None
-        if len(ones) > 1:
-            found = difference_of_pairs(*values) if paired else difference_of_means(*values)
-        parts.append(found or (joined(*map(measure, pooled)), None))  # all samples alike: no spread to go by
-    (gap, _), (variation, p) = parts
-    return Change(gap, variation, p_value(*pooled) if p is None else p)
+    classes = ones[0].classes
+    each = {name: _changed(ones, others, lambda t, name=name: t.shares()[name], paired=paired)[0] for name in classes}
+    gap, _ = _changed(ones, others, Tally.gap, paired=paired)
+    variation, p = _changed(ones, others, Tally.total_variation, paired=paired)
+    return Change(each, gap, variation, p_value(_pooled(ones), _pooled(others)) if p is None else p)
+
+
+def _changed(
+    ones: Sequence[Tally], others: Sequence[Tally], measure: Callable[[Tally], Estimate], *, paired: bool
+) -> tuple[Estimate, float | None]:
+    """The change of a measure, and the p-value of its t-test; None where there is no spread over samples to go by."""
+    values = [np.array([measure(tally).value for tally in side]) for side in (ones, others)]
+    found = None
+    if len(ones) > 1:
+        found = difference_of_pairs(*values) if paired else difference_of_means(*values)
+    return found or (joined(measure(_pooled(ones)), measure(_pooled(others))), None)
 
 
 def _pooled(tallies: Sequence[Tally]) -> Tally:
