@@ -83,6 +83,7 @@ ALLOWED = {
         "attributes",
         "compute",
         "evaluate",
+        "extras",
         "features",
         "generators",
         "image_models",

@@ -120,6 +120,7 @@ def run(
     from magnet_cli.images import ImageSet
 
     start = time.monotonic()
+    sweep.check_extras()
     console = console_.Console(as_json=json, quiet=quiet)
     here = device or generators.default_device()
     checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)

@@ -43,7 +43,7 @@ from pathlib import Path
 
 import numpy as np
 
-from magnet_cli import attributes, evaluate, files, outputs, render, sample
+from magnet_cli import attributes, evaluate, extras, files, outputs, render, sample
 from magnet_cli.errors import VolumeError
 from magnet_cli.evaluate import Progress, no_progress
 from magnet_cli.generators import Generator
@@ -53,6 +53,7 @@ from magnet_cli.sweep import choice
 from magnet_cli.sweep import reference as reference_
 from magnet_cli.sweep.choice import estimate as estimate
 from magnet_cli.sweep.choice import picked_by as picked_by
+from magnet_cli.sweep.figures import figures
 from magnet_cli.sweep.measure import IMAGES, POINTS, Work, tally
 from magnet_cli.sweep.reference import sha256 as sha256
 from magnet_cli.sweep.spec import Judges as Judges
@@ -110,6 +111,16 @@ def fewest_for_fid(judges: Judges, shape: tuple[int, int, int]) -> int:
     for judge in judges.models:
         attributes.tally(judge, judge.probabilities(blank))
     return evaluate.fewest_for_fid(judges.features.features(blank).shape[1])
+
+
+def check_extras() -> None:
+    """Whether the optional packages are here that judge and plot.
+
+    Raises:
+        MagnetError: one is not.
+    """
+    extras.needed("sklearn.neighbors", "evaluate")
+    extras.needed("matplotlib", "report")
 
 
 def check_rows(spec: SweepSpec, pools: list[Pool]) -> None:
@@ -231,12 +242,12 @@ def finish(out: Path, spec: SweepSpec, fields: dict, command: list[str], report:
     Raises:
         MagnetError: no space, no permission.
     """
-    drawn = {}
-    files.make_folder(out / "plots")
-    for name, data in drawn.items():
-        files.publish(out / "plots" / f"{name}.svg", data)
-    outputs.list_files(out, outputs.SWEEP, {})
     about = {"command": command, "spec": asdict(spec)} | fields
+    drawn = figures(about)
+    files.make_folder(out / "plots")
+    for name, svg in drawn.items():
+        files.publish(out / "plots" / f"{name}.svg", svg.encode())
+    outputs.list_files(out, outputs.SWEEP, {})
     about |= {"plots": {name: f"plots/{name}.svg" for name in drawn}, "versions": render.versions(), "report": report}
     outputs.finish(out, outputs.SWEEP, about)
     for name in (POINTS, IMAGES):
