@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from magnet_cli import compute, evaluate, files, generators, image_models, index, render, sample, sweep
 from magnet_cli.artifacts import cache
+from magnet_cli.cli import app
 from magnet_cli.images import ImageSet
 from magnet_cli.index.rows import Index, Part
 from magnet_cli.sweep import choice, figures, reference
@@ -121,11 +124,23 @@ def test_what_is_reported_is_not_flattered_by_the_picking():
 # --- a sweep --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished sweep in a folder s, and what it printed."""
+    place = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAGNET_HOME", str(place / "home"))
+        patch.chdir(place)
+        done = CliRunner().invoke(app, [str(each) for each in (*RUN, "--out", "s", "--json")], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return place / "s", json.loads(done.stdout)
+
+
 @pytest.fixture
-def swept(magnet):
-    done = magnet(*RUN, "--out", "s", "--json")
-    assert done.code == 0, done.err
-    return done.json
+def swept(made):
+    """A copy of it, and what it printed."""
+    shutil.copytree(made[0], "s")
+    return made[1]
 
 
 def test_points_are_what_their_samples_say(magnet, swept):
@@ -254,7 +269,7 @@ def test_an_image_is_rendered_once_and_seen_once(magnet, tmp_path):
     np.testing.assert_array_equal(first, expected)
 
 
-def test_killed_it_goes_on_to_the_same_numbers(magnet, home):
+def test_killed_it_goes_on_to_the_same_numbers(magnet, made):
     """A real process, killed after its first point: that point is taken over, and the end is the same."""
     command = [str(each) for each in (*RUN, "--out", "a", "--quiet")]
     process = subprocess.Popen([sys.executable, "-m", "magnet_cli", *command])
@@ -265,16 +280,14 @@ def test_killed_it_goes_on_to_the_same_numbers(magnet, home):
     process.wait()
     assert not Path("a/sweep.json").exists()
     assert magnet("info", "a").code == 1
-    (made,) = sorted(points.glob("*.json"))[:1]
-    kept = json.loads(made.read_text())
+    kept = json.loads(sorted(points.glob("*.json"))[0].read_text())
     stamp = (Path("a") / kept["sample"] / "sample.json").stat().st_mtime_ns
     done = magnet(*command, "--json")
     assert done.code == 0, done.err
     assert not points.exists()
     assert (Path("a") / kept["sample"] / "sample.json").stat().st_mtime_ns == stamp
-    clean = magnet(*RUN, "--out", "b", "--json").json
-    assert done.json["points"] == clean["points"]
-    assert done.json["choice"] == clean["choice"]
+    assert done.json["points"] == made[1]["points"]
+    assert done.json["choice"] == made[1]["choice"]
 
 
 def test_truncation_and_a_reference_that_was_given(magnet, tmp_path):

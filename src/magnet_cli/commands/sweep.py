@@ -111,8 +111,8 @@ def run(
 
     \b
     Examples:
-      magnet sweep --rho -.2,.2 --n 200 --model digits
-      magnet sweep mnist --rho -.5,-.2,.2,.5 --n 200 --truncation 1,.8 --pick recall --out front --json
+      magnet sweep --rho -.2,.2 --n 100 --model digits
+      magnet sweep mnist --rho .3 --n 100 --truncation 1,.8 --pick recall --out front --json
     """
     from magnet_cli import generators, image_models, render, sweep
     from magnet_cli.commands import lookup
