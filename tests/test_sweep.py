@@ -316,7 +316,7 @@ def test_every_plot_is_drawn_from_sweep_json_alone(magnet):
     done = magnet("sweep", "--rho", "-.2", "--n", 80, "--truncation", "1,.8", "--model", "digits", "--out", "s")
     assert done.code == 0, done.err
     fields = json.loads(Path("s/sweep.json").read_text())
-    drawn = figures.figures(fields)
+    drawn = figures.drawn(fields)
     names = ["precision-recall", "fid", "kid", "effective-size", "displaced-share"]
     names += ["shares-digits-truncation1", "shares-digits-truncation0.8", "imbalance-digits"]
     assert list(drawn) == names == list(fields["plots"])

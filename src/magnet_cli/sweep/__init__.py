@@ -49,11 +49,10 @@ from magnet_cli.evaluate import Progress, no_progress
 from magnet_cli.generators import Generator
 from magnet_cli.images import ImageSet
 from magnet_cli.metrics import shares
-from magnet_cli.sweep import choice
+from magnet_cli.sweep import choice, figures
 from magnet_cli.sweep import reference as reference_
 from magnet_cli.sweep.choice import estimate as estimate
 from magnet_cli.sweep.choice import picked_by as picked_by
-from magnet_cli.sweep.figures import figures
 from magnet_cli.sweep.measure import IMAGES, POINTS, Work, tally
 from magnet_cli.sweep.reference import sha256 as sha256
 from magnet_cli.sweep.spec import Judges as Judges
@@ -243,7 +242,7 @@ def finish(out: Path, spec: SweepSpec, fields: dict, command: list[str], report:
         MagnetError: no space, no permission.
     """
     about = {"command": command, "spec": asdict(spec)} | fields
-    drawn = figures(about)
+    drawn = figures.drawn(about)
     files.make_folder(out / "plots")
     for name, svg in drawn.items():
         files.publish(out / "plots" / f"{name}.svg", svg.encode())

@@ -11,7 +11,7 @@ from magnet_cli.plots import Line
 _OTHER = "the other half: picked, and rho 0"
 
 
-def figures(fields: dict) -> dict[str, str]:
+def drawn(fields: dict) -> dict[str, str]:
     """SVG files by their names, as precision-recall, in the order in which a reader wants them."""
     by_truncation = _by_truncation(fields)
     drift = " (drift from the prior)" * (fields["reference"]["kind"] == "prior")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from magnet_cli import attributes, evaluate, features, files, index, render, sample
+from magnet_cli import attributes, evaluate, features, files, index, outputs, render, sample
 from magnet_cli.evaluate import Progress
 from magnet_cli.generators import Generator
 from magnet_cli.image_models import Judge
@@ -93,6 +93,7 @@ class Work:
         folder = self.out / "samples" / point.name
         target = index.target(pool.index, point.rho, pool.volume.spec, drawn, point.truncation)
         if not sample.finished(folder, spec):
+            outputs.start(folder, outputs.SAMPLE, spec)  # else what is linked would be somebody's files
             files.make_folder(folder / "images")
             for row, name in zip(drawn.rows.tolist(), sample.file_names(spec, self.generator), strict=True):
                 files.link(self._images(point) / f"rows/{row:09d}.png", folder / name)
