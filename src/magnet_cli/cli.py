@@ -25,6 +25,7 @@ from magnet_cli.commands import (
     push,
     render,
     sample,
+    sweep,
 )
 from magnet_cli.commands import list as list_
 from magnet_cli.errors import MagnetError
@@ -89,7 +90,7 @@ def main(
 
 _COMMANDS = {"list": list_, "fetch": fetch, "compute": compute, "index": index, "sample": sample, "render": render}
 _COMMANDS |= {"evaluate": evaluate, "attributes": attributes, "info": info, "import": import_, "export": export}
-_COMMANDS |= {"convert": convert, "push": push}
+_COMMANDS |= {"convert": convert, "push": push, "sweep": sweep}
 for name, module in _COMMANDS.items():
     app.command(name)(module.run)
 app.add_typer(cache.app, name="cache")

@@ -22,6 +22,7 @@ from magnet_cli.errors import MagnetError
 _PART = ".part"  # suffix of temporaries: they are never read, and swept when old
 _STALE_SECONDS = 3600
 _REPLACING, _DECIDED = ".replacing", "decided"
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)  # some network and FAT mounts
 _REASONS = {
@@ -123,6 +124,16 @@ def make_folder(path: Path) -> None:
 def temporary(path: Path) -> Path:
     """A name in the same folder for a file that is not yet `path`; unique to this call."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_PART}")
+
+
+def names(folder: Path) -> set[str]:
+    """What is in a folder, without the temporaries that a killed process may have left.
+
+    Raises:
+        MagnetError: it cannot be read.
+    """
+    with explained("read", folder):
+        return {p.name for p in folder.iterdir() if not (p.name.startswith(".") and p.name.endswith(_PART))}
 
 
 def sweep(folder: Path) -> None:
@@ -271,6 +282,23 @@ def settle(folder: Path) -> None:
                 path.replace(folder / path.name)
         sync_folder(folder)
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def link(path: Path, target: Path) -> None:
+    """Give a file another name, which is left alone where there is one; where there are no links, copy it.
+
+    Raises:
+        MagnetError: no space, no permission.
+    """
+    with explained("write", target):
+        try:
+            target.hardlink_to(path)
+        except FileExistsError:
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            publish(target, path.read_bytes(), durable=False)
 
 
 def _appear(part: Path, path: Path, *, replace: bool) -> bool:

@@ -1,0 +1,398 @@
+"""Plots as SVG: lines with bands, histograms, bars and points with intervals, heat tables.
+
+Owns how every plot of magnet looks. Knows nothing of what the numbers mean. One SVG serves light and dark, alone or
+inside a page: its colours are CSS variables that it defines itself; text stays text. The same numbers give the same
+bytes. Every mark that stands for numbers is of the class "mark".
+"""
+
+import io
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli.extras import needed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Numbers = Sequence[float] | np.ndarray
+Interval = tuple[float, float, float]  # value, low, high
+
+# What is drawn in these colours becomes var(--plot-NAME): light, dark
+_COLOURS = {
+    "ink": ("#1f2328", "#e6e8eb"),
+    "soft": ("#656d76", "#9aa4af"),
+    "grid": ("#d9dee3", "#343b43"),
+    "paper": ("#ffffff", "#16191d"),
+    "1": ("#2f6fb5", "#6cb0f5"),
+    "2": ("#c2571a", "#f2955c"),
+    "3": ("#2b8a57", "#5fc98f"),
+    "4": ("#8250bf", "#b794f0"),
+    "5": ("#b8336a", "#f07fab"),
+    "6": ("#7a6a1d", "#d4bd4f"),
+}
+_SENTINELS = {name: f"#f0e1{i:02x}" for i, name in enumerate(_COLOURS)}
+_SERIES = ("1", "2", "3", "4", "5", "6")
+_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # a second cue beside colour, where there are many lines
+_LEVEL = (0, (2, 2))
+_INCHES = 7.2
+_POINTS = 9.0  # size of text
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control characters, those that turn text around, no characters
+_LONGEST = 48  # characters of a name
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "magnet",
+    "text.parse_math": False,  # names come from files: a dollar sign is one
+    "font.size": _POINTS,
+    "axes.titlesize": _POINTS,
+    "axes.edgecolor": _SENTINELS["soft"],
+    "axes.labelcolor": _SENTINELS["ink"],
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "figure.facecolor": "none",
+    "figure.edgecolor": "none",
+    "grid.color": _SENTINELS["grid"],
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.labelcolor": _SENTINELS["ink"],
+    "text.color": _SENTINELS["ink"],
+    "xtick.color": _SENTINELS["soft"],
+    "ytick.color": _SENTINELS["soft"],
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points that a line joins, in their order.
+
+    Attributes:
+        name: in the legend; empty for none.
+        x: [P].
+        y: [P]; what is not finite leaves a gap.
+        bands: pairs (low, high) of [P] each, in y, drawn around the line, the widest first.
+        reach: a pair (low, high) of [P] in x: then points have crosses, of this and of the first band.
+        notes: a text beside each point; empty for none.
+        joined: whether there is a line between the points.
+        dotted: whether the points are marked.
+    """
+
+    name: str
+    x: Numbers
+    y: Numbers
+    bands: Sequence[tuple[Numbers, Numbers]] = ()
+    reach: tuple[Numbers, Numbers] | None = None
+    notes: Sequence[str] = ()
+    joined: bool = True
+    dotted: bool = False
+
+
+def lines(
+    drawn: Sequence[Line],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    levels: dict[str, float] | None = None,
+    height: float = 3.2,
+) -> str:
+    """Lines, each with bands or crosses around it.
+
+    Args:
+        drawn: the lines, one at least.
+        title: what the plot shows, for readers that do not see it.
+        x_label: of the x axis.
+        y_label: of the y axis.
+        log_x: x on a logarithmic axis; what is not positive is left out.
+        log_y: y likewise.
+        levels: names and values of y, drawn across.
+        height: in inches, of 7.2 in width.
+
+    Returns:
+        The SVG. A line is a mark, and each of its bands, and each stroke of its crosses.
+    """
+
+    def draw(axes: "Axes") -> None:
+        for i, line in enumerate(drawn):
+            _draw_line(axes, line, i, log_y=log_y)
+        for name, value in (levels or {}).items():
+            axes.axhline(value, color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL)
+            place = {"xy": (1, value), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axes.annotate(_named(name), xytext=(0, 3), ha="right", color=_SENTINELS["soft"], **place)
+        _scale(axes.xaxis, log=log_x)
+        _scale(axes.yaxis, log=log_y)
+        _label(axes, x_label, y_label)
+        _legend(axes, [line.name for line in drawn])
+
+    return _svg(draw, title, height)
+
+
+def histogram(
+    edges: Numbers,
+    counts: dict[str, Numbers],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    levels: dict[str, float] | None = None,
+    height: float = 2.8,
+) -> str:
+    """Histograms over the same bins, one on the other.
+
+    Args:
+        edges: [b + 1], ascending.
+        counts: [b] for each name; one without a name has no legend.
+        title: what the plot shows, for readers that do not see it.
+        x_label: of the x axis.
+        y_label: of the y axis.
+        levels: names and values of x, drawn from top to bottom.
+        height: in inches, of 7.2 in width.
+
+    Returns:
+        The SVG. Each histogram is a mark.
+    """
+
+    def draw(axes: "Axes") -> None:
+        for i, values in enumerate(counts.values()):
+            colour = _SENTINELS[_SERIES[i % len(_SERIES)]]
+            axes.stairs(values, edges, fill=True, color=colour, alpha=0.25, linewidth=0)
+            axes.stairs(values, edges, color=colour, linewidth=1.2, gid="mark", linestyle=_DASHES[i % len(_DASHES)])
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_ylim(bottom=0)
+        for i, (name, value) in enumerate((levels or {}).items()):
+            axes.axvline(value, color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL)
+            place = {"xy": (value, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate(_named(name), xytext=(4, -8 - 12 * i), color=_SENTINELS["soft"], **place)
+        _scale(axes.xaxis, log=False)
+        _scale(axes.yaxis, log=False)
+        _label(axes, x_label, y_label)
+        _legend(axes, list(counts))
+
+    return _svg(draw, title, height)
+
+
+def bars(
+    names: Sequence[str],
+    groups: dict[str, Sequence[Interval | None]],
+    *,
+    title: str,
+    x_label: str,
+    levels: dict[str, float] | None = None,
+    points: bool = False,
+) -> str:
+    """For each name a horizontal bar of each group, or a point, with its interval; the first name is at the top.
+
+    Args:
+        names: what the rows are; one at least.
+        groups: for each name of the legend, (value, low, high) of each row; None where there is none.
+        title: what the plot shows, for readers that do not see it.
+        x_label: of the x axis.
+        levels: names and values of x, drawn from top to bottom.
+        points: points instead of bars, on an axis that need not begin at 0.
+
+    Returns:
+        The SVG, as high as it needs. Each bar or point is a mark.
+    """
+    thick = 0.76 / len(groups)
+
+    def draw(axes: "Axes") -> None:
+        for i, values in enumerate(groups.values()):
+            colour = _SENTINELS[_SERIES[i % len(_SERIES)]]
+            for row, found in enumerate(values):
+                if found is None:
+                    continue
+                value, low, high = found
+                y = row + thick * (i - (len(groups) - 1) / 2)
+                reach = [[max(value - low, 0)], [max(high - value, 0)]]
+                whisker = {"ecolor": colour if points else _SENTINELS["ink"], "elinewidth": 1.2, "capsize": 2.5}
+                if points:
+                    axes.plot([value], [y], "o", color=colour, gid="mark")
+                else:
+                    axes.barh(y, value, thick * 0.9, color=colour, alpha=0.55, linewidth=0)[0].set_gid("mark")
+                axes.errorbar([value], [y], xerr=reach, fmt="none", **whisker)
+        axes.set_yticks(range(len(names)), [_named(name) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0, labelcolor=_SENTINELS["ink"])
+        axes.grid(visible=False, axis="y")
+        for value in (levels or {}).values():
+            axes.axvline(value, color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL)
+        if not points:
+            axes.set_xlim(left=min(0, axes.get_xlim()[0]))
+        _scale(axes.xaxis, log=False)
+        _label(axes, x_label, "")
+        _legend(axes, groups if len(groups) > 1 else (), levels or (), thick=True)
+
+    legend = 0.25 * (len(groups) > 1 or bool(levels))
+    return _svg(draw, title, 0.7 + legend + len(names) * max(0.2, 0.17 * len(groups)))
+
+
+def heat(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    warmth: np.ndarray,
+    texts: Sequence[Sequence[str]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+) -> str:
+    """A table whose cells are the warmer, the more there is.
+
+    Args:
+        rows: names of the rows, from the top.
+        columns: names of the columns.
+        warmth: [rows, columns] in [0, 1]; cells that are not finite stay empty, with their text.
+        texts: what stands in each cell.
+        title: what the plot shows, for readers that do not see it.
+        x_label: what the columns are.
+        y_label: what the rows are.
+
+    Returns:
+        The SVG, as high as it needs. Each cell that has warmth is a mark.
+    """
+    rectangle = needed("matplotlib.patches", "report").Rectangle
+
+    def draw(axes: "Axes") -> None:
+        for i, j in np.ndindex(*np.shape(warmth)):
+            if np.isfinite(warmth[i][j]):
+                cell = rectangle((j - 0.48, i - 0.46), 0.96, 0.92, color=_SENTINELS["1"], linewidth=0, gid="mark")
+                cell.set_alpha(0.06 + 0.5 * float(np.clip(warmth[i][j], 0, 1)))
+                axes.add_patch(cell)
+            axes.text(j, i, _named(texts[i][j]), ha="center", va="center")
+        axes.set_xlim(-0.5, len(columns) - 0.5)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xticks(range(len(columns)), [_named(name) for name in columns])
+        axes.set_yticks(range(len(rows)), [_named(name) for name in rows])
+        axes.tick_params(length=0, labelcolor=_SENTINELS["ink"], labeltop=True, labelbottom=False)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.xaxis.set_label_position("top")
+        _label(axes, x_label, y_label)
+
+    return _svg(draw, title, 0.6 + 0.27 * len(rows))
+
+
+def _draw_line(axes: "Axes", line: Line, i: int, *, log_y: bool) -> None:
+    colour = _SENTINELS[_SERIES[i % len(_SERIES)]]
+    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    floor = np.nextafter(0, 1) if log_y else -np.inf
+    for low, high in line.bands if line.reach is None else ():
+        sides = (np.where(np.asarray(side, float) >= floor, side, np.nan) for side in (low, high))
+        axes.fill_between(x, *sides, color=colour, alpha=0.18, linewidth=0, gid="mark")
+    style = {"color": colour, "linestyle": _DASHES[i % len(_DASHES)] if line.joined else "none"}
+    dots = {"marker": "o"} if line.dotted or not line.joined or len(x) == 1 else {}
+    if line.reach is not None:
+        for j in range(len(x)):
+            reach = {"xerr": [[abs(x[j] - side[j])] for side in line.reach]}
+            reach |= {"yerr": [[abs(y[j] - side[j])] for side in line.bands[0]]} if line.bands else {}
+            cross = axes.errorbar(x[j], y[j], fmt="none", ecolor=colour, elinewidth=1, alpha=0.6, **reach)
+            for stroke in cross.lines[2]:
+                stroke.set_gid("mark")
+    axes.plot(x, y, gid="mark", **style, **dots)
+    for place, note in zip(zip(x, y, strict=True), line.notes, strict=False):
+        if np.isfinite(place).all():
+            axes.annotate(_named(note), place, (5, 4), textcoords="offset points", color=_SENTINELS["soft"])
+
+
+def _scale(axis: object, *, log: bool) -> None:
+    """Ticks in plain numbers, a few on each axis."""
+    ticker = needed("matplotlib.ticker", "report")
+    if not log:
+        axis.set_major_locator(ticker.MaxNLocator(7, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
+        return
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    wide = high / low > 100  # noqa: PLR2004
+    axis.set_major_locator(ticker.LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=9))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _power(value)))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _power(value: float) -> str:
+    if 1e-3 <= value < 1e5:  # noqa: PLR2004
+        return f"{value:,.6g}"
+    exponent = int(np.floor(np.log10(value) + 1e-9))
+    factor = f"{value / 10.0**exponent:.3g}"
+    return ("" if factor == "1" else f"{factor}·") + "10" + str(exponent).translate(_SUPERSCRIPTS)
+
+
+def _label(axes: "Axes", x_label: str, y_label: str) -> None:
+    axes.set_xlabel(_named(x_label))
+    axes.set_ylabel(_named(y_label))
+
+
+def _legend(axes: "Axes", names: Iterable[str], levels: Iterable[str] = (), *, thick: bool = False) -> None:
+    """Above the axes, in the order of the names; none where nothing has a name."""
+    line, shown = needed("matplotlib.lines", "report").Line2D, []
+    for i, name in enumerate(names):
+        dash = "-" if thick else _DASHES[i % len(_DASHES)]
+        style = {"color": _SENTINELS[_SERIES[i % len(_SERIES)]], "linewidth": 6 if thick else 1.6, "linestyle": dash}
+        shown += [(line([], [], **style), _named(name))] if name else []
+    shown += [(line([], [], color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL), _named(name)) for name in levels]
+    if shown:
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "ncols": min(len(shown), 4)}
+        axes.legend(*zip(*shown, strict=True), **place)
+
+
+def _named(text: str) -> str:
+    """A name from anywhere, as there is room for it."""
+    plain = _plain(text)
+    plain = plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
+    return f"\u200b{plain}" if plain.startswith("_") else plain  # matplotlib hides what begins so from legends
+
+
+def _plain(text: str) -> str:
+    """Text in one line, of characters that can be seen."""
+    return "".join("�" if unicodedata.category(c) in _UNSEEN else c for c in text)
+
+
+def _svg(draw: Callable[["Axes"], None], title: str, height: float) -> str:
+    """What a function draws on axes, as SVG: whatever the user's own settings of matplotlib are."""
+    matplotlib = needed("matplotlib", "report")
+    figure_of = needed("matplotlib.figure", "report").Figure
+    buffer = io.StringIO()
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts have it, or show a box
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        figure = figure_of(figsize=(_INCHES, height), layout="constrained")
+        draw(figure.subplots())
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return _themed(buffer.getvalue(), title)
+
+
+def _themed(svg: str, title: str) -> str:
+    """Matplotlib's SVG with variables for colours, the reader's font, no idle names, and a title."""
+    body = svg[svg.index("<g ") : svg.rindex("</svg>")]
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
+    for name, sentinel in _SENTINELS.items():
+        body = body.replace(sentinel, f"var(--plot-{name})")
+    body = re.sub(r" font-family: [^;\"]+;?", "", body)
+    used = set(re.findall(r"#([\w.-]+)[\")]", body))
+    body = body.replace('id="mark"', 'class="mark"')
+    body = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", body)
+    body = re.sub(r' transform="rotate\(-0 [\d. -]+\)"', "", body)
+    body = re.sub(r"\n\s*", " ", body)
+    plain = "".join(f"--plot-{name}:{light};" for name, (light, _) in _COLOURS.items())
+    dark = "".join(f"--plot-{name}:{dark};" for name, (_, dark) in _COLOURS.items())
+    style = f".plot{{{plain}}}.plot text{{font-family:system-ui,sans-serif}}"
+    style += ".plot *{stroke-linejoin:round;stroke-linecap:butt}"
+    style += f"@media screen and (prefers-color-scheme:dark){{.plot{{{dark}}}}}"
+    head = f'<svg class="plot" role="img" viewBox="0 0 {width} {height}" width="{width}pt" height="{height}pt" '
+    head += 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    return f"{head}<title>{escape(_plain(title))}</title><style>{style}</style>{body}</svg>"
