@@ -7,6 +7,7 @@ bytes. Every mark that stands for numbers is of the class "mark".
 
 import io
 import re
+import textwrap
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -37,6 +38,7 @@ _COLOURS = {
     "5": ("#b8336a", "#f07fab"),
     "6": ("#7a6a1d", "#d4bd4f"),
 }
+LIGHT, DARK = ("".join(f"--plot-{name}:{pair[i]};" for name, pair in _COLOURS.items()) for i in (0, 1))  # as CSS
 _SENTINELS = {name: f"#f0e1{i:02x}" for i, name in enumerate(_COLOURS)}
 _SERIES = ("1", "2", "3", "4", "5", "6")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # a second cue beside colour, where there are many lines
@@ -44,7 +46,7 @@ _LEVEL = (0, (2, 2))
 _INCHES = 7.2
 _POINTS = 9.0  # size of text
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control characters, those that turn text around, no characters
-_LONGEST = 48  # characters of a name
+_LONGEST = 40  # characters of a name
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STYLE = {
     "svg.fonttype": "none",
@@ -173,14 +175,12 @@ def histogram(
             axes.stairs(values, edges, color=colour, linewidth=1.2, gid="mark", linestyle=_DASHES[i % len(_DASHES)])
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(bottom=0)
-        for i, (name, value) in enumerate((levels or {}).items()):
+        for value in (levels or {}).values():
             axes.axvline(value, color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL)
-            place = {"xy": (value, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate(_named(name), xytext=(4, -8 - 12 * i), color=_SENTINELS["soft"], **place)
         _scale(axes.xaxis, log=False)
         _scale(axes.yaxis, log=False)
         _label(axes, x_label, y_label)
-        _legend(axes, list(counts))
+        _legend(axes, counts, levels or ())
 
     return _svg(draw, title, height)
 
@@ -317,7 +317,7 @@ def _scale(axis: object, *, log: bool) -> None:
         return
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
-    wide = high / low > 100  # noqa: PLR2004
+    wide = high / low > 1000  # noqa: PLR2004
     axis.set_major_locator(ticker.LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=9))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _power(value)))
     axis.set_minor_formatter(ticker.NullFormatter())
@@ -332,8 +332,10 @@ def _power(value: float) -> str:
 
 
 def _label(axes: "Axes", x_label: str, y_label: str) -> None:
-    axes.set_xlabel(_named(x_label))
-    axes.set_ylabel(_named(y_label))
+    """Name the axes; what is too long for the height of the y axis goes on in a second line."""
+    fits = int(axes.figure.get_figheight() * 72 / (0.65 * _POINTS)) - 4
+    axes.set_xlabel(_named(x_label, 2 * _LONGEST))
+    axes.set_ylabel("\n".join(textwrap.wrap(_named(y_label, 2 * fits), fits)[:2]))
 
 
 def _legend(axes: "Axes", names: Iterable[str], levels: Iterable[str] = (), *, thick: bool = False) -> None:
@@ -345,15 +347,24 @@ def _legend(axes: "Axes", names: Iterable[str], levels: Iterable[str] = (), *, t
         shown += [(line([], [], **style), _named(name))] if name else []
     shown += [(line([], [], color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL), _named(name)) for name in levels]
     if shown:
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "ncols": min(len(shown), 4)}
+        widest = max(_width(name) for _, name in shown) * 0.62 * _POINTS + 4 * _POINTS
+        columns = int(np.clip(0.9 * _INCHES * 72 // widest, 1, min(len(shown), 4)))
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "ncols": columns}
         axes.legend(*zip(*shown, strict=True), **place)
 
 
-def _named(text: str) -> str:
+def _named(text: str, longest: int = _LONGEST) -> str:
     """A name from anywhere, as there is room for it."""
     plain = _plain(text)
-    plain = plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
+    ends = np.cumsum([_width(c) for c in plain])
+    if len(plain) and ends[-1] > longest:
+        plain = plain[: int(np.searchsorted(ends, longest))] + "…"
     return f"\u200b{plain}" if plain.startswith("_") else plain  # matplotlib hides what begins so from legends
+
+
+def _width(text: str) -> int:
+    """Of a text, in letters: those of East Asia are twice as wide."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _plain(text: str) -> str:
@@ -370,6 +381,7 @@ def _svg(draw: Callable[["Axes"], None], title: str, height: float) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts have it, or show a box
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(color=[_SENTINELS["ink"]])
         figure = figure_of(figsize=(_INCHES, height), layout="constrained")
         draw(figure.subplots())
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -388,11 +400,9 @@ def _themed(svg: str, title: str) -> str:
     body = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", body)
     body = re.sub(r' transform="rotate\(-0 [\d. -]+\)"', "", body)
     body = re.sub(r"\n\s*", " ", body)
-    plain = "".join(f"--plot-{name}:{light};" for name, (light, _) in _COLOURS.items())
-    dark = "".join(f"--plot-{name}:{dark};" for name, (_, dark) in _COLOURS.items())
-    style = f".plot{{{plain}}}.plot text{{font-family:system-ui,sans-serif}}"
+    style = f".plot{{{LIGHT}}}.plot text{{font-family:system-ui,sans-serif}}"
     style += ".plot *{stroke-linejoin:round;stroke-linecap:butt}"
-    style += f"@media screen and (prefers-color-scheme:dark){{.plot{{{dark}}}}}"
+    style += f"@media screen and (prefers-color-scheme:dark){{.plot{{{DARK}}}}}"
     head = f'<svg class="plot" role="img" viewBox="0 0 {width} {height}" width="{width}pt" height="{height}pt" '
     head += 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     return f"{head}<title>{escape(_plain(title))}</title><style>{style}</style>{body}</svg>"
