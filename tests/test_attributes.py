@@ -57,7 +57,7 @@ def test_the_interval_of_a_change_covers_it():
     rng = np.random.default_rng(2)
     one, other = (0.7, 0.3), (0.6, 0.4)
     made = [
-        shares.change(tally(*rng.multinomial(300, one)).gap(), tally(*rng.multinomial(500, other)).gap())
+        shares.joined(tally(*rng.multinomial(300, one)).gap(), tally(*rng.multinomial(500, other)).gap())
         for _ in range(1500)
     ]
     assert np.mean([each.low <= 0.2 <= each.high for each in made]) >= 0.93
@@ -72,6 +72,56 @@ def test_the_p_value_is_level_without_a_change_and_small_with_one():
     assert 0.0 <= np.mean(np.array(null) < 0.05) <= 0.13
     assert shares.p_value(tally(700, 300), tally(550, 450)) == pytest.approx(1e-4)
     assert shares.p_value(tally(70, 30), tally(30, 70)) == 1  # the bias is the same, towards another class
+
+
+def pools(rng, truth, count, n, spread=60.0):
+    """Tallies of samples from pools that differ: each pool's own shares are drawn around the truth."""
+    return [tally(*rng.multinomial(n, rng.dirichlet(spread * np.array(truth)))) for _ in range(count)]
+
+
+@pytest.mark.parametrize(("truth", "count"), [((0.5, 0.5), 5), ((0.8, 0.2), 3), ((0.4, 0.3, 0.2, 0.1), 8)])
+def test_intervals_over_pools_cover_the_truth(truth, count):
+    """The estimand is the measure at this n, over all pools there could be; Wilson's of all images misses it."""
+    rng = np.random.default_rng(4)
+    many = pools(rng, truth, 4000, 200)
+    at_n = {name: np.mean([getattr(each, name)().value for each in many]) for name in ("gap", "total_variation")}
+    made = [shares.summary(pools(rng, truth, count, 200)) for _ in range(400)]
+    for name, value in at_n.items():
+        assert np.mean([getattr(each, name).low <= value <= getattr(each, name).high for each in made]) >= 0.9, name
+    for i, value in enumerate(truth):
+        covered = [each.shares[str(i)].low <= value <= each.shares[str(i)].high for each in made]
+        assert np.mean(covered) >= 0.9
+    wilson = [shares._pooled(pools(rng, truth, count, 200)).shares()["0"] for _ in range(400)]
+    assert np.mean([each.low <= truth[0] <= each.high for each in wilson]) < 0.8
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_change_over_pools_covers_it_and_pairs_are_narrower(paired):
+    """Pools share what moves both of their samples: by pairs that cancels out; Welch's interval is wide, and safe."""
+    rng = np.random.default_rng(5)
+    covered, false, width = [], [], []
+    for _ in range(300):
+        own = rng.normal(0, 0.1, 6)
+        sides = [[tally(*rng.multinomial(2000, (share + o, 1 - share - o))) for o in own] for share in (0.75, 0.7)]
+        found = shares.change(*sides, paired=paired)
+        covered.append(found.shares["0"].low <= 0.05 <= found.shares["0"].high)
+        width.append(found.shares["0"].high - found.shares["0"].low)
+        same = [tally(*rng.multinomial(2000, (0.7 + o, 0.3 - o))) for o in own]
+        false.append(shares.change(sides[1], same, paired=paired).p_value < 0.05)
+    assert np.mean(covered) >= 0.9
+    assert np.mean(false) <= 0.1
+    assert (np.mean(width) < 0.06) == paired
+
+
+def test_pools_that_all_agree_are_not_known_for_certain():
+    agreed = [tally(100, 0), tally(100, 0), tally(100, 0)]
+    found = shares.summary(agreed)
+    assert (found.shares["0"].value, found.shares["0"].high) == (1, 1)
+    assert found.shares["0"].low < 0.995
+    assert found.gap.low < 0.99
+    change = shares.change(agreed, agreed, paired=True)
+    assert change.gap.low < 0 <= change.gap.high
+    assert change.p_value == 1
 
 
 # --- a generator ----------------------------------------------------------------------------------------------------
@@ -268,3 +318,45 @@ def test_what_does_not_go_together_is_said(magnet, drawn, toy):
     done = magnet("attributes", toy, "--n", 5, "--model", "digits")  # 8x8 images
     assert (done.code, done.out) == (1, "")
     assert "these are 1×8×8" in done.err
+
+
+def test_several_samples_of_independent_pools(magnet):
+    """As evaluate does it: intervals over them, a change by pairs where they come from the same volumes."""
+    for seed in (1, 2, 3):
+        assert magnet("compute", "mnist", "--n", 120, "--seed", seed, "--volume", f"v{seed}").code == 0
+        for name, rho in (("p", 0), ("w", 0.5)):
+            drawn = magnet("sample", "--n", 50, "--rho", rho, "--volume", f"v{seed}", "--out", f"{name}{seed}")
+            assert drawn.code == 0, drawn.err
+    wide, prior = [f"w{seed}" for seed in (1, 2, 3)], [f"p{seed}" for seed in (1, 2, 3)]
+    against = [word for name in prior for word in ("--compare", name)]
+    done = magnet("attributes", *wide, "--model", "digits", *against, "--json")
+    assert done.code == 0, done.err
+    assert done.err.count("warning") == done.err.count("never seen")
+    found = done.json
+    assert (found["sample"], found["n"], found["interval"]) == (wide, 50, "over 3 samples")
+    said = found["models"]["digits"]
+    each = [sample.read(Path(name))["attributes"]["digits"]["shares"]["1"]["value"] for name in wide]
+    assert said["shares"]["1"]["value"] == pytest.approx(np.mean(each))
+    assert (said["change"]["from"], said["change"]["paired"]) == (prior, True)
+    others = [sample.read(Path(name)) for name in prior]
+    assert all("attributes" not in fields for fields in others)  # only those that were asked about are written into
+    before = magnet("attributes", *prior, "--model", "digits", "--json").json["models"]["digits"]
+    change = said["shares"]["1"]["value"] - before["shares"]["1"]["value"]
+    assert said["change"]["shares"]["1"]["value"] == pytest.approx(change)
+    assert said["change"]["gap"]["low"] < said["change"]["gap"]["value"] < said["change"]["gap"]["high"]
+    table = magnet("attributes", *wide, "--model", "digits", *against)
+    assert "change in share of 1" in table.out
+    assert "over 3 samples" in table.err
+    for wrong, message in (
+        (("w1", "w2", "--compare", "p1"), "one alone says nothing of its spread"),
+        (("w1", "w2", "--compare", "p2", "--compare", "p1"), "in the order of the samples"),
+        (("w1", "w1"), "they are no repeats"),
+    ):
+        refused = magnet("attributes", *wrong, "--model", "digits")
+        assert (refused.code, refused.out) == (1, ""), wrong
+        assert message in refused.err
+    apart = magnet("attributes", "w1", "w2", "--compare", "p3", "--compare", "p3", "--model", "digits")
+    assert "no repeats" in apart.err
+    assert magnet("attributes", "w1", "mnist", "--model", "digits").code == 2
+    assert magnet("sample", "--n", 60, "--rho", 0, "--out", "longer").code == 0
+    assert "different lengths" in magnet("attributes", "w1", "longer", "--model", "digits").err

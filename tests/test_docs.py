@@ -83,6 +83,14 @@ def test_the_page_on_rendering_runs(magnet):
     assert len(list(Path("rendered/images").iterdir())) == 50
 
 
+def test_commands_of_the_page_on_sweeps_are_right(magnet):
+    """Without doing them: their like runs in tests/test_sweep.py."""
+    lines = commands_in((ROOT / "docs" / "sweep.md").read_text(encoding="utf-8"))
+    assert len(lines) == 3
+    for line in lines[:2]:
+        assert "nothing was done" in run(magnet, f"{line.removesuffix(' --dry-run')} --dry-run").err
+
+
 @pytest.mark.parametrize(
     "command", [*COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)]
 )

@@ -315,7 +315,7 @@ def test_one_sample_does_not_replace_the_report_of_another(magnet, samples):
         "[]",
         "{}",
         '{"metrics": {}}',
-        '{"models": {"a": {"n": 0}}, "sample": "s"}',
+        '{"models": {"a": {"n": 0}}, "sample": ["s"]}',
         "\x00",
         '{"metrics": NaN}',
         "[" * 9999,
@@ -356,7 +356,7 @@ def test_of_many_classes_the_largest_are_drawn():
     parts = "".join(judged.attributes({"a": findings.models({"many": said})}))
     assert parts.count('class="mark"') == 24
     assert "class 500<" in parts
-    assert "The 24 of 1,000 classes that are largest." in parts
+    assert "The 24 of 1,000 classes whose shares are largest." in parts
 
 
 # --- strangers, and a browser ------------------------------------------------------------------------------------

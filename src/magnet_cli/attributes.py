@@ -217,6 +217,30 @@ def look(shown: ImageSet, judge: Judge) -> Iterator[features.Seen]:
     return features.look(shown, judge, PROBABILITIES)
 
 
+def are_pairs(samples: list[ImageSet], others: list[ImageSet]) -> bool:
+    """Whether each of others comes from the volume of the sample in its place; False where all are independent.
+
+    Raises:
+        SampleError: samples of different lengths, one against several, or pools on both sides that are no pairs.
+    """
+    features.check_lengths(samples)
+    if not others:
+        return False
+    features.check_lengths(others)
+    if len(samples) == len(others) == 1:
+        return False
+    if 1 in {len(samples), len(others)}:
+        message = f"{len(samples)} and {len(others)} samples are compared: one alone says nothing of its spread"
+        raise SampleError(message, "pass --compare as often as there are samples, or one sample of each")
+    ours, theirs = ([shown.fingerprint for shown in side] for side in (samples, others))
+    if not set(ours) & set(theirs) - {""}:
+        return False
+    if ours != theirs or "" in ours:
+        message = "some samples come from volumes of those they are compared with, others do not"
+        raise SampleError(message, "pass --compare in the order of the samples, each from the same volume")
+    return len(set(ours)) == len(ours)
+
+
 def tally(judge: Judge, probabilities: np.ndarray) -> Tally:
     """How many images fell into each class, of probabilities [n, C].
 

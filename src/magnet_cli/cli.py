@@ -26,6 +26,7 @@ from magnet_cli.commands import (
     render,
     report,
     sample,
+    sweep,
 )
 from magnet_cli.commands import list as list_
 from magnet_cli.errors import MagnetError
@@ -89,7 +90,7 @@ def main(
 
 
 _COMMANDS = {"list": list_, "fetch": fetch, "compute": compute, "index": index, "sample": sample, "render": render}
-_COMMANDS |= {"evaluate": evaluate, "attributes": attributes, "report": report, "info": info}
+_COMMANDS |= {"evaluate": evaluate, "attributes": attributes, "sweep": sweep, "report": report, "info": info}
 _COMMANDS |= {"import": import_, "export": export, "convert": convert, "push": push}
 for name, module in _COMMANDS.items():
     app.command(name)(module.run)

@@ -25,9 +25,9 @@ _SHARES = ("precision", "recall", "coverage")
 _PARTS = 0x7061727473  # keeps the stream that parts the reference apart from all others
 
 
-def default_features(shown: ImageSet) -> str:
-    """The model whose features are used where none is named."""
-    return "digits" if shown.shape == (32, 32, 1) else "efficientnet-lite0"
+def default_features(shape: tuple[int, int, int]) -> str:
+    """The model whose features are used where none is named, for images of a shape (H, W, C)."""
+    return "digits" if shape == (32, 32, 1) else "efficientnet-lite0"
 
 
 @contextlib.contextmanager
@@ -53,8 +53,8 @@ def evaluate(
         progress: makes a bar of label, total and unit.
 
     Returns:
-        n, reference_n (of each comparison), interval, "metrics": {name: Estimate}, "undefined": {name: why},
-        "warnings". Names carry the features: "fid[digits]".
+        n, reference_n (of each comparison), interval, "metrics": {name: Estimate}, "each": {name: a value for each
+        sample}, "undefined": {name: why}, "warnings". Names carry the features: "fid[digits]".
 
     Raises:
         SampleError: too few images, samples of different lengths, or such that share images.
@@ -66,7 +66,7 @@ def evaluate(
     looked = {shown.path: _look(shown, judge, progress) for shown in (*samples, reference)}
     seen = [looked[shown.path] for shown in samples]
     if len(seen) > 1:
-        _check_disjoint(samples, seen)
+        features.check_repeats(samples, seen)
     theirs = looked[reference.path]
     order = np.arange(length)
     if len(samples) > 1:
@@ -84,6 +84,9 @@ def evaluate(
         "reference_n": length,
         "interval": WITHIN if len(samples) == 1 else f"over {len(samples)} samples",
         "metrics": metrics,
+        "each": {
+            _named(name, judge): [_value(one, len(samples[0])) for one in values] for name, values in found.items()
+        },
         "undefined": undefined,
         "warnings": _warnings(samples, seen, theirs),
     }
@@ -115,6 +118,11 @@ def _compared(one: Seen, reference: np.ndarray, nearest_k: int, progress: Progre
     return found | {"duplicates": n - len(np.unique(one.digests, axis=0))}
 
 
+def _value(found: np.ndarray | int, n: int) -> float:
+    """A metric of one sample, from its replicas; of duplicates, their share."""
+    return found / n if isinstance(found, int) else float(found[-1])
+
+
 def _estimate(name: str, values: list, n: int, length: int) -> Estimate:
     """A metric with its interval, from one sample's replicas or from many samples' values."""
     if name == "duplicates":
@@ -142,29 +150,16 @@ def _check_lengths(samples: list[ImageSet], reference: ImageSet, length: int, ne
             message = f"{shown.path} holds {count:,} images{parts}: FID is undefined with so few, and no metric has an "
             message += f"interval below {least}"
             raise SampleError(message, f"pass at least {least} images; FID takes more than there are features")
-    if len({len(shown) for shown in samples}) > 1:
-        lengths = ", ".join(f"{shown.path} {len(shown):,}" for shown in samples)
-        message = f"samples of different lengths are no repeats of each other: {lengths}"
-        raise SampleError(message, "draw them with the same --n")
+    features.check_lengths(samples)
 
 
-def _check_disjoint(samples: list[ImageSet], seen: list[Seen]) -> None:
-    for i, one in enumerate(seen):
-        for j in range(i):
-            if shared := _shared(one, seen[j]):
-                message = f"{shared:,} images of {samples[i].path} are in {samples[j].path} too: they are no repeats"
-                raise SampleError(
-                    message, "draw each sample from a volume of its own: magnet compute --seed S --volume V"
-                )
-
-
-def _shared(one: Seen, other: Seen) -> int:
-    """How many different images two sets have in common."""
-    return len({row.tobytes() for row in one.digests} & {row.tobytes() for row in other.digests})
+def fewest_for_fid(dimension: int) -> int:
+    """The fewest images for which FID is defined: covariances have full rank without any group of the jackknife."""
+    return next(count for count in range(dimension, 2 * dimension + 2) if count - -(-count // GROUPS) > dimension)
 
 
 def _undefined(judge: Judge, dimension: int, n: int, m: int) -> dict[str, str]:
-    least = next(count for count in range(dimension, 2 * dimension + 2) if count - -(-count // GROUPS) > dimension)
+    least = fewest_for_fid(dimension)
     if min(n, m) >= least:
         return {}
     why = f"{min(n, m):,} images for {dimension:,} features: undefined below {least:,}, the covariance has no full rank"
@@ -174,9 +169,6 @@ def _undefined(judge: Judge, dimension: int, n: int, m: int) -> dict[str, str]:
 def _warnings(samples: list[ImageSet], seen: list[Seen], reference: Seen) -> list[str]:
     found = []
     for shown, one in zip(samples, seen, strict=True):
-        if shared := _shared(one, reference):
+        if shared := features.shared(one, reference):
             found.append(f"{shared:,} images of {shown.path} are in the reference too: the two are not independent")
-    known = [shown.fingerprint for shown in samples if shown.fingerprint]
-    if len(set(known)) < len(known):
-        found.append("samples of one volume are no independent pools: their interval leaves the pool's share out")
-    return found
+    return found + features.warnings(samples)

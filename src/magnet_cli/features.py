@@ -14,6 +14,7 @@ import numpy as np
 
 from magnet_cli import files, images
 from magnet_cli.artifacts import cache
+from magnet_cli.errors import SampleError
 from magnet_cli.image_models import Judge
 from magnet_cli.images import ImageSet
 
@@ -73,6 +74,46 @@ def gathered(pieces: Iterator[Seen], advance: Callable[[int], None] = lambda _: 
         digests.append(piece.digests)
         advance(len(piece.values))
     return Seen(np.concatenate(values), np.concatenate(digests))
+
+
+def check_lengths(samples: list[ImageSet]) -> None:
+    """Whether samples are as long as each other.
+
+    Raises:
+        SampleError: they are not, and so no repeats.
+    """
+    if len({len(shown) for shown in samples}) > 1:
+        lengths = ", ".join(f"{shown.path} {len(shown):,}" for shown in samples)
+        message = f"samples of different lengths are no repeats of each other: {lengths}"
+        raise SampleError(message, "draw them with the same --n")
+
+
+def check_repeats(samples: list[ImageSet], seen: list[Seen]) -> None:
+    """Whether samples have no image in common.
+
+    Raises:
+        SampleError: two have, and so are no independent repeats.
+    """
+    for i, one in enumerate(seen):
+        for j in range(i):
+            if common := shared(one, seen[j]):
+                message = f"{common:,} images of {samples[i].path} are in {samples[j].path} too: they are no repeats"
+                raise SampleError(
+                    message, "draw each sample from a volume of its own: magnet compute --seed S --volume V"
+                )
+
+
+def shared(one: Seen, other: Seen) -> int:
+    """How many different images two sets have in common."""
+    return len({row.tobytes() for row in one.digests} & {row.tobytes() for row in other.digests})
+
+
+def warnings(samples: list[ImageSet]) -> list[str]:
+    """Reasons to doubt that samples are independent repeats, in words."""
+    known = [shown.fingerprint for shown in samples if shown.fingerprint]
+    if len(set(known)) < len(known):
+        return ["samples of one volume are no independent pools: their interval leaves the pool's share out"]
+    return []
 
 
 def _seen(shown: ImageSet, judge: Judge, what: str, start: int, stop: int) -> Seen:

@@ -23,6 +23,7 @@ from magnet_cli.errors import MagnetError
 _PART = ".part"  # suffix of temporaries: they are never read, and swept when old
 _STALE_SECONDS = 3600
 _REPLACING, _DECIDED = ".replacing", "decided"
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REASONS = {
     errno.ENOSPC: ("no space is left on the device", "free some space there, or choose another place"),
@@ -232,6 +233,23 @@ def settle(folder: Path) -> None:
         shutil.rmtree(staged, ignore_errors=True)
 
 
+def link(path: Path, target: Path) -> None:
+    """Give a file another name, which is left alone where there is one; where there are no links, copy it.
+
+    Raises:
+        MagnetError: no space, no permission.
+    """
+    with explained("write", target):
+        try:
+            target.hardlink_to(path)
+        except FileExistsError:
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            publish(target, path.read_bytes(), durable=False)
+
+
 def _appear(part: Path, path: Path, *, replace: bool) -> bool:
     if replace:
         part.replace(path)
@@ -241,7 +259,7 @@ def _appear(part: Path, path: Path, *, replace: bool) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+        if error.errno not in _NO_LINKS:
             raise
         if path.exists():  # no links here (some network and FAT mounts): rename is the best there is
             return False

@@ -1,4 +1,4 @@
-"""Say what a path or a name is: volume, index, sample, rendering, checkpoint, generator or other artifact.
+"""Say what a path or a name is: volume, index, sample, rendering, sweep, checkpoint, generator or other artifact.
 
 Owns telling them apart and their description. The checks themselves belong to what is checked.
 """
@@ -71,7 +71,7 @@ def _of_path(path: Path, *, check: bool) -> dict:
     if (path / "attributes.json").exists():
         return _attributes(path, check=check)
     if path.is_dir():
-        message = f"{path} is a folder that holds neither volume.json nor sample.json nor rendering.json"
+        message = f"{path} is a folder that holds neither volume.json nor sample.json nor rendering.json nor sweep.json"
         raise ArtifactError(message, "pass the folder that `magnet compute`, `sample` or `render` printed")
     if path.suffix == ".h5":
         return _index(path, check=check)
@@ -93,7 +93,15 @@ def _volume(path: Path, *, check: bool) -> dict:
 def _output(path: Path, kind: outputs.Kind, *, check: bool) -> dict:
     fields = outputs.read(path, kind)
     kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
-    return _with({"kind": kind.noun, "path": str(path)} | kept, outputs.check(path, kind) if check else [])
+    return _with({"kind": kind.noun, "path": str(path)} | kept, _output_problems(path, kind) if check else [])
+
+
+def _output_problems(path: Path, kind: outputs.Kind) -> list[str]:
+    if kind is not outputs.SWEEP:
+        return outputs.check(path, kind)
+    from magnet_cli import sweep
+
+    return sweep.check(path)
 
 
 def _tempered(path: Path, *, check: bool) -> dict:

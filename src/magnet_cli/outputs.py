@@ -32,11 +32,13 @@ class Kind:
         noun: what it is called.
         format: number of its layout.
         names: of the files and folders it may hold, besides its document and checksums.
+        apart: those of these folders that its checksums leave out, for what is in them has its own.
     """
 
     noun: str
     format: int
     names: frozenset[str]
+    apart: frozenset[str] = frozenset()
 
     @property
     def document(self) -> str:
@@ -52,7 +54,8 @@ class Kind:
 _SAMPLE = {"images", "arrays", "latents.npy", "labels.npy", "metadata.jsonl", "grid.png", "montage.png"}
 SAMPLE = Kind("sample", 1, frozenset(_SAMPLE))
 RENDERING = Kind("rendering", 1, frozenset({"images", "images.npy", ".images.npy.growing"}))
-KINDS = (SAMPLE, RENDERING)
+SWEEP = Kind("sweep", 1, frozenset({"samples", "reference", "plots", ".points", ".images"}), frozenset({"samples"}))
+KINDS = (SAMPLE, RENDERING, SWEEP)
 
 
 def finished(out: Path, kind: Kind, spec: "DataclassInstance") -> dict | None:
@@ -199,7 +202,9 @@ def versions() -> dict[str, str]:
 def _names(out: Path, kind: Kind) -> list[str]:
     """Of the files in a folder that its checksums list."""
     found = []
-    for folder, _, names in os.walk(out):
+    for folder, inner, names in os.walk(out):
+        apart = kind.apart if Path(folder) == out else ()
+        inner[:] = [name for name in inner if name not in apart and not name.startswith(".")]
         below = Path(folder).relative_to(out).as_posix()
         found += [name if below == "." else f"{below}/{name}" for name in names if not name.startswith(".")]
     return sorted(set(found) - {CHECKSUMS, kind.document})

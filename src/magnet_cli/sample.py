@@ -50,6 +50,7 @@ class SampleSpec:
         montage: the ψ of montage.png; empty where there is none.
         method: "reweight", rows of the volume by weight, or "tempered", fresh latents.
         particles: of an island of the tempered sampler; 0 for the other.
+        half: of the rows, the half that competes: 1 or 2; 0 for all.
     """
 
     generator: str
@@ -73,12 +74,26 @@ class SampleSpec:
     montage: tuple[float, ...] = ()
     method: str = "reweight"
     particles: int = 0
+    half: int = 0
 
 
 def default_out(spec: SampleSpec) -> Path:
     """./samples/<generator>-rho<ρ>-n<n>-seed<seed>; with -tempered behind the generator for that method."""
     how = "-tempered" if spec.method == "tempered" else ""
     return Path("samples") / f"{spec.generator}{how}-rho{spec.rho:g}-n{spec.n}-seed{spec.seed}"
+
+
+def described(spec: SampleSpec, out: Path) -> dict:
+    """What a command says of a sample, whatever its method."""
+    fields = {"sample": str(out), "n": spec.n, "images": 0 if spec.no_images else spec.n, "rho": spec.rho}
+    return fields | {"top_k": spec.top_k, "method": spec.method}
+
+
+def numbers(spec: SampleSpec, drawn: Draw) -> dict:
+    """And of rows that were drawn."""
+    fields = {name: getattr(spec, name) for name in ("replace", "classes", "mix", "correct_prior", "prior_mass")}
+    names = ("pool", "unique_rows", "effective_size", "displaced_share", "largest_useful_rho", "top_share")
+    return fields | {name: getattr(drawn, name) for name in names} | {"ball": drawn.ball and asdict(drawn.ball)}
 
 
 def finished(out: Path, spec: SampleSpec) -> dict | None:

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from magnet_cli.images import ImageSet
     from magnet_cli.metrics.shares import Tally
 
-Target = Annotated[
-    str, typer.Argument(metavar="GENERATOR|SAMPLE", help="A generator to draw from, or a sample or folder of images.")
+Targets = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="GENERATOR|SAMPLE...",
+        help="A generator to draw from; or a sample or folder of images, several: independent pools.",
+    ),
 ]
 Models = Annotated[
     list[str],
@@ -38,12 +42,17 @@ Out = Annotated[
     ),
 ]
 Compare = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="Of a sample: another, and the change in bias from it to this one.")
+    list[Path] | None,
+    typer.Option(
+        metavar="PATH",
+        help="Of a sample: another, and the change in bias from it to this one; as many as there are samples.",
+        show_default=False,
+    ),
 ]
 
 
 def run(
-    target: Target,
+    targets: Targets,
     model: Models,
     n: N = None,
     out: Out = None,
@@ -65,7 +74,9 @@ def run(
     Of a generator: draws from its prior are rendered, scored and forgotten; latents.npy and scores.npz are kept, and
     the same command resumes. Of a sample: each image's class is written into its metadata.jsonl, too. Imbalance is
     given as the gap (largest share less smallest, the papers' sense) and as total variation (the part of the images
-    that would have to change class). Intervals are of 95 %, within this draw.
+    that would have to change class). Intervals are of 95 %: of one sample those within this draw, of several of one
+    length, from volumes of different seeds, Student's over them. --compare gives the change, too: by pairs where each
+    comes from the volume of one of the samples.
 
     \b
     Examples:
@@ -77,21 +88,19 @@ def run(
     start = time.monotonic()
     console = Console(as_json=json, quiet=quiet)
     here = device or generators.default_device()
-    of_images = Path(target).expanduser().is_dir()
-    wrong = {"--compare": compare is not None and not of_images, "--n": n is not None and of_images}
-    wrong |= {"--out": out is not None and of_images}
-    if flag := next((name for name, is_wrong in wrong.items() if is_wrong), None):
-        message = f"that is for a {'generator' if of_images else 'sample'}, and {target} is a "
-        raise typer.BadParameter(message + ("folder of images." if of_images else "generator."), param_hint=flag)
+    paths = [Path(target).expanduser() for target in targets]
+    of_images = any(path.is_dir() for path in paths)
+    _check_flags(targets, paths, of_images, compare=bool(compare), n=n is not None, out=out is not None)
     judges = [image_models.judge(name, here, trust=trust) for name in dict.fromkeys(model)]
     if of_images:
-        _of_images(console, Path(target).expanduser(), judges, compare, start)
+        _of_images(console, paths, judges, compare or [], start)
         return
     from magnet_cli import attributes
     from magnet_cli.commands import lookup
+    from magnet_cli.metrics import shares
 
     own = {"latent_dim": latent_dim, "prior": options.plain(prior), "image_range": image_range}
-    loaded = generators.load(lookup.source(target, **own), here)
+    loaded = generators.load(lookup.source(targets[0], **own), here)
     options.check_names(label, loaded.name, loaded.num_classes)
     spec = attributes.AttributesSpec(
         generator=loaded.name,
@@ -122,61 +131,77 @@ def run(
     made, tallies = attributes.join(folder, spec, judges)
     report = {"attributes": str(folder), "n": spec.n, "generator": loaded.name, "models": {}}
     for judge, tally in zip(judges, tallies, strict=True):
-        report["models"][judge.name] = _summary(tally)
+        report["models"][judge.name] = dataclasses.asdict(shares.summary([tally]))
         _tell(console, judge.name, tally)
     report["seconds"] = round(time.monotonic() - start, 3)
     attributes.conclude(folder, spec, made, ["magnet", *sys.argv[1:]], report)
     console.result(report, str(folder))
 
 
-def _of_images(console: Console, path: Path, judges: "list[Judge]", compare: Path | None, start: float) -> None:
-    from magnet_cli import attributes
+def _check_flags(targets: list[str], paths: list[Path], of_images: bool, **given: bool) -> None:
+    """Refuse flags, and several names, that do not go with what is judged."""
+    wrong = ["--compare"] if given["compare"] and not of_images else []
+    wrong += [f"--{name}" for name in ("n", "out") if given[name] and of_images]
+    if wrong:
+        message = f"that is for a {'generator' if of_images else 'sample'}, and {targets[0]} is a "
+        raise typer.BadParameter(message + ("folder of images." if of_images else "generator."), param_hint=wrong[0])
+    no_folders = [target for target, path in zip(targets, paths, strict=True) if not path.is_dir()]
+    if no_folders and len(targets) > 1:
+        message = f"{no_folders[0]} is no folder of images: of several samples each has to be one."
+        raise typer.BadParameter(message, param_hint="GENERATOR|SAMPLE...")
+
+
+def _of_images(console: Console, paths: list[Path], judges: "list[Judge]", compare: list[Path], start: float) -> None:
+    from magnet_cli import attributes, features
     from magnet_cli.images import ImageSet
     from magnet_cli.metrics import shares
 
-    shown, other = ImageSet.open(path), None if compare is None else ImageSet.open(compare)
-    fields = {"sample": str(path), "n": len(shown), "models": {}}
+    shown, others = ([ImageSet.open(path) for path in side] for side in (paths, compare))
+    paired = attributes.are_pairs(shown, others)
+    interval = "within this draw" if len(shown) == 1 else f"over {len(shown)} samples"
+    fields = {"sample": [str(path) for path in paths], "n": len(shown[0]), "interval": interval, "models": {}}
     rows = []
     for judge in judges:
-        tally, probabilities = _tally(console, shown, judge)
-        said = fields["models"][judge.name] = _summary(tally)
-        rows += [[judge.name, f"share of {name}", *_numbers(share)] for name, share in tally.shares().items()]
-        rows += [[judge.name, "gap", *_numbers(tally.gap())]]
-        rows += [[judge.name, "total variation", *_numbers(tally.total_variation())]]
-        _warn_of_absent(console, judge.name, tally)
-        if other is not None:
-            against, _ = _tally(console, other, judge)
-            parts = {name: (getattr(each, name)() for each in (tally, against)) for name in ("gap", "total_variation")}
-            changes = {name: shares.change(*pair) for name, pair in parts.items()}
-            p = shares.p_value(tally, against)
-            said["change"] = {"from": str(compare), "from_n": against.n, "p_value": p}
-            said["change"] |= {name: dataclasses.asdict(each) for name, each in changes.items()}
+        tallies, probabilities = _tallies(console, shown, judge)
+        found = shares.summary(tallies)
+        said = fields["models"][judge.name] = dataclasses.asdict(found)
+        rows += [[judge.name, f"share of {name}", *_numbers(share)] for name, share in found.shares.items()]
+        rows += [[judge.name, "gap", *_numbers(found.gap)]]
+        rows += [[judge.name, "total variation", *_numbers(found.total_variation)]]
+        _warn_of_absent(console, judge.name, tallies)
+        if others:
+            change = shares.change(tallies, _tallies(console, others, judge)[0], paired=paired)
+            said["change"] = {"from": [str(path) for path in compare], "from_n": len(others[0]), "paired": paired}
+            said["change"] |= dataclasses.asdict(change)
             rows += [
-                [judge.name, f"change in {name.replace('_', ' ')}", *_numbers(each)] for name, each in changes.items()
+                [judge.name, f"change in share of {name}", *_numbers(each)] for name, each in change.shares.items()
             ]
-            rows += [[judge.name, "p of no change", f"{p:.4g}", "", ""]]
-        if shown.is_sample:
-            attributes.annotate(shown, judge, probabilities, {k: v for k, v in said.items() if k != "change"})
-    if shown.is_sample:
-        console.note(f"written into {path / 'metadata.jsonl'}")
+            rows += [[judge.name, "change in gap", *_numbers(change.gap)]]
+            rows += [[judge.name, "change in total variation", *_numbers(change.total_variation)]]
+            rows += [[judge.name, "p of no change", f"{change.p_value:.4g}", "", ""]]
+        for one, tally, values in zip(shown, tallies, probabilities, strict=True):
+            if one.is_sample:
+                attributes.annotate(one, judge, values, dataclasses.asdict(shares.summary([tally])))
+    for warning in features.warnings(shown) + features.warnings(others):
+        console.warning(warning)
+    for one in shown:
+        if one.is_sample:
+            console.note(f"written into {one.path / 'metadata.jsonl'}")
     fields["seconds"] = round(time.monotonic() - start, 3)
+    console.note(f"n {len(shown[0]):,}; 95 % intervals {interval}")
     console.table(fields, ["model", "what", "value", "low", "high"], rows)
 
 
-def _tally(console: Console, shown: "ImageSet", judge: "Judge") -> tuple["Tally", "np.ndarray"]:
-    """How many images fell into each class, and the probabilities [n, C]."""
+def _tallies(console: Console, samples: "list[ImageSet]", judge: "Judge") -> tuple[list["Tally"], list["np.ndarray"]]:
+    """How many images of each sample fell into each class, and the probabilities [n, C]."""
     from magnet_cli import attributes, features
 
-    with console.progress(f"{judge.name} of {shown.path.name}", len(shown), "images") as advance:
-        probabilities = features.gathered(attributes.look(shown, judge), advance).values
-    return attributes.tally(judge, probabilities), probabilities
-
-
-def _summary(tally: "Tally") -> dict:
-    """Shares and imbalance as fields."""
-    shares = {name: dataclasses.asdict(share) for name, share in tally.shares().items()}
-    parts = {"gap": tally.gap(), "total_variation": tally.total_variation()}
-    return {"n": tally.n, "shares": shares} | {name: dataclasses.asdict(each) for name, each in parts.items()}
+    seen = []
+    for shown in samples:
+        with console.progress(f"{judge.name} of {shown.path.name}", len(shown), "images") as advance:
+            seen.append(features.gathered(attributes.look(shown, judge), advance))
+    features.check_repeats(samples, seen)
+    return [attributes.tally(judge, each.values) for each in seen], [each.values for each in seen]
 
 
 def _tell(console: Console, name: str, tally: "Tally") -> None:
@@ -186,13 +211,14 @@ def _tell(console: Console, name: str, tally: "Tally") -> None:
     console.note(
         f"{name}: gap {gap.value:.4f} ({gap.low:.4f} to {gap.high:.4f}), total variation {variation.value:.4f}"
     )
-    _warn_of_absent(console, name, tally)
+    _warn_of_absent(console, name, [tally])
 
 
-def _warn_of_absent(console: Console, name: str, tally: "Tally") -> None:
-    absent = [each for each, count in zip(tally.classes, tally.counts, strict=True) if count == 0]
+def _warn_of_absent(console: Console, name: str, tallies: list["Tally"]) -> None:
+    counts = sum(tally.counts for tally in tallies)
+    absent = [each for each, count in zip(tallies[0].classes, counts, strict=True) if count == 0]
     if absent:
-        console.warning(f"{name}: never seen among {tally.n:,} images: {', '.join(absent)}")
+        console.warning(f"{name}: never seen among {counts.sum():,} images: {', '.join(absent)}")
 
 
 def _numbers(estimate: object) -> list[str]:

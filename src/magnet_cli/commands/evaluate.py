@@ -53,7 +53,7 @@ def run(
     start = time.monotonic()
     console = Console(as_json=json, quiet=quiet)
     shown, against = [ImageSet.open(path) for path in samples], ImageSet.open(reference)
-    name = features or evaluate.default_features(shown[0])
+    name = features or evaluate.default_features(shown[0].shape)
     judge = image_models.judge(name, device or generators.default_device(), trust=trust)
     found = evaluate.evaluate(shown, against, judge, nearest_k, console.progress)
     for warning in found.pop("warnings"):

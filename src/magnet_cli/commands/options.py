@@ -79,6 +79,21 @@ class Shares(StrEnum):
     equal = "equal"
 
 
+class Pick(StrEnum):
+    """What chooses the best point of a sweep."""
+
+    fid = "fid"
+    kid = "kid"
+    precision = "precision"
+    recall = "recall"
+    density = "density"
+    coverage = "coverage"
+    diversity = "diversity"
+    gap = "gap"
+    total_variation = "total-variation"
+    none = "none"
+
+
 class Method(StrEnum):
     """How latents are drawn."""
 
@@ -195,6 +210,15 @@ def truncations(text: str) -> tuple[float, ...]:
         return tuple(_truncation(float(part)) for part in text.split(","))
     except ValueError as error:
         message = f"{text!r} is not a number, or several as 1,.7,.5."
+        raise typer.BadParameter(message) from error
+
+
+def rhos(text: str) -> tuple[float, ...]:
+    """Each rho of a list as "-1,-.3,.3,1", and 0, ascending; or a usage error."""
+    try:
+        return tuple(sorted({0.0} | {_finite(float(part)) for part in text.split(",")}))
+    except ValueError as error:
+        message = f"{text!r} is not a number, or several as -1,-.3,.3,1."
         raise typer.BadParameter(message) from error
 
 

@@ -59,12 +59,12 @@ def run(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Put a volume or a sample on one HTML page that can be kept, sent and printed.
+    """Put a volume, a sample or a sweep on one HTML page that can be kept, sent and printed.
 
     Of a volume: its spectrum, log-volumes, effective size over rho and k, and images of low, middle and high volume,
     where its generator is here. Of a sample: its contact sheets, log-volumes, metrics with intervals (each file of
-    --include is a row of the table), and shares of classes beside those of --compare. The page loads nothing and runs
-    nothing. Prints its path.
+    --include is a row of the table), and shares of classes beside those of --compare. Of a sweep: what was picked, its
+    plots, images and every point. The page loads nothing and runs nothing. Prints its path.
 
     \b
     Examples:
@@ -81,6 +81,10 @@ def run(
     if (path / "sample.json").is_file():
         _refuse("is for a volume", {"--generator": generator, "--top-k": top_k}, target)
         subject, lead, sections = _of_sample(path, compare, include or [])
+    elif (path / "sweep.json").is_file():
+        _refuse("is for a sample", {"--compare": compare, "--include": include}, target)
+        _refuse("is for a volume", {"--generator": generator, "--top-k": top_k}, target)
+        subject, lead, sections = _of_sweep(path)
     else:
         _refuse("is for a sample", {"--compare": compare, "--include": include}, target)
         subject, lead, sections = _of_volume(console, target, generator, top_k, device, batch_size)
@@ -112,6 +116,13 @@ def _of_sample(path: Path, compare: Path | None, include: list[Path]) -> Parts:
     found = [findings.read(each) for each in include]
     subject = samples.subject(drawn, other, {str(each): files.sha256_file(each) for each in include})
     return subject, samples.lead(drawn), lambda: samples.sections(drawn, other, found)
+
+
+def _of_sweep(path: Path) -> Parts:
+    from magnet_cli.report import sweeps
+
+    found = sweeps.read(path)
+    return sweeps.subject(found), sweeps.lead(found), lambda: sweeps.sections(found)
 
 
 def _of_volume(

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +15,6 @@ from magnet_cli.commands.render import follow
 if TYPE_CHECKING:
     from magnet_cli.commands import lookup
     from magnet_cli.generators import Generator
-    from magnet_cli.index import Draw
-    from magnet_cli.sample import SampleSpec
     from magnet_cli.volume import Volume
 
 Images = Annotated[int, typer.Option("--n", min=1, help="Images.")]
@@ -192,10 +189,10 @@ def run(
     done = None if force else sample.finished(folder, spec)
     if size:
         fresh = tempering.Tempering(checkpoint, found, built, spec, output, device, settings)
-        report = _report(spec, folder) | fresh.planned(console, announce=dry_run or not done)
+        report = sample.described(spec, folder) | fresh.planned(console, announce=dry_run or not done)
     else:
         drawn = index.draw(built, n, rho, seed, replace=replace, mix=mix)
-        report = _report(spec, folder) | _numbers(spec, drawn)
+        report = sample.described(spec, folder) | sample.numbers(spec, drawn)
         report |= {"target": index.target(built, rho, found.spec, drawn, psi), "rescaled": index.rescales(found.spec)}
         _tell(console, report, index.warnings(drawn, rho, replace=replace))
     report |= {"seconds": None}
@@ -256,20 +253,6 @@ def _check_mass(prior_mass: float | None, *, correct_prior: bool) -> None:
     if prior_mass is not None and not correct_prior:
         message = "it is the mass of the ball of --correct-prior; pass that too."
         raise typer.BadParameter(message, param_hint="--prior-mass")
-
-
-def _report(spec: "SampleSpec", folder: Path) -> dict:
-    """What the command prints of a sample, whatever its method."""
-    report = {"sample": str(folder), "n": spec.n, "images": 0 if spec.no_images else spec.n, "rho": spec.rho}
-    return report | {"top_k": spec.top_k, "method": spec.method}
-
-
-def _numbers(spec: "SampleSpec", drawn: "Draw") -> dict:
-    """And of rows that were drawn."""
-    report = {name: getattr(spec, name) for name in ("replace", "classes", "mix", "correct_prior", "prior_mass")}
-    numbers = ("pool", "unique_rows", "effective_size", "displaced_share", "largest_useful_rho", "top_share")
-    report |= {name: getattr(drawn, name) for name in numbers}
-    return report | {"ball": drawn.ball and asdict(drawn.ball)}
 
 
 def _particles(method: options.Method, particles: int | None, **of_rows: bool) -> int:

@@ -5,6 +5,7 @@ judges images that are there. Knows nothing of generators, samples or files of r
 """
 
 import dataclasses
+import hashlib
 import io
 import zipfile
 from collections.abc import Callable
@@ -206,6 +207,30 @@ def judge(reference: str, device: str = "cpu", *, trust: bool = False) -> Judge:
             message, "image models are onnx, safetensors or torch; TorchScript by its path, with --trust"
         )
     return Judge(artifact.name, artifact.sha256, how, gives, run)
+
+
+def remembering(judge: Judge) -> Judge:
+    """The same judge, who looks at each image once: what was said of it is remembered, by its pixels."""
+    known: dict[bytes, dict[str, Tensor]] = {}
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        digests = [_digest(image) for image in images]
+        new = {digest: i for i, digest in enumerate(digests) if digest not in known}
+        if new:
+            given = judge.run(images[list(new.values())])
+            if any(len(each) != len(new) for each in given.values()):
+                return given  # which the judge refuses
+            for i, digest in enumerate(new):
+                known[digest] = {name: each[i].cpu() for name, each in given.items()}
+        return {name: torch.stack([known[digest][name] for digest in digests]) for name in known[digests[0]]}
+
+    return dataclasses.replace(judge, run=run)
+
+
+def _digest(image: Tensor) -> bytes:
+    """16 bytes that tell an image [C, H, W] from every other."""
+    array = np.ascontiguousarray(image.numpy())
+    return hashlib.blake2b(repr(array.shape).encode() + array.tobytes(), digest_size=16).digest()
 
 
 def _prepared(run: Run, how: Preprocess, name: str) -> Run:

@@ -8,9 +8,11 @@ is corrected for; what is worked on beside them does not grow with the rows.
 from magnet_cli.index.building import build as build
 from magnet_cli.index.building import default_top_k as default_top_k
 from magnet_cli.index.building import first as first
+from magnet_cli.index.building import half as half
 from magnet_cli.index.building import log_volume as log_volume
 from magnet_cli.index.building import of_labels as of_labels
 from magnet_cli.index.building import rescales as rescales
+from magnet_cli.index.diagnostics import DISPLACED_WARNING as DISPLACED_WARNING
 from magnet_cli.index.diagnostics import displaced_share as displaced_share
 from magnet_cli.index.diagnostics import effective_size as effective_size
 from magnet_cli.index.diagnostics import largest_useful_rho as largest_useful_rho

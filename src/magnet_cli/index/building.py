@@ -120,6 +120,21 @@ def first(index: Index, pool: int | None) -> Index:
     return dataclasses.replace(index, parts=tuple(parts), **cut)
 
 
+def half(index: Index, number: int, turns: int = 1) -> Index:
+    """The index in which only one half of the rows competes.
+
+    The halves take rows in turn, and so each keeps its rows when the volume grows.
+
+    Args:
+        index: the rows.
+        number: 1 or 2.
+        turns: rows that a half takes at a time: as many as classes take turns in, so that both have all of them.
+    """
+    rows = index.rows(np.arange(index.num_rows))
+    inside = rows // turns % 2 == number - 1
+    return dataclasses.replace(index, competing=inside if index.competing is None else index.competing & inside)
+
+
 def of_labels(index: Index, volume: Volume, label: tuple[int, ...] = (), *, equal: bool = False) -> Index:
     """The index in which only rows of the given labels compete; the index itself where nothing is asked.
 

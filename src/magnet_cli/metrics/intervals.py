@@ -14,6 +14,7 @@ from magnet_cli import extras
 GROUPS = 20  # of the jackknife: a twentieth of the rows is left out at a time
 LEVEL = 0.95
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+_ROUNDING = 1e-12  # of shares: what differs by less is the same
 _STREAM = 0x67726F75  # keeps the stream that deals rows to groups apart from all others
 
 
@@ -64,6 +65,31 @@ def over_repeats(values: np.ndarray) -> Estimate:
     reach = _student(len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     mean = float(np.mean(values))
     return Estimate(mean, mean - float(reach), mean + float(reach))
+
+
+def difference_of_pairs(ones: np.ndarray, others: np.ndarray) -> tuple[Estimate, float] | None:
+    """Mean of ones - others [r], r ≥ 2 independent pairs, with Student's interval, and the p-value of its t-test.
+
+    None where all differences are the same: they have no spread to go by.
+    """
+    differences = np.asarray(ones) - np.asarray(others)
+    if np.ptp(differences) < _ROUNDING:
+        return None
+    test = extras.needed("scipy.stats", "evaluate").ttest_1samp(differences, 0)
+    return over_repeats(differences), float(test.pvalue)
+
+
+def difference_of_means(ones: np.ndarray, others: np.ndarray) -> tuple[Estimate, float] | None:
+    """Mean of ones [r] less that of others [s], all independent, r and s ≥ 2, with Welch's interval and p-value.
+
+    None where neither has any spread to go by.
+    """
+    if max(np.ptp(ones), np.ptp(others)) < _ROUNDING:
+        return None
+    test = extras.needed("scipy.stats", "evaluate").ttest_ind(ones, others, equal_var=False)
+    reach = test.confidence_interval(LEVEL)
+    value = float(np.mean(ones) - np.mean(others))
+    return Estimate(value, float(reach.low), float(reach.high)), float(test.pvalue)
 
 
 def wilson(count: float, n: int) -> Estimate:

@@ -24,12 +24,12 @@ class Shares:
     """What an image model says of images.
 
     Attributes:
-        n: images.
+        n: images; of each sample, where there are several.
         shares: of each class.
         gap: the largest share less the smallest.
         total_variation: how far shares are from equal.
         change: in gap and total variation, from another set of images; empty where there is none.
-        change_from: that set.
+        change_from: that set, or sets.
         p_value: of no change.
     """
 
@@ -43,7 +43,7 @@ class Shares:
 
     @property
     def tally(self) -> Tally:
-        """The counts that the shares are of."""
+        """The counts that the shares of one sample are of."""
         counts = [round(each.value * self.n) for each in self.shares.values()]
         return Tally(tuple(self.shares), np.array(counts, np.int64))
 
@@ -81,7 +81,7 @@ class Attributes:
 
     Attributes:
         name: of the file.
-        sample: the path.
+        sample: paths, joined.
         models: by their names.
     """
 
@@ -105,7 +105,7 @@ def read(path: Path) -> Evaluation | Attributes:
             raise ValueError(message)
         if "metrics" in fields:
             return _evaluation(path.stem, fields)
-        return Attributes(path.stem, _text(fields["sample"]), models(fields["models"]))
+        return Attributes(path.stem, _texts(fields["sample"]), models(fields["models"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         message = f"{path} is asked for as findings, and is something else: {why}"
@@ -131,7 +131,7 @@ def estimates(fields: dict) -> dict[str, Estimate]:
 
 
 def _evaluation(name: str, fields: dict) -> Evaluation:
-    sample = ", ".join(_text(each) for each in fields["sample"])
+    sample = _texts(fields["sample"])
     counts = (_count(fields[key]) for key in ("n", "reference_n"))
     undefined = {metric: _text(why) for metric, why in fields["undefined"].items()}
     texts = (_text(fields[key]) for key in ("reference", "features"))
@@ -148,7 +148,7 @@ def _shares(fields: dict) -> Shares:
         message = f"{len(shares)} shares, or some outside 0 and 1"
         raise ValueError(message)
     measures = (_estimate(fields[key]) for key in ("gap", "total_variation"))
-    rest = (_text(change["from"]), _number(change["p_value"])) if change else ()
+    rest = (_texts(change["from"]), _number(change["p_value"])) if change else ()
     return Shares(n, shares, *measures, said, *rest)
 
 
@@ -168,6 +168,14 @@ def _count(value: object) -> int:
         message = f"{value!r} is not a number of images"
         raise ValueError(message)
     return value
+
+
+def _texts(values: object) -> str:
+    """Texts, joined."""
+    if not isinstance(values, list) or not values:
+        message = f"{values!r} is no list of texts"
+        raise ValueError(message)
+    return ", ".join(map(_text, values))
 
 
 def _text(value: object) -> str:

@@ -108,7 +108,7 @@ def _share_bars(model: str, there: dict[str, Shares]) -> str:
     sizes = ", ".join(f"{name} {each.n:,} images" for name, each in there.items())
     caption = f"Shares of classes, each image counted for its most probable one, with 95 % intervals: {sizes}."
     if len(shown) < len(classes):
-        caption += f" The {len(shown)} of {len(classes):,} classes that are largest."
+        caption += f" The {len(shown)} of {len(classes):,} classes whose shares are largest."
     return page.figure(plot, caption)
 
 
@@ -121,10 +121,9 @@ def _imbalance(there: dict[str, Shares]) -> str:
     if len(there) == 1:
         return page.table(["", "gap", "total variation"], rows, caption)
     (one, first), *_, (other, last) = there.items()
-    pairs = [(first.gap, last.gap), (first.total_variation, last.total_variation)]
-    moved = [estimate(shares_.change(*pair)) for pair in pairs]
-    p = number(shares_.p_value(first.tally, last.tally), 3)
-    rows = [*([*row, ""] for row in rows), [("change", f"from {other} to {one}"), *moved, p]]
+    change = shares_.change([first.tally], [last.tally])
+    moved = [estimate(change.gap), estimate(change.total_variation), number(change.p_value, 3)]
+    rows = [*([*row, ""] for row in rows), [("change", f"from {other} to {one}"), *moved]]
     caption += " p: of no change, by a permutation test of total variation."
     return page.table(["", "gap", "total variation", "p of no change"], rows, caption)
 

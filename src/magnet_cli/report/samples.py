@@ -265,6 +265,7 @@ def _facts(fields: dict, spec: dict) -> list[tuple[str, str]]:
         f"seed {spec['seed']}",
         str(spec["method"]),
     ]
+    how += [f"half {spec['half']} of the rows"] if spec.get("half") else []
     terms += [("draw", ", ".join(how)), ("created", str(fields.get("created", "")))]
     made = fields.get("versions") or {}
     return [*terms, ("versions", ", ".join(f"{name} {each}" for name, each in made.items()))]
