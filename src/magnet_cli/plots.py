@@ -37,11 +37,16 @@ _COLOURS = {
     "4": ("#8250bf", "#b794f0"),
     "5": ("#b8336a", "#f07fab"),
     "6": ("#7a6a1d", "#d4bd4f"),
+    "7": ("#0e7f8a", "#4fcbd6"),
+    "8": ("#b5362b", "#ff8b80"),
+    "9": ("#566785", "#a8b8da"),
+    "10": ("#87553a", "#d2a482"),
 }
 LIGHT, DARK = ("".join(f"--plot-{name}:{pair[i]};" for name, pair in _COLOURS.items()) for i in (0, 1))  # as CSS
 _SENTINELS = {name: f"#f0e1{i:02x}" for i, name in enumerate(_COLOURS)}
-_SERIES = ("1", "2", "3", "4", "5", "6")
+_SERIES = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "10")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # a second cue beside colour, where there are many lines
+_FEW = 4  # lines whose bands can be told apart
 _LEVEL = (0, (2, 2))
 _INCHES = 7.2
 _POINTS = 9.0  # size of text
@@ -130,7 +135,7 @@ def lines(
 
     def draw(axes: "Axes") -> None:
         for i, line in enumerate(drawn):
-            _draw_line(axes, line, i, log_y=log_y)
+            _draw_line(axes, line, i, shade=0.18 if len(drawn) <= _FEW else 0.07, log_y=log_y)
         for name, value in (levels or {}).items():
             axes.axhline(value, color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL)
             place = {"xy": (1, value), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
@@ -138,7 +143,7 @@ def lines(
         _scale(axes.xaxis, log=log_x)
         _scale(axes.yaxis, log=log_y)
         _label(axes, x_label, y_label)
-        _legend(axes, [line.name for line in drawn])
+        _legend(axes, [line.name for line in drawn], marks=["" if line.joined else "o" for line in drawn])
 
     return _svg(draw, title, height)
 
@@ -286,13 +291,13 @@ def heat(
     return _svg(draw, title, 0.6 + 0.27 * len(rows))
 
 
-def _draw_line(axes: "Axes", line: Line, i: int, *, log_y: bool) -> None:
+def _draw_line(axes: "Axes", line: Line, i: int, *, shade: float, log_y: bool) -> None:
     colour = _SENTINELS[_SERIES[i % len(_SERIES)]]
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     floor = np.nextafter(0, 1) if log_y else -np.inf
     for low, high in line.bands if line.reach is None else ():
         sides = (np.where(np.asarray(side, float) >= floor, side, np.nan) for side in (low, high))
-        axes.fill_between(x, *sides, color=colour, alpha=0.18, linewidth=0, gid="mark")
+        axes.fill_between(x, *sides, color=colour, alpha=shade, linewidth=0, gid="mark")
     style = {"color": colour, "linestyle": _DASHES[i % len(_DASHES)] if line.joined else "none"}
     dots = {"marker": "o"} if line.dotted or not line.joined or len(x) == 1 else {}
     if line.reach is not None:
@@ -338,10 +343,24 @@ def _label(axes: "Axes", x_label: str, y_label: str) -> None:
     axes.set_ylabel("\n".join(textwrap.wrap(_named(y_label, 2 * fits), fits)[:2]))
 
 
-def _legend(axes: "Axes", names: Iterable[str], levels: Iterable[str] = (), *, thick: bool = False) -> None:
-    """Above the axes, in the order of the names; none where nothing has a name."""
+def _legend(
+    axes: "Axes", names: Iterable[str], levels: Iterable[str] = (), *, thick: bool = False, marks: Sequence[str] = ()
+) -> None:
+    """Above the axes, in the order of the names; none where nothing has a name.
+
+    Args:
+        axes: where.
+        names: of what is drawn; empty for what has none.
+        levels: of lines across.
+        thick: whether it is bars that have the names.
+        marks: what stands for each instead of a line; empty for a line.
+    """
     line, shown = needed("matplotlib.lines", "report").Line2D, []
     for i, name in enumerate(names):
+        if marks and marks[i] and name:
+            style = {"color": _SENTINELS[_SERIES[i % len(_SERIES)]], "linestyle": "none", "marker": marks[i]}
+            shown.append((line([], [], **style), _named(name)))
+            continue
         dash = "-" if thick else _DASHES[i % len(_DASHES)]
         style = {"color": _SENTINELS[_SERIES[i % len(_SERIES)]], "linewidth": 6 if thick else 1.6, "linestyle": dash}
         shown += [(line([], [], **style), _named(name))] if name else []

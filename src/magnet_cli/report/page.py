@@ -121,7 +121,8 @@ def strip(images: Sequence[tuple[bytes, str]], caption: str = "", *, most: int =
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> str:
     """A table; the first column names the rows, the others hold numbers."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    names = (escape(name).replace("[", "<wbr>[") for name in header)  # the features of a metric may stand below it
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     lines = []
     for first, *rest in rows:
         cells = f'<th scope="row">{_cell(first)}</th>' + "".join(f"<td>{_cell(cell)}</td>" for cell in rest)

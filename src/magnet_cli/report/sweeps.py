@@ -163,19 +163,21 @@ def _choice(found: Sweep) -> list[str]:
         (integer(best.pool), "rows that compete, half of them"),
         (integer(best.effective_size), "effective size"),
     ]
-    measured = {f"picked, {best.where(found)}": best, f"as it is, {plain.where(found)}": plain}
-    names = judged.ordered([name for each in found.chosen for name in each.metrics])
+    measured = {f"picked, {best.where(found)}": best}
+    measured |= {f"as it is, {plain.where(found)}": plain} if best.sample != plain.sample else {}
+    names = judged.ordered([name for each in measured.values() for name in each.metrics])
     rows: list[list[Cell]] = []
     for name in names:
-        rows.append([name, *(_cell(each.metrics.get(name)) for each in found.chosen)])
+        rows.append([name, *(_cell(each.metrics.get(name)) for each in measured.values())])
     for model in best.models:
         for label, of in (("gap", "gap"), ("total variation", "total_variation")):
-            said = [each.models.get(model) for each in found.chosen]
+            said = [each.models.get(model) for each in measured.values()]
             rows.append([f"{label} of {model}", *(_cell(each and getattr(each, of)) for each in said)])
     caption = (
         "Picked on one half of the rows and of the reference, measured here on the other halves: these numbers owe "
     )
     caption += "nothing to having been picked. 95 % intervals, within these draws."
+    caption += " The best point is the generator as it is." if len(measured) == 1 else ""
     table = page.table(["", *measured], rows, caption)
     return [page.section("What was picked", page.tiles(numbers), table)]
 

@@ -2,10 +2,14 @@
 
 from magnet_cli.metrics.intervals import Estimate
 
+_NOTHING, _THOUSAND, _BILLION = 1e-12, 1e3, 1e9
+
 
 def number(value: float, digits: int = 4) -> str:
-    """A few digits, whatever the size; a true minus."""
-    text = f"{value:,.0f}" if 10**digits <= abs(value) < 1e9 else f"{value:.{digits}g}"  # noqa: PLR2004
+    """A few digits, whatever the size; a true minus, and no rest of rounding."""
+    if abs(value) < _NOTHING:
+        return "0"
+    text = f"{value:,.0f}" if _THOUSAND <= abs(value) < _BILLION else f"{value:.{digits}g}"
     return text.replace("-", "−")
 
 
