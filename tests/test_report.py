@@ -59,8 +59,18 @@ def ran(*args):
 def samples(judged_samples):
     """The same, in the working folder."""
     for path in judged_samples.iterdir():
-        if path.name != "home":
+        if path.name not in {"home", "which"}:
             (shutil.copytree if path.is_dir() else shutil.copy)(path, path.name)
+
+
+@pytest.fixture(scope="module")
+def swept(judged_samples):
+    """Folder of a sweep of the built-in generator: three rho, of which one is picked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAGNET_HOME", str(judged_samples / "home"))
+        patch.chdir(judged_samples)
+        ran("sweep", "mnist", "--rho", "-.4,.2", "--n", 60, "--model", "digits", "--pick", "coverage", "--out", "which")
+    return judged_samples / "which"
 
 
 @pytest.fixture
@@ -267,7 +277,7 @@ def test_the_page_of_a_sample_says_its_numbers(magnet, samples):
         assert f"{fields['sample'][0]} against prior; n 60, reference 60; intervals within this draw" in row
         for metric in ("precision[digits]", "recall[digits]", "coverage[digits]", "diversity[digits]"):
             value, low, high = fields["metrics"][metric].values()
-            cell = f"<td>{value:.4g}<small>{low:.3g} to {high:.3g}</small></td>"
+            cell = f"<td>{value:.4g}<small>{low:.3g} to\xa0{high:.3g}</small></td>"
             assert cell in row, metric
         assert "<td>–</td>" in row  # fid of 60 images for 64 features
     assert "undefined below" in shown
@@ -357,6 +367,37 @@ def test_of_many_classes_the_largest_are_drawn():
     assert parts.count('class="mark"') == 24
     assert "class 500<" in parts
     assert "The 24 of 1,000 classes whose shares are largest." in parts
+
+
+# --- sweeps ------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_a_sweep_says_its_numbers(magnet, swept):
+    done = magnet("report", swept, "--json")
+    assert done.code == 0, done.err
+    assert (done.json["kind"], done.json["name"]) == ("sweep", "which")
+    shown = Path("reports/which.html").read_text()
+    fields = json.loads((swept / "sweep.json").read_text())
+    assert f"<dd>ρ {fields['choice']['rho']:g}</dd>".replace("-", "−") in shown
+    for point in (*fields["points"], fields["choice"]["chosen"]):
+        value, low, high = point["metrics"]["coverage[digits]"].values()
+        assert f"<td>{value:.4g}<small>{low:.3g} to\xa0{high:.3g}</small></td>" in shown
+    assert len(re.findall('src="data:image/png', shown)) == 3 * 16
+    assert shown.count("<svg") == len(fields["plots"])
+    assert magnet("report", swept).err == "reports/which.html already is this report\n"
+    assert magnet("report", swept, "--top-k", 3).code == 2
+
+
+@pytest.mark.parametrize("sample", ["../prior", "samples/..", "samples/../../prior", "/etc", "samples/a/b"])
+def test_a_sweep_shows_no_images_from_elsewhere(magnet, swept, sample):
+    shutil.copytree(swept, "which")
+    fields = files.read_document(Path("which/sweep.json"))
+    fields["points"][0]["sample"] = sample
+    Path("which/sweep.json").write_bytes(files.document(fields))
+    done = magnet("report", "which")
+    assert (done.code, done.out) == (1, "")
+    assert "is no sample in it" in done.err
+    assert not Path("reports").exists()
 
 
 # --- strangers, and a browser ------------------------------------------------------------------------------------
@@ -483,6 +524,15 @@ def test_a_browser_shows_the_report_of_a_sample(magnet, samples, browser):
     assert len(seen.plots) == 3
     assert seen.marks == 2 + 3 * 2 + 2 * 10  # log-volumes of two samples; 3 metrics of 2 evaluations; 10 classes of 2
     assert len(seen.images) == 1
+
+
+def test_a_browser_shows_the_report_of_a_sweep(magnet, swept, browser):
+    assert magnet("report", swept).code == 0
+    seen = both(browser, "reports/which.html", "sweep")
+    plots = json.loads((swept / "sweep.json").read_text())["plots"]
+    assert len(seen.plots) == len(plots)
+    assert seen.marks >= 3 * len(plots)
+    assert len(seen.images) == 48
 
 
 def test_a_browser_runs_nothing_of_strangers(magnet, samples, hostile_volume, browser):

@@ -136,14 +136,12 @@ def lines(
     def draw(axes: "Axes") -> None:
         for i, line in enumerate(drawn):
             _draw_line(axes, line, i, shade=0.18 if len(drawn) <= _FEW else 0.07, log_y=log_y)
-        for name, value in (levels or {}).items():
+        for value in (levels or {}).values():
             axes.axhline(value, color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL)
-            place = {"xy": (1, value), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-            axes.annotate(_named(name), xytext=(0, 3), ha="right", color=_SENTINELS["soft"], **place)
         _scale(axes.xaxis, log=log_x)
         _scale(axes.yaxis, log=log_y)
         _label(axes, x_label, y_label)
-        _legend(axes, [line.name for line in drawn], marks=["" if line.joined else "o" for line in drawn])
+        _legend(axes, [line.name for line in drawn], levels or (), marks=["" if line.joined else "o" for line in drawn])
 
     return _svg(draw, title, height)
 

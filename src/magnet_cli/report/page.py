@@ -121,7 +121,7 @@ def strip(images: Sequence[tuple[bytes, str]], caption: str = "", *, most: int =
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> str:
     """A table; the first column names the rows, the others hold numbers."""
-    names = (escape(name).replace("[", "<wbr>[") for name in header)  # the features of a metric may stand below it
+    names = (escape(name).replace("[", "<wbr>[").replace("_", "_<wbr>") for name in header)  # where a line may end
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     lines = []
     for first, *rest in rows:

@@ -19,5 +19,5 @@ def integer(value: float) -> str:
 
 
 def estimate(found: Estimate) -> tuple[str, str]:
-    """A number, and its interval."""
-    return number(found.value), f"{number(found.low, 3)} to {number(found.high, 3)}"
+    """A number, and its interval; the second of its ends keeps the word before it."""
+    return number(found.value), f"{number(found.low, 3)} to\N{NO-BREAK SPACE}{number(found.high, 3)}"
