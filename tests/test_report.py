@@ -22,6 +22,7 @@ from magnet_cli.volume import Shard, Volume
 
 HOSTILE = "<script>alert(1)</script>"
 SHOTS = Path(__file__).parents[1] / ".ci" / "screenshots"
+A4 = 688  # pixels between the margins of a sheet
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -169,15 +170,32 @@ def test_a_page_marks_only_what_it_wrote_itself():
     assert page.mark(b"<html></html>", "of") is None
 
 
-@pytest.mark.parametrize("target", ["nothing", "folder", "file.txt"])
-def test_what_is_neither_volume_nor_sample_is_said(magnet, target):
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("mnist-volum", "did you mean mnist-volume"),
+        ("no/such", "found nothing there"),
+        ("folder", "is a folder of other files"),
+        ("file.txt", "is a file"),
+        ("begun", "is a sample that is not finished"),
+        ("digits", "found nothing there"),
+    ],
+)
+def test_what_is_neither_volume_nor_sample_is_said(magnet, target, said):
     Path("folder").mkdir()
+    Path("begun").mkdir()
+    Path("begun/.sample-started.json").write_text("{}")
     Path("file.txt").write_text("x")
     done = magnet("report", target)
     assert (done.code, done.out) == (1, "")
     assert target in done.err
+    assert said in done.err
     assert "do:" in done.err
     assert not Path("reports").exists()
+
+
+def test_a_generator_stands_for_its_longest_volume(magnet):
+    assert magnet("report", "mnist").out == "reports/mnist-volume.html\n"
 
 
 # --- volumes -----------------------------------------------------------------------------------------------------
@@ -487,11 +505,16 @@ def looked_at(browser, path, scheme, shot):
         shown.evaluate("getComputedStyle(document.documentElement).color"),
         shown.evaluate("getComputedStyle(document.documentElement).backgroundColor"),
     )
-    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    assert shown.evaluate(fits)
     SHOTS.mkdir(parents=True, exist_ok=True)
     shown.screenshot(path=SHOTS / f"{shot}-{scheme}.png", full_page=True)
     if scheme == "light":
         shown.pdf(path=SHOTS / f"{shot}.pdf", format="A4", print_background=True)
+    shown.set_viewport_size({"width": A4, "height": 1000})
+    shown.emulate_media(media="print", color_scheme=scheme)
+    assert shown.evaluate(fits)
+    assert shown.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
     shown.close()
     assert said == []
     assert [url for url in asked if not url.startswith(("data:", "file:"))] == []

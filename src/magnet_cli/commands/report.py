@@ -1,5 +1,6 @@
 """magnet report."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -78,15 +79,14 @@ def run(
     start = time.monotonic()
     console = Console(as_json=json, quiet=quiet)
     path = Path(target).expanduser()
-    if (path / "sample.json").is_file():
-        _refuse("is for a volume", {"--generator": generator, "--top-k": top_k}, target)
+    kind = _kind(path)
+    of_sample = {"--compare": compare, "--include": include}
+    _refuse(kind, target, volume={"--generator": generator, "--top-k": top_k}, sample=of_sample)
+    if kind == "sample":
         subject, lead, sections = _of_sample(path, compare, include or [])
-    elif (path / "sweep.json").is_file():
-        _refuse("is for a sample", {"--compare": compare, "--include": include}, target)
-        _refuse("is for a volume", {"--generator": generator, "--top-k": top_k}, target)
+    elif kind == "sweep":
         subject, lead, sections = _of_sweep(path)
     else:
-        _refuse("is for a sample", {"--compare": compare, "--include": include}, target)
         subject, lead, sections = _of_volume(console, target, generator, top_k, device, batch_size)
     page = out or report.default_out(subject)
     fields = {"report": str(page), "kind": subject.kind, "name": subject.name}
@@ -98,11 +98,38 @@ def run(
     console.result(fields, str(page))
 
 
-def _refuse(why: str, flags: dict[str, object], target: str) -> None:
+def _kind(path: Path) -> str:
+    """What is at a path: a volume, sample or sweep; where nothing is, a name stands for a volume.
+
+    Raises:
+        SampleError: it is something else, or not finished.
+    """
+    from magnet_cli import outputs
+    from magnet_cli.errors import SampleError
+
+    if not path.exists() or (path / "volume.json").is_file():
+        return "volume"
+    for kind in outputs.KINDS:
+        if (path / kind.document).is_file():
+            found, hint = kind.noun, "pass the folder that `magnet compute`, `sample` or `sweep` printed"
+            break
+        if (path / kind.started).is_file():
+            found, hint = f"{kind.noun} that is not finished", "run the command again that began it"
+            break
+    else:
+        found, hint = "folder of other files" if path.is_dir() else "file", "pass the folder that a command printed"
+    if found in {outputs.SAMPLE.noun, outputs.SWEEP.noun}:
+        return found
+    message = f"{path} is asked for as a volume, a sample or a sweep, and is a {found}"
+    raise SampleError(message, hint)
+
+
+def _refuse(kind: str, target: str, **flags: dict[str, object]) -> None:
     """A usage error where a flag was typed that says nothing of this kind."""
-    for flag in (flag for flag, value in flags.items() if value):
-        message = f"it {why}, and {target} is none."
-        raise typer.BadParameter(message, param_hint=flag)
+    for other, typed in flags.items():
+        for flag in (flag for flag, value in typed.items() if value and other != kind):
+            message = f"it is for a {other}, and {target} is a {kind}."
+            raise typer.BadParameter(message, param_hint=flag)
 
 
 Parts = tuple["Subject", str, Callable[[], list[str]]]  # what it is of, its lead, and what makes its sections
@@ -132,15 +159,17 @@ def _of_volume(
     from magnet_cli.commands import lookup
     from magnet_cli.report import volumes
 
-    artifact = None if Path(target).exists() else registry.registry().get(target)
-    if artifact and artifact.kind == "generator":
+    named = None
+    if not Path(target).expanduser().exists() and os.sep not in target:
+        named = registry.find(target)
+    if named and named.kind == "generator":
         wanted = lookup.Wanted(top_k, "z", "pixel", 1.0, None, None)
         found = lookup.volume(lookup.source(target, here=False), console, None, wanted)
     else:
         found = lookup.named_volume(target)
     built, _ = lookup.index_of(found, top_k, console)
     source = _source(console, found, typed)
-    name = target if artifact and artifact.kind == "volume" else found.path.resolve().name
+    name = target if named and named.kind == "volume" else found.path.resolve().name
     subject = volumes.subject(found, built, name, source if isinstance(source, str) else source.sha256)
 
     def sections() -> list[str]:

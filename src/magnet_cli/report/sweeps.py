@@ -18,6 +18,7 @@ from magnet_cli.report.words import estimate, integer, number
 
 SHOWN = 16  # images of a point
 _SIDE = 64  # their largest side, in pixels
+_OF_REFERENCE = "reference_diversity"
 _SAMPLE = re.compile(r"samples/[^/\x00]+")
 
 
@@ -209,7 +210,8 @@ def _images(found: Sweep) -> list[str]:
 
 
 def _table(found: Sweep) -> str:
-    names = judged.ordered([name for each in found.points for name in each.metrics])
+    every = judged.ordered([name for each in found.points for name in each.metrics])
+    names = [name for name in every if not name.startswith(_OF_REFERENCE)]
     models = list(dict.fromkeys(model for each in found.points for model in each.models))
     rows: list[list[Cell]] = []
     for point in found.points:
@@ -219,7 +221,10 @@ def _table(found: Sweep) -> str:
         rows.append(cells + [_cell(each and each.total_variation) for each in said])
     header = ["", "displaced share", *names, *(f"total variation of {model}" for model in models)]
     caption = "With 95 % intervals, within each draw. "
-    caption += "The half of the rows and of the reference on which the point was picked." if found.chosen else ""
+    caption += "The half of the rows and of the reference on which the point was picked. " if found.chosen else ""
+    for name in every:
+        if name.startswith(_OF_REFERENCE) and name in found.points[0].metrics:  # the same for all
+            caption += "{}: {}, {}.".format(name, *estimate(found.points[0].metrics[name]))
     return page.table(header, rows, caption)
 
 

@@ -113,7 +113,7 @@ def _spectrum(spec: VolumeSpec, found: Spectrum) -> str:
     )
     inner, outer = (f"{QUANTILES[-1 - i] - QUANTILES[i]:.0%}".replace("%", " %") for i in (1, 0))
     caption = f"Each singular value over rows: median, and the middle {inner} and {outer}. {_rows_read(found)} "
-    caption += f"Rank floor: {spec.rank_floor:g} of a row's first value"
+    caption += f"Rank floor: {number(spec.rank_floor)} of a row's first value"
     caption += f", drawn for the median of these, {number(floor)}." if near else "; no value comes near it."
     return page.section("Spectrum", page.figure(shown, caption), *_ranks(spec, found), _participation(spec, found))
 
