@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from toys import toy_weights
 
-COMMANDS = ("list", "fetch", "compute", "index", "sample", "render", "info", "import", "export", "push")
+COMMANDS = ("list", "fetch", "compute", "index", "sample", "render", "info", "import", "export", "push", "report")
 
 
 def process(*args, **changes):

@@ -101,9 +101,12 @@ def test_examples_in_help_run(magnet, command):
         run(magnet, "magnet export mnist-volume digits.npz")
     if command == "render":
         run(magnet, "magnet sample --n 16 --no-images --out picks")
-    if command in {"evaluate", "attributes"}:
+    if command in {"evaluate", "attributes", "report"}:
         run(magnet, "magnet sample --n 100 --rho -0.3 --out typical")
         run(magnet, "magnet sample --n 100 --rho 0 --out prior")
+    if command == "report":
+        found = run(magnet, "magnet evaluate typical --reference prior --json")
+        Path("found.json").write_text(found.out, encoding="utf-8")
     for line in lines:
         if "dcgan-digiface" not in line:
             run(magnet, line)

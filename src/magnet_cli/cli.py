@@ -24,6 +24,7 @@ from magnet_cli.commands import (
     info,
     push,
     render,
+    report,
     sample,
     sweep,
 )
@@ -89,8 +90,8 @@ def main(
 
 
 _COMMANDS = {"list": list_, "fetch": fetch, "compute": compute, "index": index, "sample": sample, "render": render}
-_COMMANDS |= {"evaluate": evaluate, "attributes": attributes, "info": info, "import": import_, "export": export}
-_COMMANDS |= {"convert": convert, "push": push, "sweep": sweep}
+_COMMANDS |= {"evaluate": evaluate, "attributes": attributes, "sweep": sweep, "report": report, "info": info}
+_COMMANDS |= {"import": import_, "export": export, "convert": convert, "push": push}
 for name, module in _COMMANDS.items():
     app.command(name)(module.run)
 app.add_typer(cache.app, name="cache")

@@ -7,6 +7,7 @@ bytes. Every mark that stands for numbers is of the class "mark".
 
 import io
 import re
+import textwrap
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -36,15 +37,21 @@ _COLOURS = {
     "4": ("#8250bf", "#b794f0"),
     "5": ("#b8336a", "#f07fab"),
     "6": ("#7a6a1d", "#d4bd4f"),
+    "7": ("#0e7f8a", "#4fcbd6"),
+    "8": ("#b5362b", "#ff8b80"),
+    "9": ("#566785", "#a8b8da"),
+    "10": ("#87553a", "#d2a482"),
 }
+LIGHT, DARK = ("".join(f"--plot-{name}:{pair[i]};" for name, pair in _COLOURS.items()) for i in (0, 1))  # as CSS
 _SENTINELS = {name: f"#f0e1{i:02x}" for i, name in enumerate(_COLOURS)}
-_SERIES = ("1", "2", "3", "4", "5", "6")
+_SERIES = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "10")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # a second cue beside colour, where there are many lines
+_FEW = 4  # lines whose bands can be told apart
 _LEVEL = (0, (2, 2))
 _INCHES = 7.2
 _POINTS = 9.0  # size of text
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control characters, those that turn text around, no characters
-_LONGEST = 48  # characters of a name
+_LONGEST = 40  # characters of a name
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STYLE = {
     "svg.fonttype": "none",
@@ -128,15 +135,13 @@ def lines(
 
     def draw(axes: "Axes") -> None:
         for i, line in enumerate(drawn):
-            _draw_line(axes, line, i, log_y=log_y)
-        for name, value in (levels or {}).items():
+            _draw_line(axes, line, i, shade=0.18 if len(drawn) <= _FEW else 0.07, log_y=log_y)
+        for value in (levels or {}).values():
             axes.axhline(value, color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL)
-            place = {"xy": (1, value), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-            axes.annotate(_named(name), xytext=(0, 3), ha="right", color=_SENTINELS["soft"], **place)
         _scale(axes.xaxis, log=log_x)
         _scale(axes.yaxis, log=log_y)
         _label(axes, x_label, y_label)
-        _legend(axes, [line.name for line in drawn])
+        _legend(axes, [line.name for line in drawn], levels or (), marks=["" if line.joined else "o" for line in drawn])
 
     return _svg(draw, title, height)
 
@@ -173,14 +178,12 @@ def histogram(
             axes.stairs(values, edges, color=colour, linewidth=1.2, gid="mark", linestyle=_DASHES[i % len(_DASHES)])
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(bottom=0)
-        for i, (name, value) in enumerate((levels or {}).items()):
+        for value in (levels or {}).values():
             axes.axvline(value, color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL)
-            place = {"xy": (value, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate(_named(name), xytext=(4, -8 - 12 * i), color=_SENTINELS["soft"], **place)
         _scale(axes.xaxis, log=False)
         _scale(axes.yaxis, log=False)
         _label(axes, x_label, y_label)
-        _legend(axes, list(counts))
+        _legend(axes, counts, levels or ())
 
     return _svg(draw, title, height)
 
@@ -286,13 +289,13 @@ def heat(
     return _svg(draw, title, 0.6 + 0.27 * len(rows))
 
 
-def _draw_line(axes: "Axes", line: Line, i: int, *, log_y: bool) -> None:
+def _draw_line(axes: "Axes", line: Line, i: int, *, shade: float, log_y: bool) -> None:
     colour = _SENTINELS[_SERIES[i % len(_SERIES)]]
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     floor = np.nextafter(0, 1) if log_y else -np.inf
     for low, high in line.bands if line.reach is None else ():
         sides = (np.where(np.asarray(side, float) >= floor, side, np.nan) for side in (low, high))
-        axes.fill_between(x, *sides, color=colour, alpha=0.18, linewidth=0, gid="mark")
+        axes.fill_between(x, *sides, color=colour, alpha=shade, linewidth=0, gid="mark")
     style = {"color": colour, "linestyle": _DASHES[i % len(_DASHES)] if line.joined else "none"}
     dots = {"marker": "o"} if line.dotted or not line.joined or len(x) == 1 else {}
     if line.reach is not None:
@@ -317,7 +320,7 @@ def _scale(axis: object, *, log: bool) -> None:
         return
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
-    wide = high / low > 100  # noqa: PLR2004
+    wide = high / low > 1000  # noqa: PLR2004
     axis.set_major_locator(ticker.LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=9))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _power(value)))
     axis.set_minor_formatter(ticker.NullFormatter())
@@ -332,28 +335,53 @@ def _power(value: float) -> str:
 
 
 def _label(axes: "Axes", x_label: str, y_label: str) -> None:
-    axes.set_xlabel(_named(x_label))
-    axes.set_ylabel(_named(y_label))
+    """Name the axes; what is too long for the height of the y axis goes on in a second line."""
+    fits = int(axes.figure.get_figheight() * 72 / (0.65 * _POINTS)) - 4
+    axes.set_xlabel(_named(x_label, 2 * _LONGEST))
+    axes.set_ylabel("\n".join(textwrap.wrap(_named(y_label, 2 * fits), fits)[:2]))
 
 
-def _legend(axes: "Axes", names: Iterable[str], levels: Iterable[str] = (), *, thick: bool = False) -> None:
-    """Above the axes, in the order of the names; none where nothing has a name."""
+def _legend(
+    axes: "Axes", names: Iterable[str], levels: Iterable[str] = (), *, thick: bool = False, marks: Sequence[str] = ()
+) -> None:
+    """Above the axes, in the order of the names; none where nothing has a name.
+
+    Args:
+        axes: where.
+        names: of what is drawn; empty for what has none.
+        levels: of lines across.
+        thick: whether it is bars that have the names.
+        marks: what stands for each instead of a line; empty for a line.
+    """
     line, shown = needed("matplotlib.lines", "report").Line2D, []
     for i, name in enumerate(names):
+        if marks and marks[i] and name:
+            style = {"color": _SENTINELS[_SERIES[i % len(_SERIES)]], "linestyle": "none", "marker": marks[i]}
+            shown.append((line([], [], **style), _named(name)))
+            continue
         dash = "-" if thick else _DASHES[i % len(_DASHES)]
         style = {"color": _SENTINELS[_SERIES[i % len(_SERIES)]], "linewidth": 6 if thick else 1.6, "linestyle": dash}
         shown += [(line([], [], **style), _named(name))] if name else []
     shown += [(line([], [], color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL), _named(name)) for name in levels]
     if shown:
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "ncols": min(len(shown), 4)}
+        widest = max(_width(name) for _, name in shown) * 0.62 * _POINTS + 4 * _POINTS
+        columns = int(np.clip(0.9 * _INCHES * 72 // widest, 1, min(len(shown), 4)))
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "ncols": columns}
         axes.legend(*zip(*shown, strict=True), **place)
 
 
-def _named(text: str) -> str:
+def _named(text: str, longest: int = _LONGEST) -> str:
     """A name from anywhere, as there is room for it."""
     plain = _plain(text)
-    plain = plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
+    ends = np.cumsum([_width(c) for c in plain])
+    if len(plain) and ends[-1] > longest:
+        plain = plain[: int(np.searchsorted(ends, longest))] + "…"
     return f"\u200b{plain}" if plain.startswith("_") else plain  # matplotlib hides what begins so from legends
+
+
+def _width(text: str) -> int:
+    """Of a text, in letters: those of East Asia are twice as wide."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _plain(text: str) -> str:
@@ -370,6 +398,7 @@ def _svg(draw: Callable[["Axes"], None], title: str, height: float) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts have it, or show a box
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(color=[_SENTINELS["ink"]])
         figure = figure_of(figsize=(_INCHES, height), layout="constrained")
         draw(figure.subplots())
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -388,11 +417,9 @@ def _themed(svg: str, title: str) -> str:
     body = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", body)
     body = re.sub(r' transform="rotate\(-0 [\d. -]+\)"', "", body)
     body = re.sub(r"\n\s*", " ", body)
-    plain = "".join(f"--plot-{name}:{light};" for name, (light, _) in _COLOURS.items())
-    dark = "".join(f"--plot-{name}:{dark};" for name, (_, dark) in _COLOURS.items())
-    style = f".plot{{{plain}}}.plot text{{font-family:system-ui,sans-serif}}"
+    style = f".plot{{{LIGHT}}}.plot text{{font-family:system-ui,sans-serif}}"
     style += ".plot *{stroke-linejoin:round;stroke-linecap:butt}"
-    style += f"@media screen and (prefers-color-scheme:dark){{.plot{{{dark}}}}}"
+    style += f"@media screen and (prefers-color-scheme:dark){{.plot{{{DARK}}}}}"
     head = f'<svg class="plot" role="img" viewBox="0 0 {width} {height}" width="{width}pt" height="{height}pt" '
     head += 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     return f"{head}<title>{escape(_plain(title))}</title><style>{style}</style>{body}</svg>"

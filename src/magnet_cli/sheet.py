@@ -1,4 +1,4 @@
-"""Contact sheets: blocks of small images, each under a caption.
+"""Contact sheets: blocks of small images, each under a caption; and the small images alone.
 
 Owns their layout. Knows nothing of generators or samples.
 """
@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from magnet_cli.pictures import picture
+from magnet_cli.pictures import encoded, picture
 
 COLUMNS = 16
 _SMALLEST, _LARGEST = 64, 128  # side of a tile in pixels
@@ -49,3 +49,14 @@ def contact_sheet(blocks: list[tuple[str, *tuple[list[np.ndarray], ...]]]) -> by
 def _tile(side: int) -> int:
     """Small images are enlarged by a whole number, large ones reduced."""
     return min(side * -(-_SMALLEST // side), _LARGEST) if side < _SMALLEST else min(side, _LARGEST)
+
+
+def small(image: np.ndarray, most: int = _LARGEST) -> bytes:
+    """The PNG bytes of an image [H, W, C] uint8, reduced where its longer side has more than `most` pixels."""
+    height, width = image.shape[:2]
+    scale = most / max(height, width)
+    if scale < 1:
+        size = max(round(width * scale), 1), max(round(height * scale), 1)
+        reduced = np.asarray(picture(image).resize(size, Image.Resampling.LANCZOS))
+        image = reduced if reduced.ndim == image.ndim else reduced[:, :, None]
+    return encoded(image, "png")

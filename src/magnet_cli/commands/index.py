@@ -18,7 +18,6 @@ Precision = Annotated[
 TopK = Annotated[
     int | None, typer.Option(min=1, help="Leading singular values used.", show_default="min(K, 30), all where D <= 32")
 ]
-_RHOS = (-2, -1, -0.5, -0.3, -0.1, 0, 0.1, 0.3, 0.5, 1, 2)
 
 
 def run(
@@ -64,9 +63,9 @@ def run(
     options.check_names(label, checkpoint.name, found.spec.num_classes)
     built, path = lookup.index_of(found, top_k, console)
     built = index.of_labels(built, found, wanted.label)
-    sizes = {f"{rho:g}": round(index.effective_size(built, rho), 1) for rho in _RHOS}
+    sizes = {f"{rho:g}": round(index.effective_size(built, rho), 1) for rho in index.SOME_RHOS}
     top_ks = index.some_top_ks(found.spec.top_k, built.top_k)
-    grid = index.effective_sizes(found, built, top_ks, _RHOS)
+    grid = index.effective_sizes(found, built, top_ks, index.SOME_RHOS)
     real = built.above_floor if built.competing is None else built.above_floor & built.competing
     values, rows = built.log_volume[real], built.pool(0.0)
     spread = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}

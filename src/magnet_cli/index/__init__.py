@@ -20,6 +20,7 @@ from magnet_cli.index.diagnostics import top_share as top_share
 from magnet_cli.index.draws import Draw as Draw
 from magnet_cli.index.draws import choose as choose
 from magnet_cli.index.draws import draw as draw
+from magnet_cli.index.grid import SOME_RHOS as SOME_RHOS
 from magnet_cli.index.grid import effective_sizes as effective_sizes
 from magnet_cli.index.grid import some_top_ks as some_top_ks
 from magnet_cli.index.prior import DEFAULT_MASS as DEFAULT_MASS

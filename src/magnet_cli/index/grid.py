@@ -8,6 +8,7 @@ from magnet_cli.index.building import FLOOR_SHARE, above_floor, log_volumes
 from magnet_cli.index.rows import Index
 from magnet_cli.volume import Volume
 
+SOME_RHOS = (-2, -1, -0.5, -0.3, -0.1, 0, 0.1, 0.3, 0.5, 1, 2)  # polarities that show how it matters
 _KS = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000)
 
 

@@ -1,0 +1,101 @@
+"""What the singular values of a volume are like: quantiles, numerical rank, participation ratio.
+
+Owns these numbers and which rows they are of. Never more than one shard and 64 MiB of singular values are in memory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from magnet_cli.index import Index
+from magnet_cli.volume import Volume
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_MOST_NUMBERS = 1 << 24  # singular values read
+_BLOCK = 1 << 13  # rows worked on at a time
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The singular values of rows of a volume.
+
+    Attributes:
+        num_rows: N, rows of the volume.
+        values: [R, K] float32, descending: of all rows, or of R of them, evenly chosen.
+        rank_floor: share of a row's first value below which a value is rounding.
+    """
+
+    num_rows: int
+    values: np.ndarray
+    rank_floor: float
+
+    @property
+    def rows(self) -> int:
+        """R, the rows that were read."""
+        return len(self.values)
+
+    @cached_property
+    def quantiles(self) -> np.ndarray:
+        """Of each value over rows: [Q, K] float64, for the Q of QUANTILES."""
+        columns = (np.quantile(self.values[:, i].astype(np.float64), QUANTILES) for i in range(self.values.shape[1]))
+        return np.stack(list(columns), axis=1)
+
+    @cached_property
+    def ranks(self) -> np.ndarray:
+        """The numerical rank of each row, [R] int64: values, from the first on, that are no rounding (METHOD)."""
+        return self._by_blocks(self._ranks)
+
+    @cached_property
+    def participation(self) -> np.ndarray:
+        """The participation ratio of each row, [R] float64 in [1, K]: (Σσ²)² / Σσ⁴; nan where all values are 0.
+
+        How many directions share the stretch: K where all are equal, 1 where one has it all.
+        """
+        return self._by_blocks(_participation)
+
+    def _by_blocks(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return np.concatenate([function(self.values[i : i + _BLOCK]) for i in range(0, self.rows, _BLOCK)])
+
+    def _ranks(self, values: np.ndarray) -> np.ndarray:
+        real = (values > 0) & (values >= self.rank_floor * values[:, :1])
+        return np.logical_and.accumulate(real, axis=1).sum(axis=1)
+
+
+def chosen(num_rows: int, kept: int) -> np.ndarray:
+    """The places [R] int64, ascending, of the rows that are read: all, or as many as keep to 2^24 numbers, evenly."""
+    most = max(_MOST_NUMBERS // kept, 1)
+    if num_rows <= most:
+        return np.arange(num_rows)
+    return np.arange(most) * num_rows // most
+
+
+def read(volume: Volume, index: Index, advance: Callable[[int], None]) -> Spectrum:
+    """The spectrum of a volume.
+
+    Args:
+        volume: whose.
+        index: of it: the rows there are.
+        advance: called with the number of rows passed.
+
+    Raises:
+        VolumeError, MagnetError: as `Volume.read`.
+    """
+    places = chosen(index.num_rows, volume.spec.top_k)
+    values = np.empty((len(places), volume.spec.top_k), np.float32)
+    start = 0
+    for part in index.parts:
+        here = slice(*np.searchsorted(places, (start, start + part.rows)))
+        if here.start < here.stop:
+            values[here] = volume.read(part.shard).singular_values[places[here] - start]
+        start += part.rows
+        advance(part.rows)
+    return Spectrum(index.num_rows, values, volume.spec.rank_floor)
+
+
+def _participation(values: np.ndarray) -> np.ndarray:
+    scaled = values.astype(np.float64)
+    top = scaled[:, :1]
+    squares = np.divide(scaled, top, out=np.full_like(scaled, np.nan), where=top > 0) ** 2  # no overflow
+    return squares.sum(axis=1) ** 2 / (squares**2).sum(axis=1)
