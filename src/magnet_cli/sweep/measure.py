@@ -70,7 +70,7 @@ class Work:
 
         names = [f"rows/{row:09d}.png" for row in rows.tolist()]
         with self.progress(f"rendering at truncation {point.truncation:g}", len(rows), "images") as advance:
-            for hashes in render.write(self._images(point), names, size, made):
+            for hashes in render.write(self._images(point), names, size, made, self.generator.image_shape):
                 advance(len(hashes))
 
     def _sampled(self, pool: Pool, point: Point, drawn: index.Draw) -> dict:
