@@ -369,7 +369,9 @@ def test_findings_of_another_kind_are_refused(magnet, samples, text):
     assert not Path("reports").exists()
 
 
-@pytest.mark.parametrize(("field", "value"), [("value", "high"), ("low", None), ("high", float("nan")), ("value", [1])])
+@pytest.mark.parametrize(
+    ("field", "value"), [("value", "high"), ("low", None), ("high", float("nan")), ("value", [1]), ("low", 10**400)]
+)
 def test_findings_whose_numbers_are_none_are_refused(magnet, samples, field, value):
     fields = json.loads(Path("typical-against-prior.json").read_text())
     fields["metrics"]["kid[digits]"][field] = value
