@@ -101,7 +101,7 @@ def test_the_change_over_pools_covers_it_and_pairs_are_narrower(paired):
     rng = np.random.default_rng(5)
     covered, false, width = [], [], []
     for _ in range(300):
-        own = rng.normal(0, 0.1, 6)
+        own = rng.normal(0, 0.05, 6)
         sides = [[tally(*rng.multinomial(2000, (share + o, 1 - share - o))) for o in own] for share in (0.75, 0.7)]
         found = shares.change(*sides, paired=paired)
         covered.append(found.shares["0"].low <= 0.05 <= found.shares["0"].high)

@@ -77,7 +77,7 @@ def finished(out: Path, spec: AttributesSpec) -> dict | None:
         MagnetError: attributes.json is damaged.
     """
     with files.explained("read", out):
-        names = {p.name for p in out.iterdir()} if out.is_dir() else {out.name} if out.exists() else set()
+        names = files.names(out) if out.is_dir() else {out.name} if out.exists() else set()
     if not names:
         return None
     done = "attributes.json" in names

@@ -126,6 +126,16 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_PART}")
 
 
+def names(folder: Path) -> set[str]:
+    """What is in a folder, without the temporaries that a killed process may have left.
+
+    Raises:
+        MagnetError: it cannot be read.
+    """
+    with explained("read", folder):
+        return {p.name for p in folder.iterdir() if not (p.name.startswith(".") and p.name.endswith(_PART))}
+
+
 def sweep(folder: Path) -> None:
     """Remove temporaries that a killed process left here over an hour ago."""
     limit = time.time() - _STALE_SECONDS

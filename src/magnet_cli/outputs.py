@@ -71,7 +71,7 @@ def finished(out: Path, kind: Kind, spec: "DataclassInstance") -> dict | None:
         if not out.is_dir():
             message = f"{out} is asked for as a {kind.noun} folder, and is a file"
             raise SampleError(message, "pass another folder with --out")
-        names = {p.name for p in out.iterdir()}
+        names = files.names(out)
     done = kind.document in names
     if not done and kind.started not in names:
         if names:
@@ -118,7 +118,7 @@ def discard(out: Path, kind: Kind) -> None:
     if not out.exists():
         return
     with files.explained("remove", out):
-        names = {p.name for p in out.iterdir()} if out.is_dir() else {out.name}
+        names = files.names(out) if out.is_dir() else {out.name}
         if names and (names - ours or not names & {kind.document, kind.started}):
             listed = ", ".join(sorted(names - ours)[:3]) or "images alone"
             message = f"{out} holds files that no {kind.noun} has: {listed}"
