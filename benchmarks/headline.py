@@ -119,7 +119,7 @@ ONE_DIGIT = "3"  # of the sanity row in which recall has to collapse
 _FRESH = 0x66726573  # the stream of fresh draws from the prior, apart from every volume's
 _QUICK = {
     "mnist": {"pools": 4, "rows": 400, "n": 200, "rhos": (-0.1, 0, 0.1, 1)},
-    "dcgan-digiface": {"pools": 2, "rows": 64, "n": 40, "rhos": (0, 0.1, 1)},
+    "dcgan-digiface": {"pools": 2, "rows": 64, "n": 40, "rhos": (0, 0.1, 1), "solver": ("--solver", "exact")},
 }
 
 # --- end of what is fixed -------------------------------------------------------------------------------------------

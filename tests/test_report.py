@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from magnet_cli import compute, files, index
 from magnet_cli.cli import app
 from magnet_cli.plan import Plan
-from magnet_cli.report import findings, judged, page, spectrum
+from magnet_cli.report import findings, judged, page, spectrum, volumes
 from magnet_cli.volume import Shard, Volume
 
 HOSTILE = "<script>alert(1)</script>"
@@ -205,21 +205,32 @@ def test_the_page_of_a_volume_says_its_numbers(magnet, toy_volume, toy):
     assert magnet("report", toy_volume.path, "--generator", toy, "--top-k", 3).code == 0
     shown = Path("reports/toy.vol.html").read_text()
     values = all_values(toy_volume)
-    volumes = np.log(values[:, :3]).sum(axis=1)
+    logs = np.log(values[:, :3]).sum(axis=1)
     squares = values**2
     ratio = np.median(squares.sum(axis=1) ** 2 / (squares**2).sum(axis=1))
-    weights = np.exp(volumes - volumes.max())
+    weights = np.exp(logs - logs.max())
     for number in (
         "<dd>200</dd>",
-        f"<dd>{volumes.std():.3g}</dd>",
+        f"<dd>{logs.std():.3g}</dd>",
         f"<dd>{ratio:.3g}</dd>",
         f"<dd>{weights.sum() ** 2 / (weights**2).sum():.0f}</dd>",
     ):
         assert number in shown
     assert shown.count('src="data:image/png;base64,') == 96
-    order = np.argsort(volumes)
+    order = np.argsort(logs)
     rows = [int(row) for row in re.findall(r'alt="row (\d+), log-volume', shown)]
     assert rows == [*order[:32], *order[84:116], *order[-32:]]
+
+
+def test_equal_log_volumes_share_the_places_there_are():
+    """Nine rows, one of them below the floor, most of them alike."""
+    values = np.array([1.0, 1, 1, 1, 1, 1, 1, 9, 0])
+    real = np.arange(9) != 7
+    rows = index.Index("f", 1, (index.Part(0, 0, 9, ""),), values, real)
+    found = volumes.extremes(rows, np.sort(values[real]), 2)
+    assert {name: len(set(places)) for name, places in found.items()} == {"Lowest": 2, "Middle": 2, "Highest": 2}
+    assert found["Lowest"][0] == 8
+    assert not any(7 in places for places in found.values())
 
 
 def test_where_there_is_no_generator_the_page_says_so(magnet, toy_volume, toy):
@@ -358,7 +369,9 @@ def test_findings_of_another_kind_are_refused(magnet, samples, text):
     assert not Path("reports").exists()
 
 
-@pytest.mark.parametrize(("field", "value"), [("value", "high"), ("low", None), ("high", float("nan")), ("value", [1])])
+@pytest.mark.parametrize(
+    ("field", "value"), [("value", "high"), ("low", None), ("high", float("nan")), ("value", [1]), ("low", 10**400)]
+)
 def test_findings_whose_numbers_are_none_are_refused(magnet, samples, field, value):
     fields = json.loads(Path("typical-against-prior.json").read_text())
     fields["metrics"]["kid[digits]"][field] = value

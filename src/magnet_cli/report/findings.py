@@ -16,6 +16,7 @@ from magnet_cli.errors import MagnetError
 from magnet_cli.metrics.intervals import Estimate
 from magnet_cli.metrics.shares import Tally
 
+WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)  # of documents read as ours
 _DO = "pass what `magnet evaluate … --json` or `magnet attributes SAMPLE … --json` printed, as a file"
 
 
@@ -106,7 +107,7 @@ def read(path: Path) -> Evaluation | Attributes:
         if "metrics" in fields:
             return _evaluation(path.stem, fields)
         return Attributes(path.stem, _texts(fields["sample"]), models(fields["models"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except WRONG as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         message = f"{path} is asked for as findings, and is something else: {why}"
         raise MagnetError(message, _DO) from error
@@ -116,7 +117,7 @@ def models(fields: dict) -> dict[str, Shares]:
     """Shares by model, from a JSON document.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is something else.
+        Those of WRONG: it is something else.
     """
     return {name: _shares(each) for name, each in fields.items()}
 
@@ -125,7 +126,7 @@ def estimates(fields: dict) -> dict[str, Estimate]:
     """Numbers with intervals by their names, from a JSON document.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is something else.
+        Those of WRONG: it is something else.
     """
     return {name: _estimate(each) for name, each in fields.items()}
 

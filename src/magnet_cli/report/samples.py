@@ -98,7 +98,7 @@ def read(path: Path) -> Drawn:
             _facts(fields, spec),
             files.sha256_file(path / "sample.json"),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except findings.WRONG as error:
         message = f"{path} holds a sample whose documents are not those magnet writes: {error}"
         raise SampleError(message, _HINT) from error
 
@@ -116,7 +116,7 @@ def beside(path: Path) -> Beside:
         report = attributes.read(path)["report"]
         try:
             said = findings.models(report["models"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except findings.WRONG as error:
             message = f"{path} holds attributes that are not as magnet writes them: {error}"
             raise SampleError(message, _HINT) from error
         return Beside(path.resolve().name, np.empty(0), said, files.sha256_file(path / "attributes.json"))

@@ -105,7 +105,7 @@ def read(path: Path) -> Sweep:
             raise ValueError(message)
         reference = fields["reference"]
         about = str(choice.get("by", "")), reference["kind"] == "prior", int(reference["n"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except findings.WRONG as error:
         message = f"{path} holds a sweep whose document is not as magnet writes it: {error}"
         raise SampleError(message, "restore it from a copy, or make it again with --force") from error
     return Sweep(path, fields, points, chosen, *about, files.sha256_file(path / outputs.SWEEP.document))

@@ -67,13 +67,14 @@ def sections(
     """
     found = spectrum.read(volume, index, advance)
     real = index.log_volume[index.above_floor]
+    real.sort()
     grid = index_.effective_sizes(volume, index, index_.some_top_ks(volume.spec.top_k, index.top_k), index_.SOME_RHOS)
     return [
         _glance(volume.spec, index, found, real),
         _spectrum(volume.spec, found),
         _log_volumes(index, real),
         _effective(index, grid),
-        _images(volume, index, generator, batch),
+        _images(volume, index, real, generator, batch),
         _made(volume),
     ]
 
@@ -206,20 +207,37 @@ def _effective(index: Index, grid: dict[int, dict[float, float] | None]) -> str:
     return page.section("Effective size over ρ and k", page.figure(shown, caption))
 
 
-def _images(volume: Volume, index: Index, generator: "Generator | str", batch: int | None) -> str:
+def extremes(index: Index, real: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Where in an index the rows of lowest, middle and highest log-volume are, each ascending in it.
+
+    Args:
+        index: the rows.
+        real: log-volumes of those above the rank floor, sorted.
+        count: rows of each kind.
+
+    Returns:
+        [count] int64 for each name. Among equal log-volumes at an end, any rows.
+    """
+    first = (len(real) - count) // 2
+    found = {}
+    for name, start in (("Lowest", 0), ("Middle", first), ("Highest", len(real) - count)):
+        low, high = real[start], real[start + count - 1]
+        places = np.flatnonzero(index.above_floor & (index.log_volume >= low) & (index.log_volume <= high))
+        places = places[np.argsort(index.log_volume[places], kind="stable")]
+        found[name] = places[-count:] if name == "Highest" else places[:count]
+    return found
+
+
+def _images(volume: Volume, index: Index, real: np.ndarray, generator: "Generator | str", batch: int | None) -> str:
     title = "Images of low, middle and high volume"
     if isinstance(generator, str):
         return page.section(title, page.missing(generator))
     from magnet_cli import render
 
-    places = np.flatnonzero(index.above_floor)
-    places = places[np.argsort(index.log_volume[places], kind="stable")]
-    count = min(SHOWN, max(len(places) // 3, 1))
-    first = (len(places) - count) // 2
-    kinds = {"Lowest": places[:count], "Middle": places[first : first + count], "Highest": places[-count:]}
+    count = min(SHOWN, max(len(real) // 3, 1))
     parts = [page.paragraph(_order(index, count))]
     size = batch or render.batch_size(generator)
-    for name, chosen in kinds.items():
+    for name, chosen in extremes(index, real, count).items():
         rows, values = index.rows(chosen), index.log_volume[chosen]
         pixels = render.batches(generator, volume.latents(rows), volume.spec.truncation, size, volume.labels(rows))
         shown = [
