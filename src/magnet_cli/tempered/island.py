@@ -83,17 +83,21 @@ class Island:
             particles = particles[moves.systematic(rng, moves.scores(rho - last.rho, here))]
         width = float(np.clip(last.width * np.exp(_TUNING * (last.walked - _WALKED)), *_WIDTHS))
         crowd = Crowd(known, particles, rho, len(self.steps))
-        for _ in range(self._schedule.sweeps):
-            crowd.sweep(rng, width, self._schedule.moves)
-        walked, accepted = np.mean(crowd.walked), np.mean(crowd.accepted)
         if self._schedule.is_over([step.rho for step in self.steps] + [rho]):
+            for _ in range(self._schedule.sweeps):
+                crowd.sweep(rng, width, self._schedule.moves)
+            walked, accepted = np.mean(crowd.walked), np.mean(crowd.accepted)
             crowd.part(rng, width, self._schedule.moves)
+            particles = crowd.particles
+        else:
+            particles = self._chains(crowd, rng, width)
+            walked, accepted = np.mean(crowd.walked), np.mean(crowd.accepted)
         return Step(
             rho=rho,
             latents=known.latents[before:],
             log_volume=known.log_volume[before:],
             labels=None if known.labels is None else known.labels[before:],
-            particles=crowd.particles,
+            particles=particles,
             measured=tuple(crowd.measured),
             effective_share=share,
             width=width,
@@ -102,6 +106,21 @@ class Island:
             error=max(each.error for each in crowd.surrogates),
             explained=min(each.explained for each in crowd.surrogates),
         )
+
+    def _chains(self, crowd: "Crowd", rng: np.random.Generator, width: float) -> np.ndarray:
+        """Places [P] where long chains of walks from a few of the particles came by, of the last sweep's worth of them.
+
+        Waste-free sequential Monte Carlo (Dau and Chopin 2022): where moves mix slowly, few long chains of which every
+        state is kept are worth more than many short ones of which the last is.
+        """
+        known, places, count = self._known, crowd.particles, len(crowd.particles)
+        starts = -(-count // self._schedule.walks)
+        labels = np.zeros(count) if known.labels is None else known.labels[places]
+        order = np.lexsort((known.log_volume[places], labels))  # so that few stand for all, class by class
+        which = order[((np.arange(starts) + rng.random()) * (count / starts)).astype(int)]
+        for _ in range(self._schedule.sweeps):
+            places = [crowd.sweep(rng, width, self._schedule.moves, which) for _ in range(self._schedule.walks)]
+        return np.concatenate(places)[:count]
 
 
 class Known:
@@ -180,11 +199,13 @@ class Crowd:
         fading = _FADING ** (self._age - 1 - known.ages[rows])
         return surrogate.fit(known.features[rows], known.measure.groups, known.log_volume[rows], fading)
 
-    def sweep(self, rng: np.random.Generator, width: float, steps: int) -> None:
-        """A walk of every particle."""
-        walked, accepted = self._walk(rng, np.arange(len(self.particles)), width, steps)
+    def sweep(self, rng: np.random.Generator, width: float, steps: int, which: np.ndarray | None = None) -> np.ndarray:
+        """A walk of every particle, or of some; the places where these are then."""
+        which = np.arange(len(self.particles)) if which is None else which
+        walked, accepted = self._walk(rng, which, width, steps)
         self.walked.append(walked)
         self.accepted.append(accepted)
+        return self.particles[which]
 
     def part(self, rng: np.random.Generator, width: float, steps: int) -> None:
         """Walks of those particles that stand where another does, ever shorter ones, until none does.

@@ -19,7 +19,7 @@ from magnet_cli.locks import Locks
 from magnet_cli.volume import Volume, layout
 
 FORMAT = 1
-_ALGORITHM = 1  # changes with whatever changes the numbers
+_ALGORITHM = 2  # changes with whatever changes the numbers
 _DOCUMENT = "tempered.json"
 _AT_WORK = 0  # lock of the process that goes on with a run
 _REMEDY = "remove that file: the same `magnet sample --method tempered` makes it, and what follows it, again"
@@ -38,6 +38,8 @@ class Schedule:
         rounds: temperatures at the polarity asked for: the first that gets there, and more of the same, for each of
             which the surrogate learns anew what was met on the way.
         moves: of a walk, each of which costs an evaluation.
+        starts: latents that the walks of a temperature start from, at least; those of the last start from all.
+        chain: walks one after the other from each of them, at most; where every walk ends is kept.
     """
 
     rho: float
@@ -47,6 +49,8 @@ class Schedule:
     sweeps: int = 1
     rounds: int = 5
     moves: int = 24
+    starts: int = 8
+    chain: int = 8
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -54,10 +58,16 @@ class Schedule:
         Raises:
             SpecError: a value outside its range.
         """
-        counts = (self.sweeps, self.rounds, self.moves)
+        counts = (self.sweeps, self.rounds, self.moves, self.starts, self.chain)
         if self.particles < 8 or min(counts) < 1 or not 0 < self.target < 1:  # noqa: PLR2004
-            message = f"{self.particles} particles, target {self.target} and {counts} sweeps and moves are asked for"
+            message = f"{self.particles} particles, target {self.target} and {counts} sweeps, rounds, moves, "
+            message += "starts and chain are asked for"
             raise SpecError(message, "pass --particles 8 or more")
+
+    @property
+    def walks(self) -> int:
+        """Walks one after the other at a temperature that is not the last."""
+        return min(self.chain, max(1, self.particles // self.starts))
 
     def is_over(self, rhos: list[float]) -> bool:
         """Whether an island that has been at these polarities, one after the other, is at the end."""

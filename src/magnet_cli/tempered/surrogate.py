@@ -55,8 +55,8 @@ def features(
         found.extend((z, z.square()))
     squares = channels.square()
     found.append(squares.mean(dim=2))
-    if squares.max() <= 1:
-        found.append(torch.log(_UNSATURATED - squares).mean(dim=2))
+    if generator.gives_images:
+        found.append(torch.log(_UNSATURATED - squares.clamp_max(1)).mean(dim=2))
     narrow = [_narrow(part).to(torch.float32) for part in found]
     return torch.cat(narrow, dim=1).cpu().numpy(), [part.shape[1] for part in narrow]
 
