@@ -6,7 +6,6 @@ latents and scores is safe on disk, and the same call later goes on where it sto
 
 import io
 import json
-import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from magnet_cli.generators import Generator
 from magnet_cli.image_models import Judge
 from magnet_cli.images import ImageSet
 from magnet_cli.metrics.shares import Tally
+from magnet_cli.scored import member
 
 FORMAT = 1
 _STARTED = ".attributes-started.json"  # what a folder is going to be, while it is not yet
@@ -205,11 +205,6 @@ def conclude(out: Path, spec: AttributesSpec, made: list[Path], command: list[st
     files.publish(out / "attributes.json", files.document(fields))
     shutil.rmtree(out / _SHARDS, ignore_errors=True)
     (out / _STARTED).unlink(missing_ok=True)
-
-
-def member(name: str) -> str:
-    """The name of a model's array in scores.npz: what is no letter, digit, point or dash becomes an underscore."""
-    return re.sub(r"[^\w.-]", "_", name)
 
 
 def look(shown: ImageSet, judge: Judge) -> Iterator[features.Seen]:

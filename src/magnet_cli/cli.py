@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from magnet_cli import __version__, console
 from magnet_cli.commands import (
     attributes,
+    balance,
     cache,
     compute,
     convert,
@@ -89,7 +90,7 @@ def main(
 
 _COMMANDS = {"list": list_, "fetch": fetch, "compute": compute, "index": index, "sample": sample, "render": render}
 _COMMANDS |= {"evaluate": evaluate, "attributes": attributes, "info": info, "import": import_, "export": export}
-_COMMANDS |= {"convert": convert, "push": push}
+_COMMANDS |= {"balance": balance, "convert": convert, "push": push}
 for name, module in _COMMANDS.items():
     app.command(name)(module.run)
 app.add_typer(cache.app, name="cache")

@@ -12,7 +12,7 @@ from magnet_cli import files
 from magnet_cli.errors import SpecError
 
 _BLOCK = 1 << 22  # numbers looked at at a time
-_DAMAGED = (
+DAMAGED = (
     ValueError,
     TypeError,
     OverflowError,
@@ -82,7 +82,7 @@ def _array(path: Path, hint: str) -> np.ndarray:
     try:
         with files.explained("read", path):
             return np.lib.format.open_memmap(path, mode="r")
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         message = f"an NPY file is asked for, and {path} is none that can be read: {reason}"
         raise SpecError(message, hint) from error

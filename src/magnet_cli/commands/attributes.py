@@ -122,7 +122,7 @@ def run(
     made, tallies = attributes.join(folder, spec, judges)
     report = {"attributes": str(folder), "n": spec.n, "generator": loaded.name, "models": {}}
     for judge, tally in zip(judges, tallies, strict=True):
-        report["models"][judge.name] = _summary(tally)
+        report["models"][judge.name] = tally.fields()
         _tell(console, judge.name, tally)
     report["seconds"] = round(time.monotonic() - start, 3)
     attributes.conclude(folder, spec, made, ["magnet", *sys.argv[1:]], report)
@@ -139,7 +139,7 @@ def _of_images(console: Console, path: Path, judges: "list[Judge]", compare: Pat
     rows = []
     for judge in judges:
         tally, probabilities = _tally(console, shown, judge)
-        said = fields["models"][judge.name] = _summary(tally)
+        said = fields["models"][judge.name] = tally.fields()
         rows += [[judge.name, f"share of {name}", *_numbers(share)] for name, share in tally.shares().items()]
         rows += [[judge.name, "gap", *_numbers(tally.gap())]]
         rows += [[judge.name, "total variation", *_numbers(tally.total_variation())]]
@@ -170,13 +170,6 @@ def _tally(console: Console, shown: "ImageSet", judge: "Judge") -> tuple["Tally"
     with console.progress(f"{judge.name} of {shown.path.name}", len(shown), "images") as advance:
         probabilities = features.gathered(attributes.look(shown, judge), advance).values
     return attributes.tally(judge, probabilities), probabilities
-
-
-def _summary(tally: "Tally") -> dict:
-    """Shares and imbalance as fields."""
-    shares = {name: dataclasses.asdict(share) for name, share in tally.shares().items()}
-    parts = {"gap": tally.gap(), "total_variation": tally.total_variation()}
-    return {"n": tally.n, "shares": shares} | {name: dataclasses.asdict(each) for name, each in parts.items()}
 
 
 def _tell(console: Console, name: str, tally: "Tally") -> None:

@@ -5,7 +5,7 @@ MaGNET's "gender bias" is about (its paper prints no formula). Total variation, 
 images that would have to change class for the shares to be equal: for two classes half the gap.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -57,6 +57,12 @@ class Tally:
         above = self.counts * len(self.counts) > self.n
         joint, equal = wilson(int(self.counts[above].sum()), self.n), above.sum() / len(self.counts)
         return Estimate(float(joint.value - equal), float(joint.low - equal), float(joint.high - equal)).within(0, 1)
+
+    def fields(self) -> dict:
+        """Shares and imbalance as a report has them."""
+        shares = {name: asdict(share) for name, share in self.shares().items()}
+        imbalance = {"gap": asdict(self.gap()), "total_variation": asdict(self.total_variation())}
+        return {"n": self.n, "shares": shares} | imbalance
 
 
 def change(one: Estimate, other: Estimate) -> Estimate:
