@@ -17,6 +17,7 @@ from magnet_cli.commands import (
     cache,
     compute,
     convert,
+    direction,
     evaluate,
     export,
     fetch,
@@ -90,7 +91,7 @@ def main(
 
 _COMMANDS = {"list": list_, "fetch": fetch, "compute": compute, "index": index, "sample": sample, "render": render}
 _COMMANDS |= {"evaluate": evaluate, "attributes": attributes, "info": info, "import": import_, "export": export}
-_COMMANDS |= {"balance": balance, "convert": convert, "push": push}
+_COMMANDS |= {"balance": balance, "direction": direction, "convert": convert, "push": push}
 for name, module in _COMMANDS.items():
     app.command(name)(module.run)
 app.add_typer(cache.app, name="cache")
