@@ -18,6 +18,7 @@ from magnet_cli.commands import (
     compute,
     convert,
     direction,
+    edit,
     evaluate,
     export,
     fetch,
@@ -91,7 +92,8 @@ def main(
 
 _COMMANDS = {"list": list_, "fetch": fetch, "compute": compute, "index": index, "sample": sample, "render": render}
 _COMMANDS |= {"evaluate": evaluate, "attributes": attributes, "info": info, "import": import_, "export": export}
-_COMMANDS |= {"balance": balance, "direction": direction, "convert": convert, "push": push}
+_COMMANDS |= {"balance": balance, "direction": direction, "edit": edit}
+_COMMANDS |= {"convert": convert, "push": push}
 for name, module in _COMMANDS.items():
     app.command(name)(module.run)
 app.add_typer(cache.app, name="cache")

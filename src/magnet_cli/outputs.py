@@ -52,7 +52,9 @@ class Kind:
 _SAMPLE = {"images", "arrays", "latents.npy", "labels.npy", "metadata.jsonl", "grid.png", "montage.png"}
 SAMPLE = Kind("sample", 1, frozenset(_SAMPLE))
 RENDERING = Kind("rendering", 1, frozenset({"images", "images.npy", ".images.npy.growing"}))
-KINDS = (SAMPLE, RENDERING)
+_EDIT = {"images", "latents.npy", "labels.npy", "scores.npz", "metadata.jsonl", "grid.png"}
+EDIT = Kind("edit", 1, frozenset(_EDIT))
+KINDS = (SAMPLE, RENDERING, EDIT)
 
 
 def finished(out: Path, kind: Kind, spec: "DataclassInstance") -> dict | None:

@@ -4,7 +4,9 @@ Owns the doors to them: the folder of `magnet attributes GENERATOR`, a sample wi
 scores. Knows nothing of balance or of generators. No file can make it run code.
 """
 
+import io
 import re
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 
 from magnet_cli.errors import SpecError
 
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of members of scores.npz: the same numbers, the same bytes
 _ROUNDING = 1e-5  # by which a sum of float32 probabilities may pass 0 or 1
 
 
@@ -224,6 +227,17 @@ def check_length(found: int, num_rows: int, name: str, where: str) -> None:
     if found != num_rows:
         message = f"a score of {name} for each of {num_rows:,} latents is asked for, and {where} has {found:,}"
         raise SpecError(message, "pass the latents and the scores of the same run")
+
+
+def archive(said: dict[str, tuple[tuple[str, ...], np.ndarray]]) -> bytes:
+    """The bytes of a scores.npz: of each model its classes and probabilities [n, C], a function of these alone."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
+        for name, (classes, probabilities) in said.items():
+            for end, array in (("", probabilities), ("_classes", np.array(classes))):
+                with file.open(zipfile.ZipInfo(f"{member(name)}{end}.npy", EPOCH), "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def member(name: str) -> str:
