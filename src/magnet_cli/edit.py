@@ -1,7 +1,7 @@
 """Rows of images along a direction: each latent moved step by step, rendered, and scored where a model is given.
 
-Joins a direction, a generator and image models. The caller owns progress and stopping: `fill` yields after each batch of
-images, and the same call later goes on where it stopped.
+Joins a direction, a generator and image models. The caller owns progress and stopping: `fill` yields after each batch
+of images, and the same call later goes on where it stopped.
 """
 
 import json
@@ -69,7 +69,7 @@ def offsets(spec: EditSpec) -> np.ndarray:
 
 
 def drawn(generator: Generator, spec: EditSpec) -> tuple[np.ndarray, np.ndarray | None]:
-    """The latents [n, D] float32 of a seed, those of the first shard of a volume, and their labels [n] int64 or None."""
+    """The latents [n, D] float32 of a seed, the first of a volume of that seed, and their labels [n] int64 or None."""
     latents = compute.draw_latents(generator.latent_dim, spec.seed, 0, spec.n, generator.prior)
     if not generator.num_classes:
         return latents, None
@@ -81,13 +81,15 @@ def check(generator: Generator, spec: EditSpec, learned: direction.Direction) ->
     """Whether a direction is one of a generator's space.
 
     Raises:
-        SpecError: it has no such space or images, or the direction another number of components, or is of another space.
+        SpecError: it has no such space, gives no images, or the direction is of another space or size.
     """
     generator.check_parts(spec.space, "pixel")
     takes = generator.latent_dim if spec.space == "z" else generator.style_dim
     found = learned.vector.shape[1]
     if found != takes:
-        message = f"{spec.space} of {generator.name} ({generator.family}) has {takes} numbers, and the direction {found}"
+        message = (
+            f"{spec.space} of {generator.name} ({generator.family}) has {takes} numbers, and the direction {found}"
+        )
         raise SpecError(message, "pass a direction that was learned on this generator, and its --space")
     known = learned.fields.get("spec", {}).get("space", spec.space)
     if known != spec.space:

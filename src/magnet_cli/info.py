@@ -1,4 +1,4 @@
-"""Say what a path or a name is: volume, index, sample, rendering, checkpoint, generator or other artifact.
+"""Say what a path or a name is: volume, index, sample, rendering, direction, checkpoint, generator or other artifact.
 
 Owns telling them apart and their description. The checks themselves belong to what is checked.
 """
@@ -75,6 +75,8 @@ def _of_path(path: Path, *, check: bool) -> dict:
         raise ArtifactError(message, "pass the folder that `magnet compute`, `sample` or `render` printed")
     if path.suffix == ".h5":
         return _index(path, check=check)
+    if path.suffix == ".npy":
+        return _direction(path)
     return _generator(cache.checkpoint(str(path)), "checkpoint", check=check)
 
 
@@ -111,6 +113,15 @@ def _attributes(path: Path, *, check: bool) -> dict:
     fields = attributes.read(path)
     kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
     return _with({"kind": "attributes", "path": str(path)} | kept, attributes.check(path) if check else [])
+
+
+def _direction(path: Path) -> dict:
+    from magnet_cli import direction
+
+    found = direction.read(path)
+    kept = {k: v for k, v in found.fields.items() if k not in {"report", "format"}}
+    fields = {"kind": "direction", "path": str(path), "numbers": found.vector.shape[1], "sha256": found.sha256}
+    return _with(fields | kept, [])
 
 
 def _index(path: Path, *, check: bool) -> dict:

@@ -1,7 +1,7 @@
 """Choose scored latents so that combinations of attributes come in given shares.
 
-Multi-Attribute Balanced Sampling (Doubinsky et al. 2022, arXiv 2111.00909): of the latents whose every attribute is sure,
-draw a random combination that still has some, and then one of its latents, without replacement. Owns the table of
+Multi-Attribute Balanced Sampling (Doubinsky et al. 2022, arXiv 2111.00909): of the latents whose every attribute is
+sure, draw a random combination that still has some, and then one of its latents, without replacement. Owns the table of
 combinations and the draw. Knows nothing of images; the sample is written in `writing`.
 """
 
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from magnet_cli.errors import SampleError, SpecError
-from magnet_cli.scored import Attribute, Scored
+from magnet_cli.scored import Attribute
+from magnet_cli.scored import Scored as Scored
 
 _STREAM = 0x62616C61  # keeps the draws' random stream apart from all others
 _AGAIN, _MEMBERS = 1, 2  # and its parts from each other
@@ -287,7 +288,7 @@ def _what_is_left(table: Table, cells: np.ndarray, first: int, seed: int) -> tup
 
 
 def _keys(table: Table, seed: int) -> np.ndarray:
-    """A random number [N] for each row: a function of seed and row, so that longer sources keep those of shorter ones."""
+    """A random number [N] for each row: a function of seed and row, so that a longer source keeps them."""
     return np.random.default_rng([_STREAM, seed, _MEMBERS]).random(len(table.cells))
 
 

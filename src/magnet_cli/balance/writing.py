@@ -1,7 +1,7 @@
 """Write balanced latents as a sample like any other.
 
-Joins the selection, its source and a generator. Images of a sample are copied, others rendered. The caller owns progress
-and stopping: `write` yields after each batch of images, and the same call later goes on where it stopped.
+Joins the selection, its source and a generator. Images of a sample are copied, others rendered. The caller owns
+progress and stopping: `write` yields after each batch of images, and the same call later goes on where it stopped.
 """
 
 import json

@@ -22,9 +22,7 @@ AllowUnbalanced = Annotated[
 NoImages = Annotated[bool, typer.Option("--no-images", help="Latents alone; needs no generator, and no torch.")]
 Out = Annotated[
     Path | None,
-    typer.Option(
-        metavar="PATH", help="The sample's folder.", show_default="samples/<SAMPLE>-balanced-n<n>-seed<seed>"
-    ),
+    typer.Option(metavar="PATH", help="The sample's folder.", show_default="samples/<SAMPLE>-balanced-n<n>-seed<seed>"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace another sample in that folder.")]
 
@@ -52,10 +50,10 @@ def run(
     """Choose latents so that every combination of attributes is as frequent as every other.
 
     Of the latents whose every attribute is sure (--confidence), draws a random combination of classes, then one of its
-    latents, none twice: Multi-Attribute Balanced Sampling. Says how many there are of each combination, and how far n can
-    go before one runs out; beyond that it stops, or with --allow-unbalanced says which share of the draw is not where
-    the target asks. Of a polarity sample it balances what polarity drew. The first m of n are those of --n m. Prints the
-    folder, a sample like any other.
+    latents, none twice: Multi-Attribute Balanced Sampling. Says how many there are of each combination, and how far n
+    can go before one runs out; beyond that it stops, or with --allow-unbalanced says which share of the draw is not
+    where the target asks. Of a polarity sample it balances what polarity drew. The first m of n are those of --n m.
+    Prints the folder, a sample like any other.
 
     \b
     Examples:

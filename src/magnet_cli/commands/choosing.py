@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.commands import options
 from magnet_cli.console import Console
 from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
 
@@ -90,7 +89,9 @@ Confidence = Annotated[
 Cut = Annotated[
     list[tuple] | None,
     typer.Option(
-        parser=_pair, metavar="NAME=CLASS", help="Two classes of many: those before this one, and from it on; repeatable."
+        parser=_pair,
+        metavar="NAME=CLASS",
+        help="Two classes of many: those before this one, and from it on; repeatable.",
     ),
 ]
 Shares = Annotated[
@@ -179,7 +180,7 @@ def load_generator(found: "Scored", typed: str | None, device: str | None) -> "G
     try:
         checkpoint = lookup.source(typed) if typed else cache.checkpoint(found.generator)
     except ArtifactError as error:
-        if typed or error.hint and "magnet fetch" in error.hint:
+        if typed or (error.hint and "magnet fetch" in error.hint):
             raise
         message = f"{found.path} is of the generator {found.generator}, and {error.message}"
         raise ArtifactError(message, "pass it: --generator PATH, or file.py:factory") from error
@@ -189,8 +190,9 @@ def load_generator(found: "Scored", typed: str | None, device: str | None) -> "G
         raise GeneratorError(message, "pass the generator it was made with: --generator")
     loaded = generators.load(checkpoint, device or generators.default_device())
     if found.latents.shape[1] != loaded.latent_dim:
-        message = f"{found.path} has latents of {found.latents.shape[1]} numbers, and {loaded.name} takes "
-        raise GeneratorError(f"{message}{loaded.latent_dim}", "pass the generator they are of: --generator")
+        message = f"{found.path} has latents of {found.latents.shape[1]} numbers, and {loaded.name} takes others: "
+        message += f"{loaded.latent_dim}"
+        raise GeneratorError(message, "pass the generator they are of: --generator")
     if loaded.num_classes and found.labels is None:
         message = f"{loaded.name} takes labels, and {found.path} has none"
         raise GeneratorError(message, "pass a folder of `magnet attributes`, which has; or --no-images")

@@ -1,6 +1,5 @@
 """magnet direction."""
 
-import dataclasses
 import sys
 import time
 from enum import StrEnum
@@ -11,13 +10,13 @@ import typer
 
 from magnet_cli.commands import choosing, options
 from magnet_cli.console import Console
-from magnet_cli.errors import ArtifactError, SpecError
+from magnet_cli.errors import ArtifactError, SampleError, SpecError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from magnet_cli.balance import Table
-    from magnet_cli.direction import Way
+    from magnet_cli.direction import DirectionSpec, Way
     from magnet_cli.generators import Generator
     from magnet_cli.image_models import Judge
     from magnet_cli.scored import Scored
@@ -40,7 +39,8 @@ AllowUnbalanced = Annotated[
 ]
 HowLearned = Annotated[Method, typer.Option("--method", help="Difference of class means, or a linear SVM.")]
 Space = Annotated[
-    options.SpaceName, typer.Option(help="Of the direction; in w, latents of a folder are mapped, those of a file taken.")
+    options.SpaceName,
+    typer.Option(help="Of the direction; in w, latents of a folder are mapped, those of a file taken."),
 ]
 Rescore = Annotated[
     bool, typer.Option("--rescore", help="Move fresh latents along every direction, and say how each score changes.")
@@ -93,13 +93,13 @@ def run(
 ) -> None:
     """Learn the direction in latent space along which an attribute changes.
 
-    From latents chosen as by `magnet balance`, all attributes alike: the other attributes are then as frequent on one side
-    as on the other, and the direction leaves them alone. A sample that `magnet balance` wrote is taken as it is. Writes a
-    unit vector [1, D] as the tools of InterFaceGAN read it, and beside it as JSON what it was learned from, and its
-    cosines to the other attributes' directions. Prints the path.
+    From latents chosen as by `magnet balance`, all attributes alike: the others are then as frequent on one side as on
+    the other. A sample that `magnet balance` wrote is taken as it is. Writes a unit vector [1, D] as the tools of
+    InterFaceGAN read it, and beside it as JSON what it was learned from, and its cosines to the directions of the other
+    attributes. Prints the path.
 
-    --rescore moves fresh latents from --from to --to along the direction of every attribute, balanced and not, and prints
-    how much each score changes, with a 95 % interval over the latents.
+    --rescore moves fresh latents from --from to --to along the direction of every attribute, balanced and not, and
+    prints how much each score changes, with a 95 % interval over the latents.
 
     \b
     Examples:
@@ -116,14 +116,10 @@ def run(
     found = open_scored(sample.expanduser(), scores, attributes or (), dict(cut or ()))
     _check_balanced(found, {"--confidence": confidence is not None, "--target": target, "--unbalanced": unbalanced})
     every = tuple(found.attributes.values())
-    way = direction_.way(every, attribute)
-    asked = choosing.target(every, target)
+    way, asked = direction_.way(every, attribute), choosing.target(every, target)
     t = 0.0 if found.balanced else choosing.CONFIDENCE if confidence is None else confidence
     table = balance.tabulate(every, t, asked)
     most = len(found) if found.balanced else balance.largest(table, seed)
-    rows = n or most or (table.kept if unbalanced else 0)
-    if not rows:
-        choosing.tell(console, table, len(found))
     judges = _judges(model, every, device, trust=trust) if rescore else {}
     spec = direction_.DirectionSpec(
         generator=found.generator,
@@ -134,7 +130,7 @@ def run(
         cut=choosing.cut_words(cut),
         confidence=t,
         target=choosing.words(asked, every),
-        n=rows,
+        n=n or most or (table.kept if unbalanced else 1),
         seed=seed,
         balanced=not unbalanced,
         method=method.value,
@@ -144,41 +140,40 @@ def run(
         to=to if rescore else 0.0,
         models=tuple(judge.key for judge in judges.values()),
     )
-    path = out or direction_.default_out(found, spec)
-    if path.suffix != ".npy":
-        message = f"{str(path)!r} is not the name of an NPY file; let it end in .npy."
-        raise typer.BadParameter(message, param_hint="--out")
+    path = _place(out or direction_.default_out(found, spec))
     if force:
         direction_.check_place(path)
     elif done := direction_.finished(path, spec):
         console.note(f"{path} already holds this direction")
         _show(console, done, path)
         return
-    kinds = {True: _rows(found, table, rows or 1, seed, balanced=True, allow=allow_unbalanced)} if not unbalanced else {}
-    if unbalanced or (rescore and not found.balanced):
-        kinds[False] = _rows(found, table, rows, seed, balanced=False, allow=False)
+    try:
+        rows = _rows(found, table, spec, also_unbalanced=rescore, allow=allow_unbalanced)
+    except SampleError:
+        choosing.tell(console, table, len(found))
+        raise
     needed = rescore or (space == "w" and found.kind != "latents")
     loaded = choosing.load_generator(found, generator, device) if needed else None
-    learned = {kind: _learned(found, every, chosen, spec, loaded) for kind, chosen in kinds.items()}
-    mine, chosen = learned[spec.balanced], kinds[spec.balanced]
-    vector = mine.get(way.name, None)
-    if vector is None:
-        vector = _vector(found, way, chosen, spec, loaded)
-    others = {name: each for name, each in mine.items() if name.partition("=")[0] != way.attribute.name}
-    is_there = way.is_there(chosen)
-    report = {"direction": str(path), "attribute": way.name, "words": way.words, "n": len(chosen)}
-    report |= {"balanced": spec.balanced, "method": spec.method, "space": spec.space, "confidence": t}
-    report |= {"classes": {"towards": int(is_there.sum()), "away": int((~is_there).sum())}}
-    report |= {"largest_balanced_n": most, "cosines": direction_.cosines(others, vector), "rescore": None}
+    learned = _learned(found, way, rows, spec, loaded)
+    report = _report(path, way, rows[spec.balanced], learned[spec.balanced], spec) | {"largest_balanced_n": most}
+    report |= {"rescore": None, "seconds": None}
     if rescore:
-        fresh = direction_.fresh_latents(loaded, moved, seed)
-        report["rescore"] = _rescored(console, found, loaded, every, judges, learned, fresh, spec, cut, batch_size)
+        ways = direction_.ways(every)
+        report["rescore"] = _rescored(console, found, loaded, ways, judges, learned, spec, cut, batch_size)
     report["seconds"] = round(time.monotonic() - start, 3)
-    direction_.write(path, spec, vector, ["magnet", *sys.argv[1:]], report)
+    direction_.write(path, spec, learned[spec.balanced][way.name], ["magnet", *sys.argv[1:]], report)
     _tell(console, report)
     _show(console, report, path)
-    if loaded or found.generator:
+    if generator or found.generator:
         console.hint(f"magnet edit {generator or found.generator} --direction {path}")
+
+
+def _place(path: Path) -> Path:
+    """The file to write, or a usage error."""
+    if path.suffix != ".npy":
+        message = f"{str(path)!r} is not the name of an NPY file; let it end in .npy."
+        raise typer.BadParameter(message, param_hint="--out")
+    return path
 
 
 def _check_balanced(found: "Scored", given: dict[str, object]) -> None:
@@ -189,56 +184,57 @@ def _check_balanced(found: "Scored", given: dict[str, object]) -> None:
 
 
 def _rows(
-    found: "Scored", table: "Table", n: int, seed: int, *, balanced: bool, allow: bool
-) -> "np.ndarray":
-    """The rows to learn from."""
+    found: "Scored", table: "Table", spec: "DirectionSpec", *, also_unbalanced: bool, allow: bool
+) -> "dict[bool, np.ndarray]":
+    """The rows to learn from: under True balanced ones, under False as they come; the second to compare with."""
     import numpy as np
 
     from magnet_cli import balance
 
     if found.balanced:
-        return np.arange(min(n, len(found)))
-    if not balanced:
-        return balance.evenly(table, n, seed)
-    return balance.draw(table, n, seed, allow_unbalanced=allow).rows
+        return {True: np.arange(min(spec.n, len(found)))}
+    rows = {}
+    if spec.balanced:
+        rows[True] = balance.draw(table, spec.n, spec.seed, allow_unbalanced=allow).rows
+    if also_unbalanced or not spec.balanced:
+        rows[False] = balance.evenly(table, spec.n, spec.seed)
+    return rows
 
 
 def _learned(
-    found: "Scored", every: tuple, rows: "np.ndarray", spec: object, loaded: "Generator | None"
-) -> "dict[str, np.ndarray]":
-    """The directions of all attributes, by their names; those of classes that no row has are left out."""
+    found: "Scored", way: "Way", rows: "dict[bool, np.ndarray]", spec: "DirectionSpec", loaded: "Generator | None"
+) -> "dict[bool, dict[str, np.ndarray]]":
+    """The directions of all attributes, and that which was asked for, by their names, from each kind of rows.
+
+    Raises:
+        SampleError: all rows, or none, are of the class that it leads to.
+    """
     from magnet_cli import direction
 
-    latents = _latents(found, rows, spec, loaded)
-    made = {}
-    for way in direction.ways(every):
-        is_there = way.is_there(rows)
-        if 0 < is_there.sum() < len(rows):
-            made[way.name] = direction.learn(latents, is_there, spec.method)
+    ways = {each.name: each for each in (*direction.ways(tuple(found.attributes.values())), way)}
+    made = {kind: direction.learn_all(found, [*ways.values()], of, spec, loaded) for kind, of in rows.items()}
+    if way.name not in made[spec.balanced]:
+        of = rows[spec.balanced]
+        which = "all" if way.is_there(of).any() else "none"
+        message = (
+            f"a direction towards {way.name} is asked for, and {which} of the {len(of):,} latents chosen are there"
+        )
+        raise SampleError(message, "choose more latents (--n), or another --attribute")
     return made
 
 
-def _vector(
-    found: "Scored", way: "Way", rows: "np.ndarray", spec: object, loaded: "Generator | None"
-) -> "np.ndarray":
-    """The one direction that was asked for, where it is not among those of `_learned`."""
+def _report(
+    path: Path, way: "Way", rows: "np.ndarray", vectors: "dict[str, np.ndarray]", spec: "DirectionSpec"
+) -> dict:
+    """What is said of a direction."""
     from magnet_cli import direction
 
-    return direction.learn(_latents(found, rows, spec, loaded), way.is_there(rows), spec.method)
-
-
-def _latents(found: "Scored", rows: "np.ndarray", spec: object, loaded: "Generator | None") -> "np.ndarray":
-    """Latents [n, D] float32 in the space of the direction."""
-    from magnet_cli import direction
-
-    latents = found.rows(rows)
-    if spec.space == "z" or found.kind == "latents":
-        return latents
-    from magnet_cli import render
-
-    loaded.check_parts(spec.space, "pixel")
-    labels = None if found.labels is None else found.labels[rows]
-    return direction.in_space(loaded, latents, labels, spec.space, render.batch_size(loaded))
+    is_there = way.is_there(rows)
+    others = {name: each for name, each in vectors.items() if name.partition("=")[0] != way.attribute.name}
+    report = {"direction": str(path), "attribute": way.name, "words": way.words, "n": len(rows)}
+    report |= {name: getattr(spec, name) for name in ("balanced", "method", "space", "confidence")}
+    report |= {"classes": {"towards": int(is_there.sum()), "away": int((~is_there).sum())}}
+    return report | {"cosines": direction.cosines(others, vectors[way.name])}
 
 
 def _judges(models: list[str] | None, every: tuple, device: str | None, *, trust: bool) -> "dict[str, Judge]":
@@ -272,57 +268,38 @@ def _rescored(
     console: Console,
     found: "Scored",
     loaded: "Generator",
-    every: tuple,
+    ways: "list[Way]",
     judges: "dict[str, Judge]",
     learned: "dict[bool, dict[str, np.ndarray]]",
-    fresh: "np.ndarray",
-    spec: object,
+    spec: "DirectionSpec",
     cut: list[tuple[str, str]] | None,
     batch_size: int | None,
 ) -> dict:
     """How each score changes along each direction: by balance, direction and score, value, low and high."""
     import numpy as np
 
-    from magnet_cli import direction, render
+    from magnet_cli.direction import rescoring
 
-    cuts, ways = dict(cut or ()), direction.ways(every)
-    labels = None
+    fresh, labels = rescoring.fresh_latents(loaded, spec.rescored, spec.seed), None
     if loaded.num_classes:
         classes = np.unique(found.labels)
         labels = classes[np.arange(len(fresh)) % len(classes)]
-    size = batch_size or render.batch_size(loaded)
-    one = render.images(loaded, fresh[:1], found.truncation, size, None if labels is None else labels[:1])
-    known = {name: judge.classes(judge.probabilities(one).shape[1]) for name, judge in judges.items()}
-    by_name = found.kind != "latents"
-    meters = [
-        direction.Meter.of(way, judges[name], _cut_of(way, cuts, known[name]), known[name], by_name=by_name)
-        for way in ways
-        for name in [way.attribute.name]
-    ]
-    named = [(kind, name) for kind, vectors in learned.items() for name in vectors]
-    vectors = [learned[kind][name] for kind, name in named]
+    meters = rescoring.meters(loaded, ways, judges, dict(cut or ()), found.truncation, by_name=found.kind != "latents")
+    names = {kind: [way.name for way in ways if way.name in vectors] for kind, vectors in learned.items()}
+    vectors = [learned[kind][name] for kind in learned for name in names[kind]]
     ends, made = (spec.from_, spec.to), []
     with console.progress("re-scoring", len(fresh), "latents") as advance:
-        steps = direction.rescore(
+        steps = rescoring.rescore(
             loaded, meters, vectors, fresh, labels, ends, spec.space, found.truncation, batch_size
         )
         for changes in steps:
             made.append(changes)
             advance(len(changes))
-    table = direction.matrix(np.concatenate(made))
     report = {"latents": len(fresh), "from": spec.from_, "to": spec.to, "balanced": {}, "unbalanced": {}}
-    for (kind, name), line in zip(named, table, strict=True):
-        cells = {way.name: dataclasses.asdict(each) for way, each in zip(ways, line, strict=True)}
-        report["balanced" if kind else "unbalanced"][name] = cells
+    parts = np.split(np.concatenate(made), np.cumsum([len(names[kind]) for kind in learned])[:-1], axis=1)
+    for kind, part in zip(learned, parts, strict=True):
+        report["balanced" if kind else "unbalanced"] = rescoring.report(part, names[kind], ways)
     return report
-
-
-def _cut_of(way: "Way", cuts: dict[str, str], classes: tuple[str, ...]) -> str | None:
-    """Where a model's classes were cut for an attribute: by the command line, or before, as the names of its sides say."""
-    if way.attribute.name in cuts:
-        return cuts[way.attribute.name]
-    side = way.attribute.classes[-1].removeprefix("from ")
-    return side if way.attribute.classes == (f"before {side}", f"from {side}") and side in classes else None
 
 
 def _tell(console: Console, report: dict) -> None:
@@ -350,5 +327,7 @@ def _show(console: Console, report: dict, path: Path) -> None:
             changes = (cells.get(score) for score in scores)
             texts = ["{value:+.4f} ({low:+.4f} to {high:+.4f})".format(**each) if each else "" for each in changes]
             rows.append([name, kind, *texts])
-    console.note(f"written to {path}; scores at --to less those at --from, over {report['rescore']['latents']:,} latents")
+    console.note(
+        f"written to {path}; scores at --to less those at --from, over {report['rescore']['latents']:,} latents"
+    )
     console.table(report, ["direction", "learned from", *(f"change in {score}" for score in scores)], rows)

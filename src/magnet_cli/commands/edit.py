@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 DirectionFile = Annotated[
     Path,
-    typer.Option("--direction", metavar="FILE.npy", help="Of `magnet direction`, or a boundary as InterFaceGAN has it."),
+    typer.Option(
+        "--direction", metavar="FILE.npy", help="Of `magnet direction`, or a boundary as InterFaceGAN has it."
+    ),
 ]
 Latents = Annotated[
     Path | None,
@@ -30,7 +32,9 @@ Latents = Annotated[
 ]
 N = Annotated[int, typer.Option("--n", min=1, help="Latents, a row of images each.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of drawn latents.", show_default="0")]
-From = Annotated[float, typer.Option("--from", help="How far a latent is moved at the first step, in units of the space.")]
+From = Annotated[
+    float, typer.Option("--from", help="How far a latent is moved at the first step, in units of the space.")
+]
 To = Annotated[float, typer.Option("--to", help="And at the last.")]
 Steps = Annotated[int, typer.Option(min=2, max=1000, help="Images a row.")]
 Space = Annotated[
@@ -74,10 +78,11 @@ def run(
 ) -> None:
     """Move latents along a direction, and render each step.
 
-    A row of images a latent: z + a · direction for a from --from to --to, even steps; 0 is the latent itself. With --space
-    w latents that are drawn are mapped to w first, and moved there. With --model the mean probability of each class is
-    said at each step; those of each image are in scores.npz and metadata.jsonl. Stop at any time: the same command goes on
-    from there. Prints the folder: images, latents.npy, metadata.jsonl, edit.json, grid.png, a line a latent.
+    A row of images a latent: z + a · direction for a from --from to --to, even steps; 0 is the latent itself. With
+    --space w latents that are drawn are mapped to w first, and moved there. With --model the mean probability of each
+    class is said at each step; those of each image are in scores.npz and metadata.jsonl. Stop at any time: the same
+    command goes on from there. Prints the folder: images, latents.npy, metadata.jsonl, edit.json, and grid.png, a line
+    a latent.
 
     \b
     Examples:

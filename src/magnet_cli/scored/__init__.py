@@ -152,7 +152,7 @@ def sides(attribute: str, classes: tuple[str, ...], cut: str) -> tuple[int, tupl
     if not first:
         message = f"{attribute} is to be cut before {cut}, its first class"
         raise SpecError(message, f"pass a later one: {', '.join(classes[1:])}")
-    return first, (f"before {cut}", f"from {cut}")
+    return first, (f"below-{cut}", f"{cut}-up")
 
 
 def of_probabilities(

@@ -15,7 +15,7 @@ from magnet_cli.errors import MagnetError, SampleError, SpecError
 from magnet_cli.scored import Attribute, Scored, chosen, member, of_labels, of_probabilities, tables
 
 _BLOCK = 1 << 20  # probabilities looked at at a time
-_PASS = "pass the folder of `magnet attributes`, a sample it was run on, or latents.npy with --scores FILE"
+_TAKES = "pass the folder of `magnet attributes`, a sample it was run on, or latents.npy with --scores FILE"
 
 
 def open_path(path: Path, scores: Path | None, names: tuple[str, ...], cuts: dict[str, str]) -> Scored:
@@ -33,7 +33,7 @@ def open_path(path: Path, scores: Path | None, names: tuple[str, ...], cuts: dic
     begun = next((p for p in (path / ".attributes-started.json", path / ".sample-started.json") if p.exists()), None)
     found = "is not finished" if begun else "holds neither" if path.is_dir() else "is not there"
     message = f"scored latents are asked for, attributes.json or sample.json in a folder, and {path} {found}"
-    raise SampleError(message, "run the command again that began it" if begun else _PASS)
+    raise SampleError(message, "run the command again that began it" if begun else _TAKES)
 
 
 def _scored_draws(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Scored:
@@ -106,18 +106,15 @@ def _latents(path: Path, scores: Path | None, names: tuple[str, ...], cuts: dict
     return Scored(path, latents, attributes, source)
 
 
-def _all_of_archive(
-    path: Path, names: tuple[str, ...], num_rows: int, cuts: dict[str, str]
-) -> dict[str, Attribute]:
+def _all_of_archive(path: Path, names: tuple[str, ...], num_rows: int, cuts: dict[str, str]) -> dict[str, Attribute]:
     with _archive(path) as archive:
         held = {name.removesuffix(".npy") for name in archive.namelist()}
         known = sorted(name for name in held if f"{name}_classes" in held)
         if not known:
             message = f"{path} holds {', '.join(sorted(held)[:5]) or 'nothing'}, and no NAME with NAME_classes"
-            raise SpecError(message, "pass the scores.npz of `magnet attributes`, or a NPY dictionary, CSV or JSON lines")
+            raise SpecError(message, "pass the scores.npz of `magnet attributes`, or a .npy, .csv or .jsonl")
         return {
-            name: _of_archive(archive, name, num_rows, cuts.get(name), str(path))
-            for name in chosen(names, known, path)
+            name: _of_archive(archive, name, num_rows, cuts.get(name), str(path)) for name in chosen(names, known, path)
         }
 
 

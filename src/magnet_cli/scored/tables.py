@@ -1,7 +1,7 @@
 """Files of scores that somebody else made: NPY dictionaries as published, CSV, JSON lines.
 
-Owns what such files may hold: a column of numbers is a score in [0, 1], a column of text names classes. A dictionary in an
-NPY file is pickled; it is read as data, by `readers.pickles`, and nothing in it is run.
+Owns what such files may hold: a column of numbers is a score in [0, 1], a column of text names classes. A dictionary in
+an NPY file is pickled; it is read as data, by `readers.pickles`, and nothing in it is run.
 """
 
 import csv
@@ -132,9 +132,7 @@ def _of_scores(name: str, scores: np.ndarray, cut: str | None, where: str) -> At
     return of_probabilities(name, (f"not {name}", name), iter([both]), len(scores), cut, where)
 
 
-def _of_dictionary(
-    path: Path, names: tuple[str, ...], num_rows: int, cuts: dict[str, str]
-) -> dict[str, Attribute]:
+def _of_dictionary(path: Path, names: tuple[str, ...], num_rows: int, cuts: dict[str, str]) -> dict[str, Attribute]:
     """The attributes of a dictionary by name: scores [N] or [N, 1], probabilities [N, C], or whole numbers [N]."""
     held = _dictionary(path)
     found = {}

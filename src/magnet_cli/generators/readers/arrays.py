@@ -35,7 +35,7 @@ def dictionary(data: bytes) -> dict[str, np.ndarray]:
     need(version in {(1, 0), (2, 0)}, "its header is of an unknown version")
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(file)
-    need(dtype == object and shape == (), f"it is an array {list(shape)} of {dtype}, without names")
+    need(dtype.hasobject and shape == (), f"it is an array {list(shape)} of {dtype}, without names")
     budget = Budget(len(data))
     node = parse(file, _KNOWN, budget)
     whole = isinstance(node, Object) and node.of in tensors.ARRAY_MAKERS and isinstance(node.state, tuple)

@@ -1,10 +1,9 @@
-"""Directions in latent space along which an attribute changes, learned from scored latents, and how well they do that.
+"""Directions in latent space along which an attribute changes, learned from scored latents.
 
-The direction of balanced data by the difference of class centroids (Doubinsky et al. 2022), or by a linear SVM as in
-InterFaceGAN (Shen et al. 2020). Owns learning, the file and its document, and re-scoring; the caller owns progress.
+By the difference of class centroids of balanced data (Doubinsky et al. 2022), or by a linear SVM as in InterFaceGAN
+(Shen et al. 2020). Owns learning them, and the file of one with its document. How well they do is asked in `rescoring`.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,15 +13,12 @@ import numpy as np
 
 from magnet_cli import extras, files, outputs, pictures
 from magnet_cli.errors import SampleError, SpecError
-from magnet_cli.scored import Attribute, Scored, class_number, sides
+from magnet_cli.scored import Attribute, Scored, class_number
 
 if TYPE_CHECKING:
     from magnet_cli.generators import Generator
-    from magnet_cli.image_models import Judge
-    from magnet_cli.metrics.intervals import Estimate
 
 FORMAT = 1
-_STREAM = 0x6D6F7665  # keeps the latents that are moved apart from those that directions are learned from
 
 
 @dataclass(frozen=True)
@@ -178,99 +174,31 @@ def cosines(vectors: dict[str, np.ndarray], of: np.ndarray) -> dict[str, float]:
     return {name: float(np.dot(vector[0].astype(np.float64), of[0])) for name, vector in vectors.items()}
 
 
-def fresh_latents(generator: "Generator", n: int, seed: int) -> np.ndarray:
-    """N latents [n, D] float32 of a generator's prior, of a stream of their own; the first m are those of n = m."""
-    from magnet_cli import compute
-
-    rng = np.random.default_rng([_STREAM, seed])
-    return compute.from_prior(rng, n, generator.latent_dim, generator.prior)
-
-
-@dataclass(frozen=True)
-class Meter:
-    """A way's score: the probability that an image is of its class.
-
-    Attributes:
-        judge: the model.
-        columns: which of its classes count for it.
-    """
-
-    judge: "Judge"
-    columns: tuple[int, ...]
-
-    @classmethod
-    def of(cls, way: Way, judge: "Judge", cut: str | None, classes: tuple[str, ...], *, by_name: bool) -> "Meter":
-        """Of a way, by the model that scored its attribute.
-
-        Args:
-            way: the way.
-            judge: the model.
-            cut: where its classes were cut into two; None where they were not.
-            classes: of the model.
-            by_name: whether the attribute's classes have to be called like the model's; else they are as many.
-
-        Raises:
-            SpecError: they are not.
-        """
-        first, named = sides(way.attribute.name, classes, cut) if cut else (0, classes)
-        fits = named == way.attribute.classes if by_name else len(named) == len(way.attribute.classes)
-        if not fits:
-            message = f"{judge.name} tells {', '.join(named)} apart, and {way.attribute.name} has the classes "
-            raise SpecError(message + ", ".join(way.attribute.classes), "pass --model with the model that scored it")
-        groups = (range(first), range(first, len(classes))) if cut else tuple([i] for i in range(len(classes)))
-        return cls(judge, tuple(groups[way.positive]))
-
-
-def rescore(
-    generator: "Generator",
-    meters: list[Meter],
-    vectors: list[np.ndarray],
-    latents: np.ndarray,
-    labels: np.ndarray | None,
-    ends: tuple[float, float],
-    space: str,
-    truncation: float,
-    batch: int | None = None,
-) -> Iterator[np.ndarray]:
-    """How much each score changes between the two ends of a move along each direction.
+def learn_all(
+    found: Scored, asked: list[Way], rows: np.ndarray, spec: DirectionSpec, generator: "Generator | None"
+) -> dict[str, np.ndarray]:
+    """Directions [1, D] float32 by the names of their ways; those of classes that all rows have, or none, are left out.
 
     Args:
-        generator: on its device.
-        meters: of the scores, S of them.
-        vectors: K directions [1, D].
-        latents: [M, D] float32.
-        labels: [M] int64 where the generator takes them.
-        ends: how far each latent is moved at either end, in units of the space.
-        space: z or w, that of the directions.
-        truncation: ψ.
-        batch: images at a time.
+        found: scored latents.
+        asked: the ways.
+        rows: [n] of them, to learn from.
+        spec: method and space are used.
+        generator: where latents of z have to be mapped to w.
 
-    Yields:
-        [b, K, S] float64, the score at the second end less that at the first, of the next latents.
+    Raises:
+        SpecError: the generator has no such space, or a latent is not finite.
+        SampleError: as `learn`.
     """
-    from magnet_cli import render
+    latents = found.rows(rows)
+    if spec.space != "z" and found.kind != "latents":  # those of a file are taken as they are
+        from magnet_cli import render
 
-    size = batch or render.batch_size(generator)
-    for start in range(0, len(latents), size):
-        here = slice(start, start + size)
-        given = None if labels is None else labels[here]
-        base = in_space(generator, latents[here], given, space, size)
-        found = np.empty((len(base), len(vectors), len(meters)))
-        for k, vector in enumerate(vectors):
-            scores = []
-            for end in ends:
-                moved = base + np.float32(end) * vector
-                made = render.arrays(generator, moved, truncation, size, given if space == "z" else None, space)
-                scores.append(measured(meters, pictures.pixels(made)))
-            found[:, k] = scores[1] - scores[0]
-        yield found
-
-
-def measured(meters: list[Meter], pixels: np.ndarray) -> np.ndarray:
-    """The scores [b, S] float64 of images [b, H, W, C] uint8; each model looks once."""
-    seen = {meter.judge.key: meter.judge for meter in meters}
-    said = {key: judge.probabilities(pixels).astype(np.float64) for key, judge in seen.items()}
-    return np.stack([said[meter.judge.key][:, list(meter.columns)].sum(axis=1) for meter in meters], axis=1)
+        generator.check_parts(spec.space, "pixel")
+        labels = None if found.labels is None else found.labels[rows]
+        latents = in_space(generator, latents, labels, spec.space, render.batch_size(generator))
+    there = {each.name: each.is_there(rows) for each in asked}
+    return {name: learn(latents, of, spec.method) for name, of in there.items() if 0 < of.sum() < len(of)}
 
 
 def in_space(
@@ -289,13 +217,6 @@ def in_space(
         with torch.inference_mode():
             made.append(generator.module.mapping(z, given).to(device="cpu", dtype=torch.float32).numpy())
     return np.concatenate(made)
-
-
-def matrix(changes: np.ndarray) -> list[list["Estimate"]]:
-    """The mean change [K][S] of changes [M, K, S], with Student's interval over the latents."""
-    from magnet_cli.metrics import intervals
-
-    return [[intervals.over_repeats(changes[:, k, s]) for s in range(changes.shape[2])] for k in range(changes.shape[1])]
 
 
 def default_out(found: Scored, spec: DirectionSpec) -> Path:
