@@ -22,10 +22,10 @@ from magnet_cli.artifacts.image_entries import Outputs, Preprocess
 from magnet_cli.artifacts.registry import Artifact
 from magnet_cli.errors import ArtifactError, GeneratorError
 from magnet_cli.generators import readers
-from magnet_cli.image_models import digits, efficientnet_lite, fid_inception, onnx_file, vgg16
+from magnet_cli.image_models import celeba_resnet50, digits, efficientnet_lite, fid_inception, onnx_file, vgg16
 from magnet_cli.image_models.preparing import prepared
 
-ARCHITECTURES = (digits, efficientnet_lite, fid_inception, vgg16)
+ARCHITECTURES = (celeba_resnet50, digits, efficientnet_lite, fid_inception, vgg16)
 Run = Callable[[Tensor], dict[str, Tensor]]
 _WITH_TORCH_FORM = ("safetensors", "torch")  # families: a state dict, by the format of its file
 _AS_IT_IS = Preprocess()  # of models that no entry speaks of
