@@ -179,7 +179,7 @@ def _check_classes(table: Table, asked: Target) -> None:
         if absent:
             every = np.bincount(each.labels, minlength=len(each.classes))
             among = f"of {len(each.labels):,} latents {table.kept:,} are surer than {table.confidence:g} of everything"
-            message = f"{each.name} is to be balanced, and {', '.join(absent)} never occurs: {among}; "
+            message = f"{each.name} is to be balanced, and no latent is of {', '.join(absent)}: {among}; "
             message += "without that " + ", ".join(f"{c} {n:,}" for c, n in zip(each.classes, every, strict=True))
             hint = "score more latents, pass a lower --confidence, --cut the attribute, or ask for none of that class "
             raise SampleError(message, hint + f"(--target '{each.name}:{absent[0]}=0')")

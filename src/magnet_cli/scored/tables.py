@@ -14,7 +14,7 @@ from pickle import UnpicklingError
 
 import numpy as np
 
-from magnet_cli import files
+from magnet_cli import files, given
 from magnet_cli.errors import SpecError
 from magnet_cli.scored import Attribute, check_length, check_scores, chosen, of_labels, of_probabilities
 
@@ -57,8 +57,8 @@ def _columns(path: Path, names: tuple[str, ...], wanted: set[str]) -> tuple[dict
     for record in _records(path):
         count += 1
         known = known or list(record)
-        for name in wanted & record.keys():
-            columns[name].append(record[name])
+        for name in {*names, *(wanted & record.keys())}:
+            columns[name].append(record.get(name))
     chosen(names, known, path)
     return columns, count
 
@@ -106,7 +106,7 @@ def _of_column(name: str, columns: dict[str, list], path: Path, cut: str | None)
         scores = np.array([math.nan if abs(cell) > 1e300 else cell for cell in cells], np.float64)  # noqa: PLR2004
         return _of_scores(name, scores, cut, str(path))
     if kinds != {str} or "" in cells:
-        row = next(i for i, cell in enumerate(cells) if not isinstance(cell, str) or not cell)
+        row = _odd_row(cells)
         message = f"classes or scores of {name} are asked for, and row {row} of {path} has {cells[row]!r}"
         raise SpecError(message, "rows count from 0; give a number in [0, 1] in every row, or text in every row")
     classes = tuple(sorted(set(cells)))
@@ -123,6 +123,12 @@ def _of_column(name: str, columns: dict[str, list], path: Path, cut: str | None)
         sure = np.array(sure, np.float64)
         check_scores(sure, f"{name}_probability", 0, str(path))
     return of_labels(name, classes, np.array([numbers[cell] for cell in cells], np.int32), sure, cut)
+
+
+def _odd_row(cells: list) -> int:
+    """The first row that is neither number nor text, or not what the first was."""
+    kinds = ["text" if isinstance(cell, str) and cell else isinstance(cell, float | int) for cell in cells]
+    return next(i for i, kind in enumerate(kinds) if not kind or kind != kinds[0])
 
 
 def _of_scores(name: str, scores: np.ndarray, cut: str | None, where: str) -> Attribute:
@@ -165,6 +171,6 @@ def _dictionary(path: Path) -> dict[str, np.ndarray]:
         data = path.read_bytes()
     try:
         return arrays.dictionary(data)
-    except (UnpicklingError, ValueError, LookupError, TypeError, SyntaxError, EOFError) as error:
+    except (UnpicklingError, LookupError, *given.DAMAGED) as error:
         message = f"{path} cannot be read as a dictionary of arrays: {' '.join(str(error).split())[:200]}"
         raise SpecError(message, f"nothing pickled is run; pass {_FORMS}") from error
