@@ -57,6 +57,7 @@ class Judge:
         preprocess: how images are prepared for it.
         outputs: what it gives.
         run: images [B, C, H, W] in [-1, 1] to its outputs by name.
+        code: of the user's own, hex sha256 of what its weights do not tell.
     """
 
     name: str
@@ -64,11 +65,13 @@ class Judge:
     preprocess: Preprocess
     outputs: Outputs
     run: Run
+    code: str = ""
 
     @property
     def key(self) -> str:
         """Hex sha256 of all that its numbers depend on, besides the images."""
         tables = {"preprocess": dataclasses.asdict(self.preprocess), "outputs": dataclasses.asdict(self.outputs)}
+        tables |= {"code": self.code} if self.code else {}
         return files.sha256_bytes(files.canonical({"format": 1, "sha256": self.sha256} | tables))
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
@@ -217,9 +220,8 @@ def _of_module(name: str, module: nn.Module, device: str) -> Judge:
     module = module.eval().requires_grad_(False).to(device)
     classes = tuple(str(each) for each in getattr(module, "classes", ()))
     gives = Outputs(features="output", scores="output", softmax=True, classes=classes)
-    return Judge(
-        name, factories.state_sha256(module), _AS_IT_IS, gives, lambda x: {"output": _first(module(x.to(device)))}
-    )
+    sha256, code = factories.state_sha256(module), factories.code_sha256(name)
+    return Judge(name, sha256, _AS_IT_IS, gives, lambda x: {"output": _first(module(x.to(device)))}, code)
 
 
 def _of_file(path: Path, device: str, *, trust: bool) -> Judge:
