@@ -17,16 +17,16 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from storage import medians, say, table
+from storage import medians, resident, say, table
 
 from magnet_cli import balance, files, scored
 
@@ -82,6 +82,16 @@ def published(scores: dict[str, np.ndarray], n: int) -> list[int]:
     return rows
 
 
+def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
+    """The median time of a core that a call takes: what it would take on a machine without other work."""
+    taken = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return float(np.median(taken))
+
+
 def command(folder: Path, n: int) -> dict:
     """Seconds and peak MiB of the command as a process of its own."""
     line = [sys.executable, __file__, "--alone", str(folder), "--n", str(n)]
@@ -96,10 +106,11 @@ def alone(folder: Path, n: int) -> None:
     from magnet_cli.cli import app
     from magnet_cli.scored import folders, tables  # noqa: F401
 
-    rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rest = resident("VmRSS")
     line = ["balance", str(folder), "--n", str(n), "--no-images", "--out", str(folder / "chosen"), "--force", "-q"]
     app(line, standalone_mode=False)
-    say(json.dumps({"peak_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rest) / 1024}), sys.stdout)
+    used = {"peak_mib": (resident("VmHWM") - rest) / 1024, "cpu_seconds": time.process_time()}
+    say(json.dumps(used), sys.stdout)
 
 
 def measure(arguments: argparse.Namespace) -> dict:
@@ -112,8 +123,10 @@ def measure(arguments: argparse.Namespace) -> dict:
             "published steps, scores in memory": lambda: published(scores, arguments.n),
         }
         found = {"seconds": medians(ways, arguments.repeats)}
+        found["cpu_seconds"] = {name: cpu_seconds(way, arguments.repeats) for name, way in ways.items()}
         runs = [command(folder, arguments.n) for _ in range(arguments.repeats)]
         found["command_seconds"] = float(np.median([each["seconds"] for each in runs]))
+        found["command_cpu_seconds"] = float(np.median([each["cpu_seconds"] for each in runs]))
         found["command_peak_mib"] = max(each["peak_mib"] for each in runs)
         attributes = tuple(scored.open_scored(folder, None, (), {}).attributes.values())
         whole = balance.tabulate(attributes, CONFIDENCE, balance.equal(attributes))
@@ -139,10 +152,11 @@ def main() -> None:
         say(json.dumps(result), sys.stdout)
         return
     say(", ".join(f"{key} {value}" for key, value in about.items()), sys.stdout)
-    table([f"{arguments.n:,} of {arguments.rows:,} latents, four attributes", "s", "peak MiB"])
+    table([f"{arguments.n:,} of {arguments.rows:,} latents, four attributes", "s", "s of a core", "peak MiB"])
     for name, seconds in result["seconds"].items():
-        table([name, f"{seconds:.3f}", ""], head=False)
-    table(["the command", f"{result['command_seconds']:.2f}", f"{result['command_peak_mib']:.0f}"], head=False)
+        table([name, f"{seconds:.2f}", f"{result['cpu_seconds'][name]:.2f}", ""], head=False)
+    numbers = (f"{result[f'command_{what}']:.2f}" for what in ("seconds", "cpu_seconds", "peak_mib"))
+    table(["the command", *numbers], head=False)
     say(f"kept {result['kept']:,}, rarest {result['rarest']:,}, largest n {result['largest']:,}", sys.stdout)
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -208,33 +207,6 @@ def test_a_million_latents_in_bounded_memory(tmp_path):
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Scored digits, and a polarity sample with attributes; made once, copied for each test."""
-    from typer.testing import CliRunner
-
-    from magnet_cli.cli import app
-
-    place = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MAGNET_HOME", str(place / "home"))
-        patch.chdir(place)
-        for line in (
-            "attributes mnist --n 600 --model digits --out scored",
-            "sample --n 80 --rho 0.2 --out drawn",
-            "attributes drawn --model digits",
-        ):
-            done = CliRunner().invoke(app, [*line.split(), "-q"], catch_exceptions=False)
-            assert done.exit_code == 0, done.stderr
-    return place
-
-
-@pytest.fixture
-def here(made):
-    for name in ("scored", "drawn"):
-        shutil.copytree(made / name, name)
 
 
 def test_a_balanced_sample_is_a_sample_like_any_other(magnet, here):

@@ -198,14 +198,6 @@ def test_the_document_says_what_it_was_learned_from(magnet, planted):
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def here(made):
-    import shutil
-
-    for name in ("scored", "drawn"):
-        shutil.copytree(made / name, name)
-
-
 def test_by_default_all_that_balance_are_learned_from(magnet, here):
     done = magnet("direction", "scored", "--attribute", "digits=3", "--out", "three.npy", "--json")
     assert done.code == 0, done.err

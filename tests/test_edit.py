@@ -153,7 +153,7 @@ def test_a_direction_of_another_generator_is_warned_of(magnet, toy):
     Path("d.json").write_bytes(files.document(fields))
     warned = magnet("edit", "mnist", "--direction", "d.npy", "--n", 1, "--steps", 2, "--out", "o", "-q")
     assert (warned.code, "warning: d.npy was learned on another" in warned.err) == (0, True)
-    wrong = magnet("edit", "mnist", "--direction", "d.npy", "--space", "w")
+    wrong = magnet("edit", "mnist", "--direction", "d.npy", "--space", "w", "--out", "w")
     assert (wrong.code, wrong.out) == (1, "")
     assert "no space 'w'" in wrong.err
 

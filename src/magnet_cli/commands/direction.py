@@ -250,12 +250,12 @@ def _judges(models: list[str] | None, every: tuple, device: str | None, *, trust
     here = device or generators.default_device()
     names, found = [each.name for each in every], {}
     for text in models or ():
-        whose, _, reference = text.partition("=")
-        judge = image_models.judge(reference if whose in names and reference else text, here, trust=trust)
-        name = whose if whose in names and reference else judge.name
+        whose, _, reference = text.rpartition("=")
+        judge = image_models.judge(reference, here, trust=trust)
+        name = whose or judge.name
         if name not in names:
-            message = f"the model {judge.name} is given, and the attributes are {', '.join(names)}"
-            raise ArtifactError(message, f"say whose it is: --model '{names[0]}={text}'")
+            message = f"the model of {name} is given, and the attributes are {', '.join(names)}"
+            raise ArtifactError(message, f"say whose it is: --model '{names[0]}={reference}'")
         found[name] = judge
     for name in names:
         if name not in found and name not in registry.registry():  # a name from a file is looked up, never followed
