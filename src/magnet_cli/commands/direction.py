@@ -104,7 +104,7 @@ def run(
     \b
     Examples:
       magnet direction scored --attribute digits=1 --out one.npy
-      magnet direction scored --attribute digits=1 --cut digits=5 --unbalanced --json
+      magnet direction scored --attribute digits=1 --unbalanced --json
       magnet direction scored --attribute digits --cut digits=5 --rescore --moved 16 --out high.npy
     """
     from magnet_cli import balance
