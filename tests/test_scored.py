@@ -284,3 +284,22 @@ def test_a_sample_has_the_classes_that_were_written_into_it(magnet):
     assert digits == Attribute("digits", tuple("0123456789"), digits.labels, digits.sure)
     cut = open_scored(Path("drawn"), None, (), {"digits": "5"}).attributes["digits"]
     np.testing.assert_array_equal(cut.labels, digits.labels >= 5)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"file_name": "../../mine.png"}, {"file_name": "images/../../x.png"}, {"digits": "11"},
+     {"digits_probability": "x"},
+     {"digits_probability": 7}, None],
+)  # fmt: skip
+def test_a_sample_that_somebody_forged_leads_nowhere(magnet, here, record):
+    """Checksums are no help: whoever forges the lines can forge those, too."""
+    lines = [json.loads(line) for line in Path("drawn/metadata.jsonl").read_text().splitlines()]
+    lines[3] = record and lines[3] | record
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    Path("drawn/metadata.jsonl").write_bytes(data)
+    with pytest.raises((SampleError, SpecError)):
+        open_scored(Path("drawn"), None, (), {})
+    done = magnet("balance", "drawn", "--n", 5, "--confidence", 0, "--out", "out")
+    assert (done.code, done.out) == (1, "")
+    assert not Path("out").exists()

@@ -19,6 +19,7 @@ from magnet_cli.metrics import intervals
 from magnet_cli.scored import sides
 
 _STREAM = 0x6D6F7665  # keeps the latents that are moved apart from those that directions are learned from
+_MOST = 32  # latents between two words on progress: each is moved along every direction
 
 
 def fresh_latents(generator: Generator, n: int, seed: int) -> np.ndarray:
@@ -89,7 +90,7 @@ def rescore(
     Yields:
         [b, K, S] float64, the score at the second end less that at the first, of the next latents.
     """
-    size = batch or render.batch_size(generator)
+    size = batch or min(render.batch_size(generator), _MOST)
     for start in range(0, len(latents), size):
         here = slice(start, start + size)
         given = None if labels is None else labels[here]

@@ -4,6 +4,7 @@ Owns telling them apart and what each says of where it comes from. The files of 
 """
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,12 @@ import numpy as np
 
 from magnet_cli import files, given, outputs
 from magnet_cli.errors import MagnetError, SampleError, SpecError
-from magnet_cli.scored import Attribute, Scored, chosen, member, of_labels, of_probabilities, tables
+from magnet_cli.scored import Attribute, Scored, check_scores, chosen, member, of_labels, of_probabilities, tables
 
 _BLOCK = 1 << 20  # probabilities looked at at a time
+_IMAGE = re.compile(r"(images|arrays)/\w[\w.-]*\.\w+")  # files of a sample, as metadata.jsonl names them
+_OF_DRAWS = {"models": list, "keys": list, "n": int, "generator": str, "sha256": str, "truncation": float}
+_UNFIT = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # what documents of a stranger may lead to
 _TAKES = "pass the folder of `magnet attributes`, a sample it was run on, or latents.npy with --scores FILE"
 
 
@@ -39,8 +43,9 @@ def open_path(path: Path, scores: Path | None, names: tuple[str, ...], cuts: dic
 def _scored_draws(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Scored:
     """The folder of `magnet attributes GENERATOR`."""
     fields = files.read_document(path / "attributes.json")
-    spec, sums = fields.get("spec", {}), fields.get("files", {})
-    if not {"models", "keys", "n", "generator", "sha256", "truncation"} <= spec.keys():
+    spec, sums = fields.get("spec"), fields.get("files")
+    known = isinstance(spec, dict) and isinstance(sums, dict) and spec.keys() >= _OF_DRAWS.keys()
+    if not known or not all(isinstance(spec[name], kind) for name, kind in _OF_DRAWS.items()):
         message = f"{path} holds attributes of format {fields.get('format')}, which this magnet does not read"
         raise SampleError(message, "use the magnet that made it, or score again into another folder with --out")
     latents = _open(path / "latents.npy", spec["n"])
@@ -49,7 +54,7 @@ def _scored_draws(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> S
     with _archive(path / "scores.npz") as archive:
         for name in chosen(names, spec["models"], path):
             attributes[name] = _of_archive(archive, name, spec["n"], cuts.get(name), str(path / "scores.npz"))
-    models = {name: {"key": key} for name, key in zip(spec["models"], spec["keys"], strict=True)}
+    models = {name: {"key": key} for name, key in zip(spec["models"], spec["keys"], strict=False)}
     source = files.sha256_bytes(files.canonical({"files": sums}))
     where = (spec["generator"], spec["sha256"], spec["truncation"])
     return Scored(path, latents, attributes, source, labels, "attributes", *where, models=models)
@@ -64,28 +69,34 @@ def _sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Scored:
         raise SampleError(message, f"score it first: magnet attributes {path} --model NAME")
     with files.explained("read", path):
         data = (path / "metadata.jsonl").read_bytes()
-    records = tuple(json.loads(line) for line in data.splitlines())
+    asked = chosen(names, list(known), path)
+    try:
+        records = tuple(json.loads(line) for line in data.splitlines())
+        held = [str(record.get("file_name", "images/0.png")) for record in records]
+        if strange := next((name for name in held if not _IMAGE.fullmatch(name)), None):
+            raise ValueError(strange)  # copies are named after it
+        attributes = {name: _of_records(name, tuple(known[name]["shares"]), records, cuts.get(name)) for name in asked}
+        spec = fields["spec"]
+        where = (str(spec.get("generator", "")), str(spec.get("sha256", "")), float(spec.get("truncation", 1.0)))
+        fingerprint, models = str(spec.get("fingerprint", "")), {n: _model(known[n]) for n in known}
+    except _UNFIT as error:
+        message = f"{path / 'metadata.jsonl'} is not as magnet writes it: {' '.join(str(error).split())[:200]}"
+        raise SampleError(message, f"look at it with `magnet info {path} --check`, and draw it again") from error
     latents = _open(path / "latents.npy", len(records))
     labels = np.asarray(_open(path / "labels.npy", len(records))) if (path / "labels.npy").is_file() else None
-    attributes = {}
-    for name in chosen(names, list(known), path):
-        classes = tuple(known[name]["shares"])
-        numbers = {each: i for i, each in enumerate(classes)}
-        try:
-            found = np.array([numbers[record[name]] for record in records], np.int32)
-            sure = np.array([record[f"{name}_probability"] for record in records], np.float32)
-        except KeyError as error:
-            message = f"{path / 'metadata.jsonl'} lacks {error.args[0]!r}: it was changed after it was written"
-            raise SampleError(message, f"look at it with `magnet info {path} --check`, and draw it again") from error
-        attributes[name] = of_labels(name, classes, found, sure, cuts.get(name))
-    spec = fields["spec"]
-    where = (str(spec.get("generator", "")), str(spec.get("sha256", "")), float(spec.get("truncation", 1.0)))
-    fingerprint, models = str(spec.get("fingerprint", "")), {n: _model(known[n]) for n in known}
     source = files.sha256_bytes(data + fields["checksums_sha256"].encode())
     balanced = "balance" in fields
     return Scored(
         path, latents, attributes, source, labels, "sample", *where, fingerprint, records, balanced, models=models
     )
+
+
+def _of_records(name: str, classes: tuple[str, ...], records: tuple[dict, ...], cut: str | None) -> Attribute:
+    numbers = {each: i for i, each in enumerate(classes)}
+    found = np.array([numbers[record[name]] for record in records], np.int32)
+    sure = np.array([record[f"{name}_probability"] for record in records], np.float64)
+    check_scores(sure, name, 0, "metadata.jsonl")
+    return of_labels(name, classes, found, sure, cut)
 
 
 def _model(known: dict) -> dict:
