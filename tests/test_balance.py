@@ -103,6 +103,24 @@ def test_the_largest_n_is_where_the_first_cell_runs_out(seed):
     assert "--allow-unbalanced" in error.value.hint
 
 
+def test_cells_that_take_turns_have_their_shares_at_any_n():
+    rng = np.random.default_rng(1)
+    attributes = (attribute("a", rng.integers(0, 2, 20_000)), attribute("b", rng.integers(0, 5, 20_000)))
+    shares = balance.target(attributes, {"a": 0.3})
+    for seed in range(20):
+        table = balance.tabulate(attributes, 0.0, shares, even=True)
+        drawn = balance.draw(table, 3000, seed)
+        seen = np.cumsum(drawn.cells[:, None] == np.arange(10), axis=0)
+        off = seen - np.arange(1, 3001)[:, None] * table.target
+        assert np.abs(off).max() < 4  # drawn at random it is 20 at the end
+        np.testing.assert_array_equal(balance.draw(table, 100, seed).rows, drawn.rows[:100])
+        assert len(set(drawn.rows.tolist())) == 3000
+    plain = balance.draw(balance.tabulate(attributes, 0.0, shares), 3000, 0)
+    assert np.abs(np.bincount(plain.cells, minlength=10) - 3000 * table.target).max() > 8
+    rare = balance.tabulate(pool(), 0.0, balance.equal(pool()), even=True)
+    assert 10 <= balance.largest(rare, 0) <= 16  # four cells, one of three latents
+
+
 def test_a_rare_cell_of_three_is_named():
     with pytest.raises(SampleError, match=r"the 3 of a=a0 b=b1 are used up"):
         balance.draw(tabulated(pool()), 100, 0)
@@ -332,6 +350,8 @@ def test_a_flipped_byte_is_found(magnet, here, name):
 
 def test_other_shares_by_flag_and_by_file(magnet, here):
     line = ["balance", "scored", "--cut", "digits=5", "--n", 80, "--no-images", "--json"]
+    even = magnet(*line, "--even", "--out", "even").json
+    assert [cell["drawn"] for cell in even["cells"]] in ([39, 41], [40, 40], [41, 39])
     by_flag = magnet(*line, "--target", "digits=0.25", "--out", "flag").json
     np.testing.assert_allclose([cell["target"] for cell in by_flag["cells"]], [0.75, 0.25])
     assert by_flag["cells"][0]["classes"] == {"digits": "below-5"}

@@ -17,6 +17,7 @@ from magnet_cli.scored import Scored as Scored
 
 _STREAM = 0x62616C61  # keeps the draws' random stream apart from all others
 _AGAIN, _MEMBERS = 1, 2  # and its parts from each other
+_GOLDEN = (5**0.5 - 1) / 2
 _MOST_CELLS = 1 << 16
 _BLOCK = 1 << 18  # rows looked at at a time
 _NAMED = 3  # combinations that an error names
@@ -34,6 +35,7 @@ class Table:
         counts: [M] int64, latents in each cell.
         target: [M] float64, the share asked of each; they sum to 1.
         confidence: every attribute of a latent in a cell is surer than this.
+        even: whether cells take turns, by the target's shares; else each is drawn at random, as published.
     """
 
     attributes: tuple[Attribute, ...]
@@ -41,6 +43,7 @@ class Table:
     counts: np.ndarray
     target: np.ndarray
     confidence: float
+    even: bool = False
 
     @property
     def kept(self) -> int:
@@ -134,7 +137,7 @@ def _shares(attribute: Attribute, asked: dict[str, float]) -> np.ndarray:
     return made / made.sum()
 
 
-def tabulate(attributes: tuple[Attribute, ...], confidence: float, asked: Target) -> Table:
+def tabulate(attributes: tuple[Attribute, ...], confidence: float, asked: Target, *, even: bool = False) -> Table:
     """The table of scored latents.
 
     Args:
@@ -142,6 +145,7 @@ def tabulate(attributes: tuple[Attribute, ...], confidence: float, asked: Target
         confidence: t in [0, 1): latents are kept whose every attribute is surer; of two classes with a score p, where
             p > t or p < 1 - t. 0 keeps all.
         asked: the shares of classes; combinations are asked for in their product.
+        even: whether cells take turns.
 
     Raises:
         SpecError: there are too many combinations.
@@ -160,7 +164,7 @@ def tabulate(attributes: tuple[Attribute, ...], confidence: float, asked: Target
         cells[here] = np.where(kept, numbers, -1)
     counts = np.bincount(cells[cells >= 0], minlength=int(np.prod(shape)))
     shares = functools.reduce(np.multiply.outer, [asked[each.name] for each in attributes]).ravel()
-    found = Table(attributes, cells, counts, shares / shares.sum(), confidence)
+    found = Table(attributes, cells, counts, shares / shares.sum(), confidence, even)
     _check_classes(found, asked)
     return found
 
@@ -201,7 +205,7 @@ def largest(table: Table, seed: int) -> int:
 
 
 def draw(table: Table, n: int, seed: int, *, allow_unbalanced: bool = False) -> Selection:
-    """Draw n latents: for each a random cell, by the target's shares, then one of its latents, without replacement.
+    """Draw n latents: for each a cell, at random or in turn, by the target, then one of its latents, none twice.
 
     Where the cell has none left, another is drawn from those that have: the published algorithm, where the target is
     equal. Up to `largest` that never happens.
@@ -258,11 +262,16 @@ def _too_many(table: Table, n: int, most: int, seed: int) -> tuple[str, str]:
 
 
 def _first_choices(table: Table, seed: int, n: int) -> np.ndarray:
-    """A cell [n] int32 for each draw, as if none could run out."""
+    """A cell [n] int32 for each draw, as if none could run out.
+
+    Where cells take turns, by a sequence that fills [0, 1) evenly (Weyl 1916, with the golden ratio) from a random
+    start: after any n, each cell has its share of n to within a few.
+    """
     asked = np.flatnonzero(table.target)
     ends = np.cumsum(table.target[asked])
-    drawn = np.random.default_rng([_STREAM, seed]).random(n) * ends[-1]
-    places = np.minimum(np.searchsorted(ends, drawn, side="right"), len(asked) - 1)
+    rng = np.random.default_rng([_STREAM, seed])
+    drawn = (rng.random() + np.arange(n) * _GOLDEN) % 1 if table.even else rng.random(n)
+    places = np.minimum(np.searchsorted(ends, drawn * ends[-1], side="right"), len(asked) - 1)
     return asked[places].astype(np.int32)
 
 

@@ -41,6 +41,7 @@ class BalanceSpec:
         target: "attribute:class=share" of all classes.
         n: images.
         seed: of the draw.
+        even: whether combinations take turns.
         truncation: ψ the images are rendered at.
         no_images: latents alone.
     """
@@ -55,6 +56,7 @@ class BalanceSpec:
     target: tuple[str, ...]
     n: int
     seed: int
+    even: bool = False
     truncation: float = 1.0
     no_images: bool = False
 

@@ -34,6 +34,7 @@ def run(
     confidence: choosing.Confidence = None,
     cut: choosing.Cut = None,
     target: choosing.Shares = None,
+    even: choosing.Even = False,
     scores: choosing.Scores = None,
     seed: options.Seed = 0,
     allow_unbalanced: AllowUnbalanced = False,
@@ -50,10 +51,11 @@ def run(
     """Choose latents so that every combination of attributes is as frequent as every other.
 
     Of the latents whose every attribute is sure (--confidence), draws a random combination of classes, then one of its
-    latents, none twice: Multi-Attribute Balanced Sampling. Says how many there are of each combination, and how far n
-    can go before one runs out; beyond that it stops, or with --allow-unbalanced says which share of the draw is not
-    where the target asks. Of a polarity sample it balances what polarity drew. The first m of n are those of --n m.
-    Prints the folder, a sample like any other.
+    latents, none twice: Multi-Attribute Balanced Sampling. At a small n the numbers drawn vary; with --even
+    combinations take turns instead. Says how many there are of each combination, and how far n can go before one runs
+    out; beyond that it stops, or with --allow-unbalanced says which share of the draw is not where the target asks. Of
+    a polarity sample it balances what polarity drew. The first m of n are those of --n m. Prints the folder, a sample
+    like any other.
 
     \b
     Examples:
@@ -71,7 +73,7 @@ def run(
     chosen_from = tuple(found.attributes.values())
     asked = choosing.target(chosen_from, target)
     t = choosing.CONFIDENCE if confidence is None else confidence
-    table = balance.tabulate(chosen_from, t, asked)
+    table = balance.tabulate(chosen_from, t, asked, even=even)
     spec = writing.BalanceSpec(
         generator=found.generator,
         sha256=found.sha256,
@@ -83,6 +85,7 @@ def run(
         target=choosing.words(asked, chosen_from),
         n=n,
         seed=seed,
+        even=even,
         truncation=found.truncation,
         no_images=no_images,
     )
@@ -132,7 +135,13 @@ def _report(folder: Path, generator: str, n: int, table: "Table", chosen: "Selec
         for cell in range(len(table.counts))
     ]
     report = {"sample": str(folder), "n": n, "generator": generator, "attributes": [a.name for a in table.attributes]}
-    report |= {"confidence": table.confidence, "seed": seed, "pool": len(table.cells), "kept": table.kept}
+    report |= {
+        "confidence": table.confidence,
+        "seed": seed,
+        "even": table.even,
+        "pool": len(table.cells),
+        "kept": table.kept,
+    }
     report |= {"largest_balanced_n": balance.largest(table, seed), "displaced_share": chosen.displaced_share}
     shares = {each.name: fields["shares"] for each, fields in writing.tallies(table, chosen)}
     report["shares"] = {name: {c: s["value"] for c, s in each.items()} for name, each in shares.items()}

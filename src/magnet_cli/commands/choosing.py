@@ -104,6 +104,10 @@ Shares = Annotated[
         show_default="equal",
     ),
 ]
+Even = Annotated[
+    bool,
+    typer.Option("--even", help="Combinations take turns, their shares right to a few latents; else each is drawn."),
+]
 OfGenerator = Annotated[
     str | None,
     typer.Option("--generator", metavar="GENERATOR", help="That the latents are of.", show_default="as SAMPLE says"),

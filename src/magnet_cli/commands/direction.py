@@ -71,6 +71,7 @@ def run(
     confidence: choosing.Confidence = None,
     cut: choosing.Cut = None,
     target: choosing.Shares = None,
+    even: choosing.Even = False,
     scores: choosing.Scores = None,
     unbalanced: Unbalanced = False,
     allow_unbalanced: AllowUnbalanced = False,
@@ -114,11 +115,13 @@ def run(
     start = time.monotonic()
     console = Console(as_json=json, quiet=quiet)
     found = open_scored(sample.expanduser(), scores, attributes or (), dict(cut or ()))
-    _check_balanced(found, {"--confidence": confidence is not None, "--target": target, "--unbalanced": unbalanced})
+    _check_balanced(
+        found, {"--confidence": confidence is not None, "--target": target, "--unbalanced": unbalanced, "--even": even}
+    )
     every = tuple(found.attributes.values())
     way, asked = direction_.way(every, attribute), choosing.target(every, target)
     t = 0.0 if found.balanced else choosing.CONFIDENCE if confidence is None else confidence
-    table = balance.tabulate(every, t, asked)
+    table = balance.tabulate(every, t, asked, even=even)
     most = len(found) if found.balanced else balance.largest(table, seed)
     judges = _judges(model, every, device, trust=trust) if rescore else {}
     spec = direction_.DirectionSpec(
@@ -132,6 +135,7 @@ def run(
         target=choosing.words(asked, every),
         n=n or most or (table.kept if unbalanced else 1),
         seed=seed,
+        even=even,
         balanced=not unbalanced,
         method=method.value,
         space=space.value,

@@ -66,6 +66,7 @@ class DirectionSpec:
         target: "attribute:class=share" of all classes.
         n: latents.
         seed: of the draw.
+        even: whether combinations take turns.
         balanced: whether combinations are drawn in the target's shares, or as they come.
         method: "centroid" or "svm".
         space: z or w.
@@ -85,6 +86,7 @@ class DirectionSpec:
     target: tuple[str, ...]
     n: int
     seed: int
+    even: bool = False
     balanced: bool = True
     method: str = "centroid"
     space: str = "z"
