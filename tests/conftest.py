@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 from dataclasses import dataclass
 
@@ -89,6 +90,30 @@ def magnet():
         return Outcome(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def scored_digits(tmp_path_factory):
+    """A folder with scored/, of 600 digits, and drawn/, a polarity sample of 80 with attributes; made once."""
+    place = tmp_path_factory.mktemp("digits")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAGNET_HOME", str(place / "home"))
+        patch.chdir(place)
+        for line in (
+            "attributes mnist --n 600 --model digits --out scored",
+            "sample --n 80 --rho 0.2 --out drawn",
+            "attributes drawn --model digits",
+        ):
+            done = CliRunner().invoke(app, [*line.split(), "-q"], catch_exceptions=False)
+            assert done.exit_code == 0, done.stderr
+    return place
+
+
+@pytest.fixture
+def here(scored_digits):
+    """Copies of scored/ and drawn/ in the working folder."""
+    for name in ("scored", "drawn"):
+        shutil.copytree(scored_digits / name, name)
 
 
 @pytest.fixture

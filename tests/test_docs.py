@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from magnet_cli.cli import app
@@ -107,6 +108,10 @@ def test_examples_in_help_run(magnet, command):
     if command == "report":
         found = run(magnet, "magnet evaluate typical --reference prior --json")
         Path("found.json").write_text(found.out, encoding="utf-8")
+    if command in {"balance", "direction"}:
+        run(magnet, "magnet attributes mnist --n 2000 --model digits --out scored")
+    if command == "edit":
+        np.save("one.npy", np.eye(1, 16, dtype=np.float32))
     for line in lines:
         if "dcgan-digiface" not in line:
             run(magnet, line)
@@ -142,7 +147,6 @@ def test_readme_faces_run(magnet, dense):
     """The commands on the face generator, with fewer rows; then its values against the dense float64 Jacobian."""
     import io
 
-    import numpy as np
     import torch
 
     from magnet_cli.generators.dcgan import DCGAN

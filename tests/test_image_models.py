@@ -425,3 +425,122 @@ def test_log_volumes_of_z_and_2z_agree(spherical, tmp_path):
     volume = Volume.create(tmp_path / "v", spec)
     list(compute.fill(volume, spherical, 30))
     np.testing.assert_allclose(np.linalg.norm(volume.read(0).latents, axis=1), np.sqrt(5), rtol=1e-6)
+
+
+# --- the predictor of balanced sampling -----------------------------------------------------------------------------
+
+
+def celeba_shapes():
+    """Names and shapes of a ResNet-50 without its classifier, as a torchvision network in a Sequential has them, and of
+    four heads: 326 tensors."""
+    shapes = {}
+
+    def norm(name, width):
+        shapes.update({f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")})
+        shapes[f"{name}.num_batches_tracked"] = ()
+
+    shapes["features.0.weight"] = (64, 3, 7, 7)
+    norm("features.1", 64)
+    n_in = 64
+    for stage, (width, count) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), 4):
+        for block in range(count):
+            name, n_out = f"features.{stage}.{block}", 4 * width
+            for i, shape in enumerate(((width, n_in, 1, 1), (width, width, 3, 3), (n_out, width, 1, 1)), 1):
+                shapes[f"{name}.conv{i}.weight"] = shape
+                norm(f"{name}.bn{i}", shape[0])
+            if block == 0:
+                shapes[f"{name}.downsample.0.weight"] = (n_out, n_in, 1, 1)
+                norm(f"{name}.downsample.1", n_out)
+            n_in = n_out
+    for head in ("smile", "age", "gender", "eyeglasses"):
+        shapes[f"fc_{head}.weight"], shapes[f"fc_{head}.bias"] = (2, 2048), (2,)
+    return shapes
+
+
+def plain_resnet(state, x):
+    """Features [B, 2048] of prepared images, by the paper's equations: stride in the 3x3 of a bottleneck."""
+    functional = torch.nn.functional
+
+    def unit(x, conv, norm, stride=1):
+        kernel = state[f"{conv}.weight"]
+        y = functional.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+        mean, var, scale, shift = (
+            state[f"{norm}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (y - mean) / (var + 1e-5).sqrt() * scale + shift
+
+    x = functional.max_pool2d(unit(x, "features.0", "features.1", 2).clamp(min=0), 3, 2, 1)
+    for stage, count in enumerate((3, 4, 6, 3), 4):
+        for block in range(count):
+            name, stride = f"features.{stage}.{block}", 2 if stage > 4 and block == 0 else 1
+            y = unit(x, f"{name}.conv1", f"{name}.bn1").clamp(min=0)
+            y = unit(y, f"{name}.conv2", f"{name}.bn2", stride).clamp(min=0)
+            y = unit(y, f"{name}.conv3", f"{name}.bn3")
+            x = unit(x, f"{name}.downsample.0", f"{name}.downsample.1", stride) if block == 0 else x
+            x = (x + y).clamp(min=0)
+    return x.mean(dim=(2, 3))
+
+
+def test_the_celeba_predictor_is_built_from_the_authors_layout(tmp_path, monkeypatch):
+    """A file of the layout that is known, with random weights; the authors' own was not at hand."""
+    torch_rng = torch.Generator().manual_seed(0)
+    shapes, state = celeba_shapes(), {}
+    assert len(shapes) == 326
+    for name, shape in shapes.items():
+        drawn = torch.randn(shape, generator=torch_rng)
+        spread = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.1
+        state[name] = torch.tensor(7) if not shape else drawn * spread
+        if name.endswith(("running_var", "weight")) and len(shape) == 1:
+            state[name] = drawn.abs() * 0.2 + 0.4
+    path = tmp_path / "celeba.pth.tar"
+    torch.save({"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
+    own, sha256 = [], files.sha256_file(path)
+    for head in ("smile", "age", "gender", "eyeglasses"):
+        entry = registry.find(f"celeba-{head}")
+        assert (entry.family, entry.source) == ("torch", "drive:12ZpxZIuoTZYIMkhZQFKrDo6waEG8ejNq")
+        lines = [
+            f"[my-{head}]",
+            'kind = "image-model"',
+            'family = "torch"',
+            f'source = "file:{path}"',
+            'license = "MIT"',
+        ]
+        lines += ['description = "x"', f'sha256 = "{sha256}"', f"size = {path.stat().st_size}"]
+        for table in ("preprocess", "outputs"):
+            values = getattr(entry, table).items()
+            lines += [f"[my-{head}.{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values)]
+        own += lines
+    (tmp_path / "mine.toml").write_text("\n".join(own))
+    monkeypatch.setenv("MAGNET_ARTIFACTS", str(tmp_path / "mine.toml"))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    judge = image_models.judge("my-smile")
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255.0
+    cropped = torch.nn.functional.interpolate(
+        images[:, :, 4:60, 4:60], (224, 224), mode="bilinear", align_corners=False
+    )
+    mean, std = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.inference_mode():
+        features = plain_resnet(state, (cropped - mean) / std)
+    np.testing.assert_allclose(judge.features(pixels), features, rtol=1e-3, atol=1e-4)
+    known = (features @ state["fc_smile.weight"].T + state["fc_smile.bias"]).softmax(dim=1)
+    np.testing.assert_allclose(judge.probabilities(pixels), known, atol=1e-4)
+    known = features @ state["fc_gender.weight"].T + state["fc_gender.bias"]
+    logits = image_models.judge("my-gender").run(images * 2 - 1)["gender"]
+    np.testing.assert_allclose(logits, known, rtol=1e-3, atol=1e-3)
+    assert judge.classes(2) == ("not smiling", "smiling")
+
+
+def test_own_models_without_weights_are_told_apart(magnet, tmp_path):
+    """Features and probabilities are kept by a model's key: two functions of equal weights must not share one."""
+    own = tmp_path / "own.py"
+    body = "import torch\n\n\nclass Mean(torch.nn.Module):\n"
+    body += "    def forward(self, x):\n        return x.flatten(1)[:, :2]\n"
+    own.write_text(
+        body + "\n\nclass Last(torch.nn.Module):\n    def forward(self, x):\n        return x.flatten(1)[:, -2:]\n"
+    )
+    mean, last = (image_models.judge(f"{own}:{name}") for name in ("Mean", "Last"))
+    assert mean.sha256 == last.sha256
+    assert mean.key != last.key
+    assert image_models.judge(f"{own}:Mean").key == mean.key
+    own.write_text(body.replace("[:, :2]", "[:, 2:4]"))
+    assert image_models.judge(f"{own}:Mean").key != mean.key

@@ -6,7 +6,6 @@ latents and scores is safe on disk, and the same call later goes on where it sto
 
 import io
 import json
-import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -23,12 +22,12 @@ from magnet_cli.generators import Generator
 from magnet_cli.image_models import Judge
 from magnet_cli.images import ImageSet
 from magnet_cli.metrics.shares import Tally
+from magnet_cli.scored import EPOCH, member
 
 FORMAT = 1
 _STARTED = ".attributes-started.json"  # what a folder is going to be, while it is not yet
 _SHARDS = ".shards"
 _SHARD_WORK = 1 << 24  # numbers in a shard's images: from seconds to minutes of work
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # of members of scores.npz: the same numbers, the same bytes
 _OWN = {"file_name", "row", "log_volume", "label", "source"}  # fields of metadata.jsonl that no model may be called
 
 
@@ -184,10 +183,10 @@ def join(out: Path, spec: AttributesSpec, judges: list[Judge]) -> tuple[list[Pat
     with files.appearing(scores) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for i, judge in enumerate(judges):
             name, found = member(judge.name), first[f"model{i}"]
-            with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True) as entry:
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", EPOCH), "w", force_zip64=True) as entry:
                 counts = _write_array(entry, out, spec, f"model{i}", found)
             classes = judge.classes(found.shape[1])
-            with archive.open(zipfile.ZipInfo(f"{name}_classes.npy", _EPOCH), "w") as entry:
+            with archive.open(zipfile.ZipInfo(f"{name}_classes.npy", EPOCH), "w") as entry:
                 np.save(entry, np.array(classes))
             tallies.append(Tally(classes, counts))
     return [*made, scores], tallies
@@ -205,11 +204,6 @@ def conclude(out: Path, spec: AttributesSpec, made: list[Path], command: list[st
     files.publish(out / "attributes.json", files.document(fields))
     shutil.rmtree(out / _SHARDS, ignore_errors=True)
     (out / _STARTED).unlink(missing_ok=True)
-
-
-def member(name: str) -> str:
-    """The name of a model's array in scores.npz: what is no letter, digit, point or dash becomes an underscore."""
-    return re.sub(r"[^\w.-]", "_", name)
 
 
 def look(shown: ImageSet, judge: Judge) -> Iterator[features.Seen]:

@@ -13,9 +13,12 @@ from typer.core import TyperGroup
 from magnet_cli import __version__, console
 from magnet_cli.commands import (
     attributes,
+    balance,
     cache,
     compute,
     convert,
+    direction,
+    edit,
     evaluate,
     export,
     fetch,
@@ -91,6 +94,7 @@ def main(
 
 _COMMANDS = {"list": list_, "fetch": fetch, "compute": compute, "index": index, "sample": sample, "render": render}
 _COMMANDS |= {"evaluate": evaluate, "attributes": attributes, "sweep": sweep, "report": report, "info": info}
+_COMMANDS |= {"balance": balance, "direction": direction, "edit": edit}
 _COMMANDS |= {"import": import_, "export": export, "convert": convert, "push": push}
 for name, module in _COMMANDS.items():
     app.command(name)(module.run)

@@ -34,14 +34,16 @@ class Console:
 
     def table(self, fields: dict, header: list[str], rows: list[list[str]]) -> None:
         """The result as a table, with --json the fields. Columns are as wide as they need; nothing is cut."""
-        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-        aligned = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in (header, *rows))
-        self.result(fields, "\n".join(line.rstrip() for line in aligned))
+        self.result(fields, _aligned(header, rows))
 
     def note(self, text: str) -> None:
         """Something about the result, on stderr."""
         if not self.quiet:
             _print(text, sys.stderr)
+
+    def note_table(self, header: list[str], rows: list[list[str]]) -> None:
+        """A table about the result, on stderr."""
+        self.note(_aligned(header, rows))
 
     def hint(self, command: str) -> None:
         """What to do next, on stderr: a command to copy."""
@@ -70,6 +72,12 @@ class Console:
                 yield advance
         else:
             yield _lines(label, total, unit)
+
+
+def _aligned(header: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    aligned = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in (header, *rows))
+    return "\n".join(line.rstrip() for line in aligned)
 
 
 @contextlib.contextmanager

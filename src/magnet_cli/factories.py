@@ -64,6 +64,20 @@ def _import(place: str) -> ModuleType:
     return module
 
 
+def code_sha256(reference: str) -> str:
+    """Hex sha256 of a factory's reference and of the file that it is in: modules without weights differ in that alone.
+
+    Args:
+        reference: as for `call`, which has imported it.
+    """
+    place = reference.rpartition(":")[0]
+    path = place if place.endswith(".py") else getattr(sys.modules.get(place), "__file__", None)
+    digest = hashlib.sha256(reference.encode())
+    if path is not None:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
+
+
 def state_sha256(module: nn.Module) -> str:
     """Hex sha256 of a state dict: names, types, shapes and bytes, sorted by name."""
     digest = hashlib.sha256()

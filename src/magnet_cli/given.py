@@ -1,4 +1,4 @@
-"""Latents and labels that a user gives as NPY files: read as numbers, every one of them checked.
+"""Latents, labels and directions that a user gives as NPY files: read as numbers, every one of them checked.
 
 Owns what such a file may hold. Knows nothing of generators but the sizes it is told, and loads no Python objects.
 """
@@ -12,7 +12,7 @@ from magnet_cli import files
 from magnet_cli.errors import SpecError
 
 _BLOCK = 1 << 22  # numbers looked at at a time
-_DAMAGED = (
+DAMAGED = (
     ValueError,
     TypeError,
     OverflowError,
@@ -42,6 +42,25 @@ def latents(path: Path) -> np.ndarray:
             message = f"latents that are finite numbers of float32 are asked for, and row {row} of {path} is not"
             raise SpecError(message, "rows count from 0; remove that row, and all others like it")
     return found
+
+
+def vector(path: Path) -> np.ndarray:
+    """The one direction in a file, [1, D] float32 of length 1.
+
+    Raises:
+        SpecError: it is no array [1, D] or [D] of finite numbers, or all of them are 0.
+        MagnetError: the file cannot be read.
+    """
+    hint = "pass a direction of `magnet direction`, or a boundary as InterFaceGAN writes it"
+    found = _array(path, hint)
+    line = found.ndim == 1 or (found.ndim == 2 and found.shape[0] == 1)  # noqa: PLR2004
+    wide = np.asarray(found, np.float64).reshape(1, -1) if line and found.dtype.kind == "f" else np.empty((1, 0))
+    length = np.linalg.norm(wide)
+    if not np.isfinite(length) or length == 0:
+        what = "zeros, or numbers that are not finite" if wide.size else _form(found)
+        message = f"a direction [1, D] of finite numbers, not all 0, is asked for, and {path} holds {what}"
+        raise SpecError(message, hint)
+    return (wide / length).astype(np.float32)
 
 
 def labels(path: Path, num_rows: int, num_classes: int) -> np.ndarray:
@@ -82,7 +101,7 @@ def _array(path: Path, hint: str) -> np.ndarray:
     try:
         with files.explained("read", path):
             return np.lib.format.open_memmap(path, mode="r")
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         message = f"an NPY file is asked for, and {path} is none that can be read: {reason}"
         raise SpecError(message, hint) from error

@@ -1,4 +1,4 @@
-"""Say what a path or a name is: volume, index, sample, rendering, sweep, checkpoint, generator or other artifact.
+"""Say what a path or a name is: volume, index, sample, rendering, sweep, edit, direction, checkpoint or other artifact.
 
 Owns telling them apart and their description. The checks themselves belong to what is checked.
 """
@@ -73,8 +73,8 @@ def _of_path(path: Path, *, check: bool) -> dict:
     if path.is_dir():
         message = f"{path} is a folder that holds neither volume.json nor sample.json nor rendering.json nor sweep.json"
         raise ArtifactError(message, "pass the folder that `magnet compute`, `sample` or `render` printed")
-    if path.suffix == ".h5":
-        return _index(path, check=check)
+    if path.suffix in {".h5", ".npy"}:
+        return _direction(path) if path.suffix == ".npy" else _index(path, check=check)
     return _generator(cache.checkpoint(str(path)), "checkpoint", check=check)
 
 
@@ -119,6 +119,17 @@ def _attributes(path: Path, *, check: bool) -> dict:
     fields = attributes.read(path)
     kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
     return _with({"kind": "attributes", "path": str(path)} | kept, attributes.check(path) if check else [])
+
+
+def _direction(path: Path) -> dict:
+    from magnet_cli import direction
+
+    fields = {"kind": "direction", "path": str(path)}
+    if problems := _problems(lambda: direction.read(path)):  # every byte, always: it is small
+        return _with(fields, problems)
+    found = direction.read(path)
+    kept = {k: v for k, v in found.fields.items() if k not in {"report", "format"}}
+    return _with(fields | {"numbers": found.vector.shape[1], "sha256": found.sha256} | kept, [])
 
 
 def _index(path: Path, *, check: bool) -> dict:

@@ -55,7 +55,9 @@ _SAMPLE = {"images", "arrays", "latents.npy", "labels.npy", "metadata.jsonl", "g
 SAMPLE = Kind("sample", 1, frozenset(_SAMPLE))
 RENDERING = Kind("rendering", 1, frozenset({"images", "images.npy", ".images.npy.growing"}))
 SWEEP = Kind("sweep", 1, frozenset({"samples", "reference", "plots", ".points", ".images"}), frozenset({"samples"}))
-KINDS = (SAMPLE, RENDERING, SWEEP)
+_EDIT = {"images", "latents.npy", "labels.npy", "scores.npz", "metadata.jsonl", "grid.png"}
+EDIT = Kind("edit", 1, frozenset(_EDIT))
+KINDS = (SAMPLE, RENDERING, SWEEP, EDIT)
 
 
 def finished(out: Path, kind: Kind, spec: "DataclassInstance") -> dict | None:
@@ -80,7 +82,7 @@ def finished(out: Path, kind: Kind, spec: "DataclassInstance") -> dict | None:
             raise SampleError(message, "pass another folder with --out")
         return None
     fields = read(out, kind) if done else files.read_document(out / kind.started)
-    asked, found = _plain(dataclasses.asdict(spec)), _defaults(spec) | fields["spec"]
+    asked, found = plain(dataclasses.asdict(spec)), _defaults(spec) | fields["spec"]
     differing = [k for k in asked if asked[k] != found.get(k)]
     if differing:
         listed = ", ".join(f"{k} {found.get(k)} (asked {asked[k]})" for k in differing)
@@ -210,12 +212,12 @@ def _names(out: Path, kind: Kind) -> list[str]:
     return sorted(set(found) - {CHECKSUMS, kind.document})
 
 
-def _plain(fields: dict) -> dict:
-    """Fields as JSON gives them back."""
+def plain(fields: dict) -> dict:
+    """Fields of a spec as JSON gives them back."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def _defaults(spec: "DataclassInstance") -> dict:
     """Of the fields that documents written by an earlier magnet may lack."""
     known = {f.name: f.default for f in dataclasses.fields(spec) if f.default is not dataclasses.MISSING}
-    return _plain(known)
+    return plain(known)

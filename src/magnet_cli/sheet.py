@@ -4,6 +4,7 @@ Owns their layout. Knows nothing of generators or samples.
 """
 
 import io
+import math
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,29 +18,32 @@ _MARGIN = 8
 _GAP = 3  # between the groups of a block
 
 
-def contact_sheet(blocks: list[tuple[str, *tuple[list[np.ndarray], ...]]]) -> bytes:
-    """The PNG bytes of a sheet: per block a caption, then its groups of images, each from a new row on, 16 in a row.
+def contact_sheet(blocks: list[tuple[str, *tuple[list[np.ndarray], ...]]], columns: int = COLUMNS) -> bytes:
+    """The PNG bytes of a sheet: per block a caption, then its groups of images, each from a new row on.
 
     Args:
         blocks: (caption, group, …) from top to bottom; a group is images [H, W, C] uint8, all of one size.
+        columns: images in a row; a sheet is never narrower than its captions.
     """
     side = _tile(blocks[0][1][0].shape[0])
-    lines = [sum(-(-len(images) // COLUMNS) for images in groups) for _, *groups in blocks]
-    width = COLUMNS * side + 2 * _MARGIN
+    lines = [sum(-(-len(images) // columns) for images in groups) for _, *groups in blocks]
+    font = ImageFont.load_default(15)
+    wide = max(columns * side, *(math.ceil(font.getlength(caption)) for caption, *_ in blocks))
+    width = wide + 2 * _MARGIN
     gaps = [(len(groups) - 1) * _GAP for _, *groups in blocks]
     height = sum(_CAPTION + n * side + gap + _MARGIN for n, gap in zip(lines, gaps, strict=True)) + _MARGIN
     page = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(page)
     top = _MARGIN
     for caption, *groups in blocks:
-        pen.text((_MARGIN, top + 4), caption, fill="black", font=ImageFont.load_default(15))
+        pen.text((_MARGIN, top + 4), caption, fill="black", font=font)
         top += _CAPTION
         for images in groups:
             for i, image in enumerate(images):
                 resample = Image.Resampling.NEAREST if side >= image.shape[0] else Image.Resampling.LANCZOS
-                place = (_MARGIN + i % COLUMNS * side, top + i // COLUMNS * side)
+                place = (_MARGIN + i % columns * side, top + i // columns * side)
                 page.paste(picture(image).resize((side, side), resample), place)
-            top += -(-len(images) // COLUMNS) * side + _GAP
+            top += -(-len(images) // columns) * side + _GAP
         top += _MARGIN - _GAP
     buffer = io.BytesIO()
     page.save(buffer, format="PNG")

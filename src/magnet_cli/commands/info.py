@@ -8,7 +8,10 @@ from magnet_cli.commands import options
 from magnet_cli.console import Console
 
 Reference = Annotated[
-    str, typer.Argument(metavar="PATH|GENERATOR", help="A volume, index, sample, rendering, checkpoint or name.")
+    str,
+    typer.Argument(
+        metavar="PATH|GENERATOR", help="A volume, index, sample, rendering, edit, direction, checkpoint or name."
+    ),
 ]
 Check = Annotated[bool, typer.Option("--check", help="Re-read every byte; exit 1 if there are problems.")]
 

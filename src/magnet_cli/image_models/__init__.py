@@ -23,10 +23,10 @@ from magnet_cli.artifacts.image_entries import Outputs, Preprocess
 from magnet_cli.artifacts.registry import Artifact
 from magnet_cli.errors import ArtifactError, GeneratorError
 from magnet_cli.generators import readers
-from magnet_cli.image_models import digits, efficientnet_lite, fid_inception, onnx_file, vgg16
+from magnet_cli.image_models import celeba_resnet50, digits, efficientnet_lite, fid_inception, onnx_file, vgg16
 from magnet_cli.image_models.preparing import prepared
 
-ARCHITECTURES = (digits, efficientnet_lite, fid_inception, vgg16)
+ARCHITECTURES = (celeba_resnet50, digits, efficientnet_lite, fid_inception, vgg16)
 Run = Callable[[Tensor], dict[str, Tensor]]
 _WITH_TORCH_FORM = ("safetensors", "torch")  # families: a state dict, by the format of its file
 _AS_IT_IS = Preprocess()  # of models that no entry speaks of
@@ -58,6 +58,7 @@ class Judge:
         preprocess: how images are prepared for it.
         outputs: what it gives.
         run: images [B, C, H, W] in [-1, 1] to its outputs by name.
+        code: of the user's own, hex sha256 of what its weights do not tell.
     """
 
     name: str
@@ -65,11 +66,13 @@ class Judge:
     preprocess: Preprocess
     outputs: Outputs
     run: Run
+    code: str = ""
 
     @property
     def key(self) -> str:
         """Hex sha256 of all that its numbers depend on, besides the images."""
         tables = {"preprocess": dataclasses.asdict(self.preprocess), "outputs": dataclasses.asdict(self.outputs)}
+        tables |= {"code": self.code} if self.code else {}
         return files.sha256_bytes(files.canonical({"format": 1, "sha256": self.sha256} | tables))
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
@@ -242,9 +245,8 @@ def _of_module(name: str, module: nn.Module, device: str) -> Judge:
     module = module.eval().requires_grad_(False).to(device)
     classes = tuple(str(each) for each in getattr(module, "classes", ()))
     gives = Outputs(features="output", scores="output", softmax=True, classes=classes)
-    return Judge(
-        name, factories.state_sha256(module), _AS_IT_IS, gives, lambda x: {"output": _first(module(x.to(device)))}
-    )
+    sha256, code = factories.state_sha256(module), factories.code_sha256(name)
+    return Judge(name, sha256, _AS_IT_IS, gives, lambda x: {"output": _first(module(x.to(device)))}, code)
 
 
 def _of_file(path: Path, device: str, *, trust: bool) -> Judge:

@@ -39,7 +39,7 @@ _BLOB = "torch.storage _load_from_bytes"
 _DTYPE, _ENCODED = "numpy dtype", "_codecs encode"
 # numpy 1 and numpy 2 name these differently
 _SCALARS = {f"numpy.{core}.multiarray scalar" for core in ("core", "_core")}
-_ARRAYS = {f"numpy.{core}.multiarray _reconstruct" for core in ("core", "_core")}
+ARRAY_MAKERS = {f"numpy.{core}.multiarray _reconstruct" for core in ("core", "_core")}
 _BUFFERS = {f"numpy.{core}.numeric _frombuffer" for core in ("core", "_core")}
 _MAPPINGS = {"collections OrderedDict", "dnnlib.util EasyDict"}
 
@@ -48,7 +48,7 @@ ARRAYS: dict[str, set[str]] = {
     _DTYPE: {"REDUCE", "BUILD"},
     _ENCODED: {"REDUCE"},
     "numpy ndarray": set(),
-    **{name: {"REDUCE", "BUILD"} for name in _ARRAYS},
+    **{name: {"REDUCE", "BUILD"} for name in ARRAY_MAKERS},
     **{name: {"REDUCE"} for name in _SCALARS | _BUFFERS},
 }
 STORAGES: dict[str, set[str]] = {name: set() for name in _STORAGES}
@@ -206,7 +206,7 @@ def array(node: object, budget: Budget) -> Tensor:
         data, dtype, shape, order = node.arguments
         fortran = order == "F"
     else:
-        need(node.of in _ARRAYS and isinstance(node.state, tuple), "it has an array that is none")
+        need(node.of in ARRAY_MAKERS and isinstance(node.state, tuple), "it has an array that is none")
         _, shape, dtype, fortran, data = node.state
     need(isinstance(shape, tuple) and len(shape) <= _DIMENSIONS, "it has an array of an impossible shape")
     need(all(type(n) is int and n > 0 for n in shape), "it has an array of an impossible shape")
