@@ -1,4 +1,4 @@
-"""The gradients of a mixture prior by Stein's lemma, against closed forms and differences; and steps that stay definite."""
+"""The gradients of a mixture prior by Stein's lemma against closed forms and differences; steps that stay definite."""
 
 import numpy as np
 import pytest
@@ -101,7 +101,7 @@ def test_differences_of_the_expectation_are_the_closed_form_of_a_quadratic():
 
 @pytest.mark.parametrize("loss", [Quadratic(), Wave()], ids=["quadratic", "wave"])
 def test_gradients_are_unbiased(loss):
-    """Over 200 seeds each entry is within Monte Carlo error of the exact gradient, small batches and large ones alike."""
+    """Over 200 seeds each entry is within Monte Carlo error of the exact gradient, in small batches and large ones."""
     prior = random_prior()
     exact = differences(loss, prior)
     for count in (8, 400):

@@ -25,6 +25,7 @@ from magnet_cli.commands import (
     push,
     render,
     sample,
+    train,
 )
 from magnet_cli.commands import list as list_
 from magnet_cli.errors import MagnetError
@@ -93,3 +94,4 @@ _COMMANDS |= {"convert": convert, "push": push}
 for name, module in _COMMANDS.items():
     app.command(name)(module.run)
 app.add_typer(cache.app, name="cache")
+app.add_typer(train.app, name="train")

@@ -1,7 +1,7 @@
 """A Gaussian mixture: the prior of generators that learned their own imbalance (Hwang et al., ICLR 2022: SLOGAN).
 
-Owns its density, its draws, and the region that holds a share of it. In numpy alone: an index evaluates it where torch is
-not installed. Knows nothing of generators or of how it was learned.
+Owns its density, its draws, and the region that holds a share of it. In numpy alone: an index evaluates it where torch
+is not installed. Knows nothing of generators or of how it was learned.
 """
 
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class Mixture:
         return latents, components
 
     def log_densities(self, latents: np.ndarray) -> np.ndarray:
-        """log π_c N(z; μ_c, Σ_c) of latents [n, D], each component by itself: [n, K] float64."""
+        """Log π_c N(z; μ_c, Σ_c) of latents [n, D], each component by itself: [n, K] float64."""
         from scipy.linalg import solve_triangular  # it takes its time to load, which nothing else pays
 
         found = np.empty((len(latents), self.num_components))
@@ -101,14 +101,14 @@ class Mixture:
         return found
 
     def log_density(self, latents: np.ndarray) -> np.ndarray:
-        """log Σ_c π_c N(z; μ_c, Σ_c) of latents [n, D]: [n] float64."""
+        """Log Σ_c π_c N(z; μ_c, Σ_c) of latents [n, D]: [n] float64."""
         return np.logaddexp.reduce(self.log_densities(latents), axis=1)
 
     def lowest(self, mass: float) -> float:
         """The log of the density t for which {z: p(z) ≥ t} holds a share of the prior: its smallest such region.
 
-        For one component it is the ellipsoid that its chi-square distribution gives; for N(0, I) the ball around 0. Of a
-        mixture no closed form is known: the quantile of log p over 100,000 draws from a fixed stream.
+        For one component it is the ellipsoid that its chi-square distribution gives; for N(0, I) the ball around 0. Of
+        a mixture no closed form is known: the quantile of log p over 100,000 draws from a fixed stream.
         """
         latents, _ = self.draw(np.random.default_rng(_REGION), _REGION_DRAWS)
         return float(np.quantile(self.log_density(latents), 1 - mass))

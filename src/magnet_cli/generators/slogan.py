@@ -1,4 +1,4 @@
-"""SLOGAN (Hwang et al. 2022) as `magnet train slogan` makes it: a generator with the Gaussian mixture that its latents are of.
+"""SLOGAN (Hwang et al. 2022) as `magnet train slogan` makes it: a generator, and the mixture that its latents are of.
 
 Owns the networks, fully connected for points and residual for images, and how their sizes are read from a state dict.
 Knows nothing of training. Nothing in them mixes the rows of a batch: an image is a function of its latent alone.
@@ -129,9 +129,7 @@ def first_side(side: int) -> int:
     while first > _LARGEST_SEED and first % 2 == 0:
         first //= 2
     if first > _LARGEST_SEED or first == side:
-        message = (
-            f"images of side {side} are asked for, and that is not 2, 4, 8, … times a number up to {_LARGEST_SEED}"
-        )
+        message = f"images of side {side} are asked for, and that is not 2, 4, … times a number up to {_LARGEST_SEED}"
         raise SpecError(message, "pad or scale the images first, say to 32 or 64")
     return first
 

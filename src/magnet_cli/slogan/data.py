@@ -1,7 +1,7 @@
 """What SLOGAN is trained on: the synthetic set, an npz file, or a folder of images; and a few labelled samples.
 
-Owns how each becomes one array, and its hash. Labels, where there are some, are for judging alone: training sees none but
-those of the probe.
+Owns how each becomes one array, and its hash. Labels, where there are some, are for judging alone: training sees none
+but those of the probe.
 """
 
 import io
@@ -129,7 +129,7 @@ def _archive(path: Path, name: str) -> DataSet:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             kind = next((kind for kind in _KINDS if kind in arrays), None)
             values = None if kind is None else arrays[kind]
-            labels = arrays["labels"] if "labels" in arrays else None
+            labels = arrays.get("labels", None)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         message = f"{path} is no npz file that can be read: {next(iter(str(error).splitlines()), type(error).__name__)}"
         raise SpecError(message, hint) from error

@@ -1,10 +1,10 @@
 """Gradients of a mixture prior by Stein's lemma, from the slopes of a loss at latents, and steps along them.
 
-Owns that mathematics (Hwang et al. 2022, section 3), in float64 on the CPU. Knows nothing of networks or of what the loss
-is. Every random number comes from a torch.Generator that is passed along.
+Owns that mathematics (Hwang et al. 2022, section 3), in float64 on the CPU. Knows nothing of networks or of what the
+loss is. Every random number comes from a torch.Generator that is passed along.
 
-With q(z) = Σ_c π_c N(z; μ_c, Σ_c), π the softmax of the logits ρ, and the responsibility r_c(z) = π_c N(z; μ_c, Σ_c) / q(z),
-the gradients of E_q[ℓ(z)] are
+With q(z) = Σ_c π_c N(z; μ_c, Σ_c), π the softmax of the logits ρ, and responsibilities r_c(z) = π_c N(z; μ_c, Σ_c) /
+q(z), the gradients of E_q[ℓ(z)] are
 
     of μ_c: E_q[r_c ∇ℓ]      of Σ_c: ½ E_q[r_c Σ_c⁻¹ (z − μ_c) ∇ℓᵀ], made symmetric      of ρ_c: E_q[(r_c − π_c) ℓ]
 
@@ -70,7 +70,7 @@ class Prior:
         return torch.linalg.solve_triangular(self.factors, away, upper=False)
 
     def log_densities(self, z: Tensor) -> Tensor:
-        """log π_c N(z; μ_c, Σ_c) of latents [n, D], but for a constant: [n, K]."""
+        """Log π_c N(z; μ_c, Σ_c) of latents [n, D], but for a constant: [n, K]."""
         return self._log_densities(self.whitened(z))
 
     def _log_densities(self, white: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the networks are trained by: the adversarial loss, its penalty on slopes, the contrastive loss, that of the probe.
+"""What the networks are trained by: the adversarial loss, its penalty on slopes, the contrastive one, the probe's.
 
 Owns the formulas. Knows nothing of the prior beyond the means that it is told.
 """
