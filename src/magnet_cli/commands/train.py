@@ -83,9 +83,9 @@ def slogan(
     SLOGAN (Hwang et al., ICLR 2022). Means, covariances and weights of K components are learned beside the networks,
     by Stein's lemma, so that each component becomes one attribute and its weight that attribute's share of the data.
     Labels are not needed; where they are known (folders of classes, labels in the npz file) they judge and do not
-    teach. The folder holds generator.safetensors, a generator like any other whose labels are the components,
-    log.jsonl, and grids/. Stop or kill it at any time: the same command goes on from there, to the same weights. Prints
-    the folder.
+    teach. The folder holds a generator like any other, whose labels are the components, in a safetensors file named
+    like it, log.jsonl, and grids/. Stop or kill it at any time: the same command goes on from there, to the same
+    weights. Prints the folder.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
 """A training run on disk: a folder whose files appear whole, from which it goes on as if it had never stopped.
 
     run.json                 what is trained, by what recipe; once it is done, the report
-    generator.safetensors    the generator as it is: any command takes it
+    <run>.safetensors        the generator as it is, named like the folder: any command takes it
     state.safetensors        everything else that training goes on from, the random numbers' state included
     log.jsonl                a line a report: losses, weights, metrics
     grids/step-000500.png    what it draws
@@ -29,7 +29,7 @@ from magnet_cli.slogan.estimator import Prior
 from magnet_cli.slogan.training import Recipe, Trainer
 
 FORMAT = 1
-_RUN, _GENERATOR, _STATE, _LOG, _GRIDS = "run.json", "generator.safetensors", "state.safetensors", "log.jsonl", "grids"
+_RUN, _STATE, _LOG, _GRIDS = "run.json", "state.safetensors", "log.jsonl", "grids"
 _PARTS = ("logits", "means", "factors")
 
 
@@ -61,7 +61,6 @@ class Run:
 
     Attributes:
         path: the folder.
-        generator: the checkpoint of its generator.
 
     Args:
         path: the folder, there or not.
@@ -69,7 +68,12 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.generator = path / _GENERATOR
+        self._name = f"{path.resolve().name}.safetensors"
+
+    @property
+    def generator(self) -> Path:
+        """The checkpoint of its generator."""
+        return self.path / self._name
 
     def begun(self, spec: RunSpec) -> bool:
         """Whether that very run is in the folder.
@@ -117,6 +121,7 @@ class Run:
                 f"{self.path} is a run of format {fields.get('format')}; this magnet ({__version__}) reads {FORMAT}"
             )
             raise SpecError(message, "use the magnet that made it, or train it again with --force")
+        self._name = fields["generator"]  # the folder may have been renamed since
         return fields
 
     def start(self, spec: RunSpec) -> None:
@@ -199,9 +204,9 @@ class Run:
         """
         files.publish(self.path / _RUN, self._said(spec, report, files.sha256_file(self.generator)))
 
-    @staticmethod
-    def _said(spec: RunSpec, report: dict | None, sha256: str) -> bytes:
-        fields = {"format": FORMAT, "spec": dataclasses.asdict(spec), "report": report, "generator_sha256": sha256}
+    def _said(self, spec: RunSpec, report: dict | None, sha256: str) -> bytes:
+        fields = {"format": FORMAT, "spec": dataclasses.asdict(spec), "report": report}
+        fields |= {"generator": self._name, "generator_sha256": sha256}
         return files.document(fields | {"magnet": __version__, "torch": torch.__version__})
 
 
