@@ -233,7 +233,7 @@ def test_the_explicit_ablation_has_the_same_means_gradient_and_stays_definite():
 
 def test_no_global_random_state_is_used():
     before = torch.get_rng_state()
-    prior = Prior.first(K, D, torch.Generator().manual_seed(0))
+    prior = Prior.first(K, D, 1.0, torch.Generator().manual_seed(0))
     rng = torch.Generator().manual_seed(1)
     z, _ = prior.draw(10, rng)
     estimator.assigned(prior, z, 0.1, rng)

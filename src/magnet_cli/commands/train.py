@@ -15,9 +15,7 @@ Data = Annotated[
     typer.Option(metavar="DATA", help="A folder of images, an npz file of images or points, or synthetic."),
 ]
 Components = Annotated[int, typer.Option(min=2, help="K, of the mixture.")]
-Steps = Annotated[
-    int | None, typer.Option(min=1, help="Of training.", show_default="20000 for points, 5000 for images")
-]
+Steps = Annotated[int | None, typer.Option(min=1, help="Of training.", show_default="4000 for points, 3000 for images")]
 Probe = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A few samples of each component with their labels, an npz file."),
@@ -26,12 +24,11 @@ Out = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="The run's folder.", show_default="runs/slogan-<data>-k<K>-seed<seed>"),
 ]
-LatentDim = Annotated[
-    int | None, typer.Option(min=2, help="D, numbers of a latent.", show_default="16 for points, 32 for images")
-]
+LatentDim = Annotated[int, typer.Option(min=2, help="D, numbers of a latent.")]
 Batch = Annotated[
-    int | None, typer.Option(min=2, help="Draws and data a step.", show_default="128 for points, 64 for images")
+    int | None, typer.Option(min=2, help="Draws and data a step.", show_default="128 for points, 32 for images")
 ]
+Width = Annotated[int, typer.Option(min=1, help="Of images: channels at half of the side, doubled with each halving.")]
 Rate = Annotated[float, typer.Option(callback=options.positive, help="Adam's, of generator and encoder.")]
 PriorRate = Annotated[
     float, typer.Option(callback=options.positive, help="Of weights and covariances; means: 10 times.")
@@ -60,13 +57,14 @@ def slogan(
     components: Components,
     steps: Steps = None,
     probe: Probe = None,
-    latent_dim: LatentDim = None,
+    latent_dim: LatentDim = 16,
     batch: Batch = None,
     seed: options.Seed = 0,
-    rate: Rate = 1e-3,
-    prior_rate: PriorRate = 1e-2,
+    width: Width = 16,
+    rate: Rate = 2e-3,
+    prior_rate: PriorRate = 2e-2,
     contrast: Contrast = 4.0,
-    penalty: Penalty = 0.1,
+    penalty: Penalty = 0.02,
     explicit: Explicit = False,
     no_contrastive: NoContrastive = False,
     resume: Resume = False,
@@ -108,15 +106,16 @@ def slogan(
     points = loaded.values.ndim == 2  # noqa: PLR2004
     recipe = Recipe(
         components=components,
-        latent_dim=latent_dim or (16 if points else 32),
-        steps=steps or (20_000 if points else 5_000),
-        batch=batch or (128 if points else 64),
+        latent_dim=latent_dim,
+        steps=steps or (4_000 if points else 3_000),
+        batch=batch or (128 if points else 32),
         seed=seed,
+        width=width,
         rate=rate,
         prior_rate=prior_rate,
         contrast=contrast,
         penalty=penalty,
-        penalty_every=1 if points else 4,
+        penalty_every=2 if points else 4,
         explicit=explicit,
         no_contrastive=no_contrastive,
     )

@@ -74,7 +74,7 @@ def points(latent_dim: int, width: int, depth: int, features: int) -> nn.Sequent
 
 
 class Residual(nn.Module):
-    """Latents [B, D] to images [B, C, S, S] in [-1, 1], through blocks that double the side.
+    """Latents [B, D] to images [B, C, S, S] in [-1, 1], through blocks that double the side; the end doubles it again.
 
     Args:
         latent_dim: D.
@@ -95,7 +95,7 @@ class Residual(nn.Module):
         x = self.start(z).unflatten(1, self.first)
         for block in self.blocks:
             x = block(x)
-        return torch.tanh(self.end(functional.leaky_relu(x, 0.2)))
+        return torch.tanh(self.end(_doubled(functional.leaky_relu(x, 0.2))))
 
 
 class UpBlock(nn.Module):
@@ -108,15 +108,18 @@ class UpBlock(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.one = nn.Conv2d(n_in, n_out, 3, padding=1)
+        self.one = nn.Conv2d(n_in, n_out, 3, padding=1)  # at the smaller side: there it costs a quarter
         self.two = nn.Conv2d(n_out, n_out, 3, padding=1)
         self.skip = nn.Conv2d(n_in, n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, n_in, S, S] to [B, n_out, 2S, 2S]."""
-        inside = self.one(functional.interpolate(functional.leaky_relu(x, 0.2), scale_factor=2, mode="nearest"))
-        inside = self.two(functional.leaky_relu(inside, 0.2))
-        return inside + functional.interpolate(self.skip(x), scale_factor=2, mode="nearest")
+        inside = _doubled(functional.leaky_relu(self.one(functional.leaky_relu(x, 0.2)), 0.2))
+        return self.two(inside) + _doubled(self.skip(x))
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2, mode="nearest")
 
 
 def first_side(side: int) -> int:
@@ -194,6 +197,6 @@ def _residual(reader: State, d: int) -> tuple[nn.Module, tuple[int, ...]]:
     if first * first * widths[0] != len(start):
         message = f"body.start.weight gives {len(start)} numbers, which are no square of {widths[0]} channels"
         raise GeneratorError(message, "check that the file holds one whole generator")
-    side = first << (len(widths) - 1)
+    side = first << len(widths)
     with torch.device("meta"):
         return Residual(d, tuple(widths), first, channels), (channels, side, side)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from magnet_cli import files
-from magnet_cli.errors import MagnetError, SpecError
+from magnet_cli.errors import MagnetError, SampleError, SpecError
 from magnet_cli.images import ImageSet
 
 SYNTHETIC = "synthetic"
@@ -168,11 +168,10 @@ def _folder(path: Path, name: str) -> DataSet:
     if values.shape[2] != values.shape[3]:
         message = f"the images of {path} are {values.shape[3]}×{values.shape[2]}, and square ones are asked for"
         raise SpecError(message, "crop them first")
-    parents = [each.relative_to(path).parent.as_posix() for each in shown.files]
-    classes = tuple(sorted(set(parents)))
-    if "." in classes or len(classes) < 2 or shown.is_sample:  # noqa: PLR2004
-        return _of(name, np.ascontiguousarray(values), None, ())
-    labels = np.array([classes.index(parent) for parent in parents], np.int64)
+    try:
+        labels, classes = shown.classes()
+    except SampleError:  # nobody knows them
+        labels, classes = None, ()
     return _of(name, np.ascontiguousarray(values), labels, classes)
 
 

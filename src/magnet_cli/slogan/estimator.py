@@ -16,8 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_SPREAD = 0.1  # standard deviation of the first means (the paper's)
-
 
 @dataclass(frozen=True)
 class Prior:
@@ -34,9 +32,9 @@ class Prior:
     factors: Tensor
 
     @classmethod
-    def first(cls, components: int, latent_dim: int, rng: torch.Generator) -> "Prior":
-        """As training begins: equal weights, means from N(0, 0.01 I), covariances I."""
-        means = _SPREAD * torch.randn(components, latent_dim, dtype=torch.float64, generator=rng)
+    def first(cls, components: int, latent_dim: int, spread: float, rng: torch.Generator) -> "Prior":
+        """As training begins: equal weights, means from N(0, spread² I), covariances I."""
+        means = spread * torch.randn(components, latent_dim, dtype=torch.float64, generator=rng)
         eye = torch.eye(latent_dim, dtype=torch.float64)
         return cls(torch.zeros(components, dtype=torch.float64), means, eye.repeat(components, 1, 1))
 

@@ -13,22 +13,22 @@ from torch.nn import functional
 from magnet_cli.generators import slogan
 
 _POINT_WIDTH, _POINT_DEPTH = 128, 2
-_IMAGE_WIDTHS = (16, 32, 64, 128)  # channels at the full side, at half of it, …
+_WIDEST = 8  # times the width at half of the side
 
 
 class Looking(nn.Module):
-    """Images [B, C, S, S] to numbers [B, F], through residual blocks that halve the side.
+    """Images [B, C, S, S] to numbers [B, F]: the start halves the side, and each residual block does again.
 
     Args:
         channels: C.
-        widths: channels of the first image, and behind each block.
+        widths: channels behind the start, and behind each block.
         last: side of the last image.
         features: F.
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...], last: int, features: int) -> None:
         super().__init__()
-        self.start = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.start = nn.Conv2d(channels, widths[0], 4, stride=2, padding=1)
         self.blocks = nn.ModuleList(DownBlock(a, b) for a, b in itertools.pairwise(widths))
         self.hidden = nn.Linear(widths[-1] * last * last, 128)
         self.end = nn.Linear(128, features)
@@ -43,7 +43,7 @@ class Looking(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Halves the side: a convolution with stride 2 behind one that keeps it, beside the mean of what is there.
+    """Halves the side: a convolution with stride 2, beside the mean of what is there.
 
     Args:
         n_in: channels before.
@@ -52,18 +52,22 @@ class DownBlock(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.one = nn.Conv2d(n_in, n_in, 3, padding=1)
-        self.two = nn.Conv2d(n_in, n_out, 4, stride=2, padding=1)
+        self.one = nn.Conv2d(n_in, n_out, 4, stride=2, padding=1)
         self.skip = nn.Conv2d(n_in, n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, n_in, S, S] to [B, n_out, S/2, S/2]."""
-        inside = self.two(functional.leaky_relu(self.one(functional.leaky_relu(x, 0.2)), 0.2))
-        return inside + self.skip(functional.avg_pool2d(x, 2))
+        return self.one(functional.leaky_relu(x, 0.2)) + self.skip(functional.avg_pool2d(x, 2))
 
 
-def generator(latent_dim: int, shape: tuple[int, ...], rng: torch.Generator) -> nn.Module:
+def generator(latent_dim: int, shape: tuple[int, ...], width: int, rng: torch.Generator) -> nn.Module:
     """The body of a generator of points (F,) or images (C, S, S), in float32.
+
+    Args:
+        latent_dim: D.
+        shape: of a point or an image.
+        width: channels at half of an image's side; twice as many at a quarter, and so on.
+        rng: of the first weights.
 
     Raises:
         SpecError: images of a side that cannot be.
@@ -73,24 +77,31 @@ def generator(latent_dim: int, shape: tuple[int, ...], rng: torch.Generator) -> 
             body = slogan.points(latent_dim, _POINT_WIDTH, _POINT_DEPTH, shape[0])
         else:
             first = slogan.first_side(shape[1])
-            body = slogan.Residual(latent_dim, _widths(shape[1], first)[::-1], first, shape[0])
+            body = slogan.Residual(latent_dim, _widths(shape[1], first, width)[::-1], first, shape[0])
     return _first_weights(body, rng)
 
 
-def looking(shape: tuple[int, ...], features: int, rng: torch.Generator) -> nn.Module:
-    """A network from points or images to [B, features]: a critic has one, an encoder those of a latent."""
+def looking(shape: tuple[int, ...], features: int, width: int, rng: torch.Generator) -> nn.Module:
+    """A network from points or images to [B, features]: a critic has one, an encoder those of a latent.
+
+    Args:
+        shape: of a point or an image.
+        features: numbers that it gives.
+        width: as for the generator.
+        rng: of the first weights.
+    """
     with torch.device("meta"):
         if len(shape) == 1:
             body = slogan.points(shape[0], _POINT_WIDTH, _POINT_DEPTH, features)
         else:
             last = slogan.first_side(shape[1])
-            body = Looking(shape[0], _widths(shape[1], last), last, features)
+            body = Looking(shape[0], _widths(shape[1], last, width), last, features)
     return _first_weights(body, rng)
 
 
-def _widths(side: int, smallest: int) -> tuple[int, ...]:
-    steps = round(math.log2(side / smallest))
-    return (*_IMAGE_WIDTHS, *[_IMAGE_WIDTHS[-1]] * steps)[: steps + 1]
+def _widths(side: int, smallest: int, width: int) -> tuple[int, ...]:
+    """Channels at half of the side, a quarter, … and the smallest."""
+    return tuple(width * min(2**i, _WIDEST) for i in range(round(math.log2(side / smallest))))
 
 
 def _first_weights(body: nn.Module, rng: torch.Generator) -> nn.Module:

@@ -32,6 +32,8 @@ class Recipe:
         steps: of training.
         batch: draws and data a step.
         seed: of all random numbers.
+        width: channels of networks for images at half of the side.
+        spread: standard deviation of the first means.
         rate: Adam's, of generator and encoder; the critic's is twice that.
         prior_rate: of logits and covariances; the means' is ten times that. All rates fall to 0 in a line, those of the
             networks from half of the steps on.
@@ -49,13 +51,15 @@ class Recipe:
     steps: int
     batch: int
     seed: int = 0
-    rate: float = 1e-3
-    prior_rate: float = 1e-2
+    width: int = 16
+    spread: float = 1.0
+    rate: float = 2e-3
+    prior_rate: float = 2e-2
     contrast: float = 4.0
     margin: float = 0.5
     scale: float = 4.0
-    penalty: float = 0.1
-    penalty_every: int = 1
+    penalty: float = 0.02
+    penalty_every: int = 2
     explicit: bool = False
     no_contrastive: bool = False
 
@@ -83,11 +87,11 @@ class Trainer:
         self.rng = torch.Generator().manual_seed(recipe.seed)
         self.step = 0
         self.said: dict[str, Tensor] = {}
-        self.prior = Prior.first(recipe.components, recipe.latent_dim, self.rng)
+        self.prior = Prior.first(recipe.components, recipe.latent_dim, recipe.spread, self.rng)
         made = {
-            "generator": networks.generator(recipe.latent_dim, data.shape, self.rng),
-            "critic": networks.looking(data.shape, 1, self.rng),
-            "encoder": networks.looking(data.shape, recipe.latent_dim, self.rng),
+            "generator": networks.generator(recipe.latent_dim, data.shape, recipe.width, self.rng),
+            "critic": networks.looking(data.shape, 1, recipe.width, self.rng),
+            "encoder": networks.looking(data.shape, recipe.latent_dim, recipe.width, self.rng),
         }
         self.networks = {name: network.to(self.device) for name, network in made.items()}
         self.optimizers = {
