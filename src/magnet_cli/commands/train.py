@@ -90,8 +90,6 @@ def slogan(
       magnet train slogan --data synthetic --components 8 --steps 40 --out rings
       magnet train slogan --data synthetic --components 8 --steps 40 --out plain --no-contrastive --json
     """
-    import torch
-
     from magnet_cli import generators
     from magnet_cli.slogan import checkpoints, running
     from magnet_cli.slogan import data as data_
@@ -100,7 +98,6 @@ def slogan(
     console = console_.Console(as_json=json, quiet=quiet)
     place = device or generators.default_device()
     generators.check_device(place)
-    torch.set_num_threads(threads)
     loaded = data_.load(data)
     labelled = None if probe is None else data_.load_probe(probe, loaded, components)
     points = loaded.values.ndim == 2  # noqa: PLR2004
@@ -140,7 +137,7 @@ def slogan(
     last = {"step": 0}
     try:
         with console.progress("training slogan", recipe.steps, "steps") as advance:
-            for line in running.train(run, spec, loaded, labelled, place):
+            for line in running.train(run, spec, loaded, labelled, place, threads):
                 advance(line["step"] - last["step"])
                 last = line
     except KeyboardInterrupt:

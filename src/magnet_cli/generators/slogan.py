@@ -180,7 +180,8 @@ def _points(reader: State, d: int) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def _residual(reader: State, d: int) -> tuple[nn.Module, tuple[int, ...]]:
-    widths = [reader.take("body.blocks.0.one.weight", None, None, 3, 3).shape[1]]
+    deep = "body.blocks.0.one.weight" in reader.tensors
+    widths = [reader.take("body.blocks.0.one.weight" if deep else "body.end.weight", None, None, 3, 3).shape[1]]
     for number in range(reader.count("body.blocks.{}.one.weight")):
         name = f"body.blocks.{number}"
         out = len(reader.take(f"{name}.one.weight", None, widths[-1], 3, 3))

@@ -7,6 +7,8 @@ the last time is safe on disk, and the same call later goes on from there to the
 import time
 from collections.abc import Iterator
 
+import torch
+
 from magnet_cli.slogan import judging
 from magnet_cli.slogan.checkpoints import Run, RunSpec
 from magnet_cli.slogan.data import DataSet
@@ -21,7 +23,14 @@ def every(steps: int) -> int:
     return -(-steps // _REPORTS)
 
 
-def train(run: Run, spec: RunSpec, data: DataSet, probe: DataSet | None = None, device: str = "cpu") -> Iterator[dict]:
+def train(
+    run: Run,
+    spec: RunSpec,
+    data: DataSet,
+    probe: DataSet | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+) -> Iterator[dict]:
     """Take a run to its end, from where it is.
 
     Args:
@@ -30,6 +39,7 @@ def train(run: Run, spec: RunSpec, data: DataSet, probe: DataSet | None = None, 
         data: what is learned.
         probe: a few labelled samples, if there are any.
         device: of the networks.
+        threads: of the CPU, from now on; rounding depends on them, and small networks are slower with more.
 
     Yields:
         The last line of the log: step, seconds of all steps so far, losses, and what `judging.judged` says. All that
@@ -40,6 +50,7 @@ def train(run: Run, spec: RunSpec, data: DataSet, probe: DataSet | None = None, 
         DamageError: what was kept is damaged.
         MagnetError: no space, no permission; or scikit-learn is missing, and classes are known.
     """
+    torch.set_num_threads(threads)
     trainer = Trainer(spec.recipe, data, probe, device)
     if not run.begun(spec):
         judging.judged(trainer, data)  # what it needs is missed before the work, not after
