@@ -32,7 +32,7 @@ class Slogan(nn.Module):
     """
 
     prior = "mixture"
-    truncates = "z"
+    truncates = "z, towards the mean of its component"
 
     def __init__(self, mixture: Mixture, body: nn.Module, image_shape: tuple[int, ...]) -> None:
         super().__init__()

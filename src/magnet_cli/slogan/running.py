@@ -14,13 +14,14 @@ from magnet_cli.slogan.checkpoints import Run, RunSpec
 from magnet_cli.slogan.data import DataSet
 from magnet_cli.slogan.training import Trainer
 
-_REPORTS = 40  # of a run
+_REPORTS = 40  # of a run, at most
+_FEWEST = 20  # steps between two of them: a report takes as long as some steps
 _GRIDS_EVERY = 4  # reports
 
 
 def every(steps: int) -> int:
     """Steps between two reports, after each of which all is kept."""
-    return -(-steps // _REPORTS)
+    return max(-(-steps // _REPORTS), _FEWEST)
 
 
 def train(
