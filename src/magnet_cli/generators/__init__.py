@@ -11,7 +11,8 @@ intermediate latent w has style_dim, and, w as in W [B, Dw]:
     mapping(z, labels) -> w, untruncated       truncated(w, truncation) -> w
     synthesis(w, truncation) -> images         affine(w, truncation) -> [B, S], all layers' styles in their order
 
-A module of the user's own becomes such a network in `own`.
+One whose prior is a mixture has it as `mixture`: its labels are the components, and may be left out. A module of the
+user's own becomes such a network in `own`.
 
 Labels are [B] int64, or [B, num_classes] floating. Truncation ψ in (0, 1] is applied inside, as the family has it.
 
