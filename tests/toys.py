@@ -4,6 +4,8 @@ import numpy as np
 import torch
 
 from magnet_cli.generators.dcgan import DCGAN
+from magnet_cli.mixture import Mixture
+from magnet_cli.slogan import networks
 
 
 def toy_weights(seed=0, latent_dim=5, widths=(8,), channels=1):
@@ -159,6 +161,24 @@ def biggan_weights(widths, attention, channels, latent_dim, num_classes, rows, s
     state["generator.bn.weight"], state["generator.bn.bias"] = 1 + 0.1 * normal(last), 0.1 * normal(last)
     weight("generator.conv_to_rgb", channels, last, 3, 3, bias=True)
     return state
+
+
+def some_mixture(components=3, latent_dim=4, seed=0):
+    """A mixture of components that overlap, of different shapes; weights in proportion to 1, 2, …"""
+    rng = np.random.default_rng(seed)
+    factors = np.tril(0.3 * rng.normal(size=(components, latent_dim, latent_dim)), -1)
+    factors += np.apply_along_axis(np.diag, 1, 0.5 + rng.random((components, latent_dim)))
+    weights = np.arange(1, components + 1) / (components * (components + 1) / 2)
+    return Mixture(weights, rng.normal(size=(components, latent_dim)), factors)
+
+
+def slogan_weights(shape=(1, 12, 12), mixture=None, seed=0):
+    """State dict of an untrained SLOGAN: 3 components, D = 4."""
+    mixture = mixture or some_mixture()
+    body = networks.generator(mixture.latent_dim, shape, 4, torch.Generator().manual_seed(seed))
+    state = {f"body.{name}": value for name, value in body.state_dict().items()}
+    parts = ("weights", "means", "factors")
+    return state | {f"mixture.{name}": torch.from_numpy(getattr(mixture, name)) for name in parts}
 
 
 def nvae_weights(seed=0):

@@ -153,8 +153,9 @@ def write(
     for shard, rows in _shards(spec):
         path = _shard_path(out, shard)
         if not _is_whole(path):
-            latents = compute.draw_latents(generator.latent_dim, spec.seed, shard, rows, generator.prior)
-            labels = _labels(spec, generator, shard * spec.shard_rows, rows)
+            latents, labels = compute.draw_rows(generator, spec.seed, shard, rows, spec.label)
+            if labels is None:
+                labels = _labels(spec, generator, shard * spec.shard_rows, rows)
             scores = _scores(generator, judges, latents, labels, spec.truncation, size)
             buffer = io.BytesIO()
             np.savez(buffer, latents=latents, **({} if labels is None else {"labels": labels}), **scores)

@@ -30,6 +30,7 @@ from magnet_cli.commands import (
     report,
     sample,
     sweep,
+    train,
 )
 from magnet_cli.commands import list as list_
 from magnet_cli.errors import MagnetError
@@ -99,3 +100,4 @@ _COMMANDS |= {"import": import_, "export": export, "convert": convert, "push": p
 for name, module in _COMMANDS.items():
     app.command(name)(module.run)
 app.add_typer(cache.app, name="cache")
+app.add_typer(train.app, name="train")

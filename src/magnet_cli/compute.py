@@ -111,6 +111,33 @@ def draw_latents(latent_dim: int, seed: int, shard: int, rows: int, prior: str =
     return from_prior(np.random.default_rng([seed, shard]), rows, latent_dim, prior)
 
 
+def draw_rows(
+    generator: Generator, seed: int, shard: int, rows: int, label: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The first latents of a shard and, of a mixture prior, the component of each: a function of (seed, shard) alone.
+
+    Args:
+        generator: whose prior.
+        seed: of the volume.
+        shard: its number.
+        rows: how many; fewer are a prefix of more.
+        label: of a mixture, the components drawn from; empty for all.
+
+    Returns:
+        [rows, D] float32, and [rows] int64 or None.
+    """
+    return some_rows(generator, np.random.default_rng([seed, shard]), rows, label)
+
+
+def some_rows(
+    generator: Generator, rng: np.random.Generator, rows: int, label: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Latents of a generator's prior [rows, D] float32 and, of a mixture, the component of each, as `draw_rows`."""
+    if generator.mixture is None:
+        return from_prior(rng, rows, generator.latent_dim, generator.prior), None
+    return generator.mixture.draw(rng, rows, label)
+
+
 def from_prior(rng: np.random.Generator, rows: int, latent_dim: int, prior: str) -> np.ndarray:
     """Latents [rows, D] float32 from a prior.
 
@@ -182,7 +209,7 @@ def check(generator: Generator, spec: VolumeSpec, output: ImageModel | None = No
     Raises:
         GeneratorError: it is not.
     """
-    few = torch.from_numpy(draw_latents(generator.latent_dim, spec.seed, 0, 3, generator.prior))
+    few = torch.from_numpy(draw_rows(generator, spec.seed, 0, 3)[0])
     few = few.to(next(generator.module.parameters()))
     named = spec.labels(0, 1)
     label = None if named is None else torch.tensor(named, device=few.device)  # one for all: they are called alone too
@@ -215,7 +242,7 @@ def probe(generator: Generator, output: ImageModel | None) -> dict[str, list[lis
     rng = np.random.default_rng(_TESTS)
     found = {}
     if generator.is_own:
-        z = torch.from_numpy(draw_latents(generator.latent_dim, _TESTS, 0, _PROBES, generator.prior)).to(weight)
+        z = torch.from_numpy(draw_rows(generator, _TESTS, 0, _PROBES)[0]).to(weight)
         classes = torch.arange(_PROBES, device=weight.device) % (generator.num_classes or 1)
         found["generator"] = _combinations(lambda: generator(z, labels=classes if generator.num_classes else None))
     if output is not None:
@@ -343,7 +370,7 @@ class Filler:
 
     def _fill(self, shard: int, rows: int) -> int:
         spec = self._volume.spec
-        latents = draw_latents(self._generator.latent_dim, spec.seed, shard, rows, self._generator.prior)
+        latents, labels = draw_rows(self._generator, spec.seed, shard, rows, spec.label)
         stored = self._volume.read(shard).singular_values if self._volume.has(shard, 1) else None
         done = 0 if stored is None else len(stored)
         if done >= rows:  # another process published it before it took its claim back
@@ -354,8 +381,8 @@ class Filler:
             message = f"the Jacobian of {self._generator.name} is not finite at shard {shard}, row {row}"
             raise GeneratorError(message, "check the weights for overflow, or pass --precision float64")
         values = new if stored is None else np.concatenate([stored, new])
-        named = spec.labels(shard * spec.shard_rows, rows)
-        labels = None if named is None else np.array(named)
+        if labels is None and (named := spec.labels(shard * spec.shard_rows, rows)) is not None:
+            labels = np.array(named)
         return rows - done if self._volume.write(shard, Shard(latents, values, labels)) else 0
 
     def _values(self, latents: np.ndarray, shard: int, first_row: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from magnet_cli.errors import SampleError
 from magnet_cli.features import Seen
 from magnet_cli.image_models import Judge
 from magnet_cli.images import ImageSet
-from magnet_cli.metrics import frechet, intervals, neighbours, pairs
+from magnet_cli.metrics import frechet, intervals, intra, neighbours, pairs
 from magnet_cli.metrics.intervals import GROUPS, Estimate
 
 Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
@@ -42,6 +42,8 @@ def evaluate(
     judge: Judge,
     nearest_k: int = 5,
     progress: Progress = no_progress,
+    *,
+    by_class: bool = False,
 ) -> dict:
     """The metrics of samples against a reference.
 
@@ -51,17 +53,22 @@ def evaluate(
         judge: whose features are used.
         nearest_k: k of precision, recall, density and coverage.
         progress: makes a bar of label, total and unit.
+        by_class: ICFID too, of the labels of samples against the classes of the reference.
 
     Returns:
         n, reference_n (of each comparison), interval, "metrics": {name: Estimate}, "each": {name: a value for each
-        sample}, "undefined": {name: why}, "warnings". Names carry the features: "fid[digits]".
+        sample}, "undefined": {name: why}, "warnings", and by class "matched": for each sample its labels and the
+        classes they are held against. Names carry the features: "fid[digits]".
 
     Raises:
-        SampleError: too few images, samples of different lengths, or such that share images.
+        SampleError: too few images, samples of different lengths, or such that share images; classes are asked for,
+            and there are none.
         GeneratorError: the model does not take the images.
         MagnetError: scikit-learn is not installed.
     """
     length = len(reference) // len(samples)
+    classes = reference.classes() if by_class else None
+    labels = [shown.classes()[0] for shown in samples] if by_class else []
     _check_lengths(samples, reference, length, nearest_k)
     looked = {shown.path: _look(shown, judge, progress) for shown in (*samples, reference)}
     seen = [looked[shown.path] for shown in samples]
@@ -74,10 +81,21 @@ def evaluate(
     parts = order.reshape(len(samples), length)
     found: dict[str, list] = {}
     undefined = _undefined(judge, theirs.values.shape[1], len(samples[0]), length)
+    with_fid = not undefined
     for one, part in zip(seen, parts, strict=True):
-        values = _compared(one, theirs.values[part], nearest_k, progress, with_fid=not undefined)
+        values = _compared(one, theirs.values[part], nearest_k, progress, with_fid=with_fid)
         for name, value in values.items():
             found.setdefault(name, []).append(value)
+    matched: list[dict] = []
+    if by_class:
+        groups = [(own, classes[0][part]) for own, part in zip(labels, parts, strict=True)]
+        if why := _undefined_by_class(judge, theirs.values.shape[1], groups):
+            undefined |= why
+        else:
+            for one, part, of in zip(seen, parts, groups, strict=True):
+                value, which = _by_class(one, theirs.values[part], of, progress)
+                found.setdefault("icfid", []).append(value)
+                matched.append({str(label): classes[1][name] for label, name in which})
     metrics = {_named(name, judge): _estimate(name, values, len(samples[0]), length) for name, values in found.items()}
     return {
         "n": len(samples[0]),
@@ -89,7 +107,7 @@ def evaluate(
         },
         "undefined": undefined,
         "warnings": _warnings(samples, seen, theirs),
-    }
+    } | ({"matched": matched} if by_class else {})
 
 
 def _look(shown: ImageSet, judge: Judge, progress: Progress) -> Seen:
@@ -121,6 +139,28 @@ def _compared(one: Seen, reference: np.ndarray, nearest_k: int, progress: Progre
 def _value(found: np.ndarray | int, n: int) -> float:
     """A metric of one sample, from its replicas; of duplicates, their share."""
     return found / n if isinstance(found, int) else float(found[-1])
+
+
+def _by_class(
+    one: Seen, reference: np.ndarray, labels: tuple[np.ndarray, np.ndarray], progress: Progress
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """ICFID without each group and last without none, [GROUPS + 1]; and which label is which class."""
+    sides = one.values.astype(np.float64), reference.astype(np.float64)
+    dealt = tuple(intervals.groups(len(side), number) for number, side in enumerate(sides))
+    sizes = [len(np.unique(each)) for each in labels]
+    with progress("ICFID", sizes[0] * sizes[1], "fits") as advance:
+        value, replicas, which = intra.icfid(sides, labels, dealt, advance)
+    return np.append(replicas, value), which
+
+
+def _undefined_by_class(judge: Judge, dimension: int, groups: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, str]:
+    """Why ICFID cannot be had, where it cannot: a class has too few images once a group of the jackknife is gone."""
+    fewest = min(int(np.unique(each, return_counts=True)[1].min()) for pair in groups for each in pair)
+    least = round(1.2 * dimension) + 2 * GROUPS  # groups are dealt over all classes: one may lose more than its share
+    if fewest >= least:
+        return {}
+    why = f"{fewest:,} images of a class for {dimension:,} features: undefined below {least:,}"
+    return {_named("icfid", judge): why}
 
 
 def _estimate(name: str, values: list, n: int, length: int) -> Estimate:

@@ -73,6 +73,28 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.files)
 
+    def classes(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The class of each image [n] int64, and their names: a sample's labels, or the folders that the files are in.
+
+        Raises:
+            SampleError: it has none.
+            MagnetError: the labels cannot be read.
+        """
+        if self.is_sample:
+            path = self.path / "labels.npy"
+            if not path.is_file():
+                message = f"{self.path} is a sample of a generator without labels"
+                raise SampleError(message, "leave --by-class out, or pass a sample of a conditional generator")
+            with files.explained("read", path):
+                labels = np.load(path, allow_pickle=False)
+            return labels, tuple(map(str, range(int(labels.max()) + 1)))
+        parents = [each.relative_to(self.path).parent.as_posix() for each in self.files]
+        names = tuple(sorted(set(parents)))
+        if "." in names or len(names) < 2:  # noqa: PLR2004
+            message = f"{self.path} holds no classes: its images are not in two folders or more, one a class"
+            raise SampleError(message, "leave --by-class out, or sort them into folders named by class")
+        return np.array([names.index(parent) for parent in parents], np.int64), names
+
     @property
     def shape_text(self) -> str:
         """The shape in words."""

@@ -160,6 +160,8 @@ def _network(found: "Generator") -> dict:
     fields |= {"prior": found.prior, "num_classes": found.num_classes, "style_dim": found.style_dim}
     if found.nvae_latents:
         fields |= {"nvae_latents": found.nvae_latents, "noise": found.noise}
+    if found.mixture is not None:
+        fields |= {"weights": found.mixture.weights.tolist()}
     if found.is_own:
         fields |= {"image_range": list(found.image_range or (-1.0, 1.0))}
     return fields | {"parameters": found.num_parameters}

@@ -31,7 +31,8 @@ _LARGEST = 1 << 50  # bytes
 _NAME = re.compile(r"[A-Za-z0-9](?:[._-]?[A-Za-z0-9])*")
 _HEADER = re.compile(r"\s*\[\s*([\w-]+|\"[^\"]*\"|'[^']*')\s*[\].]")
 _KEY = re.compile(r"\s*([\w-]+|\"[^\"]*\"|'[^']*')\s*[=.]")
-_PRIORS = {"biggan-deep": "truncated-normal", "progan": "sphere", "stylegan2": "sphere", "stylegan3": "sphere"}
+_PRIORS = {"biggan-deep": "truncated-normal", "slogan": "mixture"}
+_PRIORS |= dict.fromkeys(("progan", "stylegan2", "stylegan3"), "sphere")
 _PACKAGE = Path(__file__).parents[1]
 
 

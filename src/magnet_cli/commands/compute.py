@@ -191,6 +191,7 @@ def _created(
         measured=resolution.measured,
         pilot=resolution.basis,
         probe=compute.probe(generator, model),
+        mixture=generator.mixture,
     )
     console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
     return filled

@@ -25,11 +25,21 @@ Features = Annotated[
 NearestK = Annotated[int, typer.Option(min=1, max=100, help="Balls reach to the k-th nearest neighbour.")]
 
 
+ByClass = Annotated[
+    bool,
+    typer.Option(
+        "--by-class",
+        help="ICFID too: FID of each label of the sample against the class of the reference it is nearest.",
+    ),
+]
+
+
 def run(
     samples: Samples,
     reference: Reference,
     features: Features = None,
     nearest_k: NearestK = 5,
+    by_class: ByClass = False,
     device: options.Device = None,
     trust: options.Trust = False,
     quiet: options.Quiet = False,
@@ -41,6 +51,7 @@ def run(
     (does it reach all of the reference), diversity (mean distance of two of its images), duplicates. Names carry the
     features they are of. With one sample the 95 % interval is that within this draw, by the jackknife; with several of
     one length, from volumes of different seeds, Student's over them, each against its own part of the reference.
+    --by-class adds ICFID, the mean FID of labels against classes: a sample's labels, or the folders images are in.
 
     \b
     Examples:
@@ -55,7 +66,7 @@ def run(
     shown, against = [ImageSet.open(path) for path in samples], ImageSet.open(reference)
     name = features or evaluate.default_features(shown[0].shape)
     judge = image_models.judge(name, device or generators.default_device(), trust=trust)
-    found = evaluate.evaluate(shown, against, judge, nearest_k, console.progress)
+    found = evaluate.evaluate(shown, against, judge, nearest_k, console.progress, by_class=by_class)
     for warning in found.pop("warnings"):
         console.warning(warning)
     for metric, why in found["undefined"].items():

@@ -297,4 +297,5 @@ def corrected(built: Index, found: Volume, console: Console, prior_mass: float |
             index.store_prior(known, found, path)
         except MagnetError as error:
             console.warning(f"the log-priors are not kept: {error.message}")
-    return index.corrected(built, known, index.ball(found.spec, prior_mass or index.DEFAULT_MASS))
+    inside = index.ball(found.spec, prior_mass or index.DEFAULT_MASS, found.mixture())
+    return index.corrected(built, known, inside)

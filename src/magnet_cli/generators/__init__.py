@@ -11,7 +11,8 @@ intermediate latent w has style_dim, and, w as in W [B, Dw]:
     mapping(z, labels) -> w, untruncated       truncated(w, truncation) -> w
     synthesis(w, truncation) -> images         affine(w, truncation) -> [B, S], all layers' styles in their order
 
-A module of the user's own becomes such a network in `own`.
+One whose prior is a mixture has it as `mixture`: its labels are the components, and may be left out. A module of the
+user's own becomes such a network in `own`.
 
 Labels are [B] int64, or [B, num_classes] floating. Truncation ψ in (0, 1] is applied inside, as the family has it.
 
@@ -29,14 +30,16 @@ from torch import Tensor, nn
 
 from magnet_cli.artifacts.cache import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
-from magnet_cli.generators import biggan_deep, dcgan, nvae, own, progan, readers, stylegan2, stylegan3
+from magnet_cli.generators import biggan_deep, dcgan, nvae, own, progan, readers, slogan, stylegan2, stylegan3
 from magnet_cli.generators.own import OwnModule
+from magnet_cli.mixture import Mixture
 
 FAMILIES = {
     "biggan-deep": biggan_deep,
     "dcgan": dcgan,
     "nvae": nvae,
     "progan": progan,
+    "slogan": slogan,
     "stylegan2": stylegan2,
     "stylegan3": stylegan3,
 }
@@ -56,7 +59,7 @@ class Generator:
         image_shape: (C, H, W); of the user's own, any shape.
         prior: the distribution of its latents; "normal" is N(0, I), "truncated-normal" that where all |zᵢ| ≤ 2,
             "sphere" uniform on |z| = √D: that of generators which normalise z, whatever they draw from; "uniform" on
-            all |zᵢ| ≤ 1.
+            all |zᵢ| ≤ 1; "mixture" that of its weights, labels being the components.
         num_classes: 0 where it takes no labels.
         module: the network, in eval mode, without gradients of its weights.
         format: of the file it comes from; empty where there is none.
@@ -83,6 +86,11 @@ class Generator:
     def noise(self) -> str:
         """Of a network with noise inputs: "const", as stored, "none", or "seed-N", as drawn; empty for the others."""
         return getattr(self.module, "noise", "")
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """The prior, where it is a mixture that came with the weights."""
+        return getattr(self.module, "mixture", None)
 
     @property
     def num_parameters(self) -> int:
@@ -134,7 +142,7 @@ class Generator:
             labels: [B] int64 or [B, num_classes] floating, where it takes labels.
 
         Raises:
-            GeneratorError: it takes labels and got none, or the reverse.
+            GeneratorError: it takes labels and got none, or the reverse; the components of a mixture may be left out.
         """
         self._check_labels(labels)
         return self.module(z, labels, truncation)
@@ -171,7 +179,7 @@ class Generator:
         return functions[space, output]
 
     def _check_labels(self, labels: Tensor | None) -> None:
-        if (labels is None) == (self.num_classes == 0):
+        if (labels is None) == (self.num_classes == 0) or (labels is None and self.mixture is not None):
             return
         has = f"takes labels 0..{self.num_classes - 1}" if self.num_classes else "takes no labels"
         message = f"{self.name} ({self.family}) {has}, and {'none are' if labels is None else 'some are'} given"

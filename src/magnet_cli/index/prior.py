@@ -13,11 +13,11 @@ import numpy as np
 from magnet_cli.errors import SpecError, VolumeError
 from magnet_cli.index.building import places_of
 from magnet_cli.index.rows import Ball, Index, Part
+from magnet_cli.mixture import Mixture
 from magnet_cli.volume import Volume
 from magnet_cli.volume.spec import VolumeSpec
 
 DEFAULT_MASS = 0.99
-_UNBOUNDED = ("normal",)
 _EVEN = ("sphere", "uniform")
 
 
@@ -28,7 +28,7 @@ class LogPrior:
     Attributes:
         fingerprint: of the volume.
         parts: where the rows come from.
-        values: [N] float32, −|z|²/2.
+        values: [N] float32, −|z|²/2; of a mixture, the log of its density.
     """
 
     fingerprint: str
@@ -63,12 +63,20 @@ def check_correction(spec: VolumeSpec, truncation: float) -> None:
         raise SpecError(message, "compute a volume at that truncation, or leave --correct-prior out")
 
 
-def ball(spec: VolumeSpec, prior_mass: float) -> Ball | None:
-    """The ball that holds a share of the prior; None where the prior has bounds of its own.
+def ball(spec: VolumeSpec, prior_mass: float, mixture: Mixture | None = None) -> Ball | None:
+    """The region of highest density that holds a share of the prior; None where the prior has bounds of its own.
 
-    |z|² of N(0, I) in D dimensions has the chi-square distribution of D degrees of freedom.
+    |z|² of N(0, I) in D dimensions has the chi-square distribution of D degrees of freedom. Of a mixture it is measured
+    (`Mixture.lowest`).
+
+    Args:
+        spec: of the volume.
+        prior_mass: the share.
+        mixture: of the volume, where the prior is one.
     """
-    if spec.prior not in _UNBOUNDED:
+    if spec.prior == "mixture":
+        return Ball(None, prior_mass, mixture.lowest(prior_mass))
+    if spec.prior != "normal":
         return None
     from scipy.special import gammaincinv  # it takes its time to load, which nothing else pays
 
@@ -84,16 +92,19 @@ def log_prior(volume: Volume, parts: tuple[Part, ...], known: LogPrior | None = 
         known: that of the same volume when it was shorter; shards that are still what they were are not read again.
 
     Raises:
-        VolumeError: a latent is not finite, or a shard is damaged.
+        VolumeError: a latent is not finite, a shard is damaged, or the mixture is not there.
     """
-    values = np.empty(sum(part.rows for part in parts), np.float32)
+    values, mixture = np.empty(sum(part.rows for part in parts), np.float32), volume.mixture()
     ours, theirs = places_of(parts), places_of(known.parts if known else ())
     for part in ours.keys() & theirs.keys():
         values[ours[part]] = known.values[theirs[part]]
     new = [part for part in parts if part not in theirs]
     for part, shard in ((part, volume.read(part.shard)) for part in new):
         latents = shard.latents[: part.rows]
-        found = -0.5 * np.einsum("ij,ij->i", latents, latents, dtype=np.float64)
+        if mixture is None:
+            found = -0.5 * np.einsum("ij,ij->i", latents, latents, dtype=np.float64)
+        else:
+            found = mixture.log_density(latents)
         if not np.isfinite(found).all():
             message = f"{volume.shard_path(part.shard)} holds latents that are not finite"
             raise VolumeError(message, "remove that shard and its mark, and compute it again")

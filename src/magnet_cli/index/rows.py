@@ -35,15 +35,24 @@ class Part:
 
 @dataclass(frozen=True)
 class Ball:
-    """The ball around 0 outside which rows do not compete (METHOD: prior correction).
+    """The region outside which rows do not compete: where the prior's density is highest (METHOD: prior correction).
+
+    Of N(0, I) it is a ball around 0, of a mixture whatever its density makes it.
 
     Attributes:
-        radius: largest |z| inside it.
+        radius: largest |z| inside it; None where it is no ball.
         prior_mass: share of the prior that it holds.
+        lowest: log p_z(z) at its edge, where that is not told by the radius.
     """
 
-    radius: float
+    radius: float | None
     prior_mass: float
+    lowest: float | None = None
+
+    @property
+    def edge(self) -> float:
+        """The least log-prior of a row inside it."""
+        return -0.5 * self.radius**2 if self.lowest is None else self.lowest
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class Index:
         block = slice(start, start + BLOCK)
         real = self.above_floor[block] if rho else np.ones(len(self.above_floor[block]), bool)
         if rho and self.ball is not None:
-            real = real & (self.log_prior[block] >= -0.5 * self.ball.radius**2)
+            real = real & (self.log_prior[block] >= self.ball.edge)
         return real if self.competing is None else real & self.competing[block]
 
     def rows(self, places: np.ndarray) -> np.ndarray:

@@ -31,7 +31,8 @@ def target(index: Index, rho: float, spec: VolumeSpec, drawn: Draw | None, trunc
         return own + each
     asked = (_tilted(rho) if rho != 1 else _density(index, spec, drawn, truncation)) + each
     if drawn and drawn.ball:
-        asked += f", inside the ball |z| <= {drawn.ball.radius:.4g} that holds {drawn.ball.prior_mass:g} of the prior"
+        ball = f"ball |z| <= {drawn.ball.radius:.4g}" if drawn.ball.radius else "region of highest density"
+        asked += f", inside the {ball} that holds {drawn.ball.prior_mass:g} of the prior"
     if not drawn or drawn.num_polarity == len(drawn.rows):
         return asked
     rest = len(drawn.rows) - drawn.num_polarity

@@ -108,8 +108,12 @@ class TemperedSpec:
 
         Raises:
             VolumeError: its rows were imported: there is no solver.
+            SpecError: the prior is a mixture.
         """
         spec = volume.spec
+        if spec.prior == "mixture":
+            message = f"the prior of {spec.generator} is a mixture, and the tempered sampler has no moves for one"
+            raise SpecError(message, "leave --method out: rows of the volume are drawn by weight")
         if spec.solver == "imported":
             message = f"the rows of {volume.path} were imported, and the tempered sampler has to compute new ones"
             raise VolumeError(message, f"compute a volume: magnet compute {spec.generator} --n 512")

@@ -20,11 +20,13 @@ import numpy as np
 from magnet_cli import __version__, files
 from magnet_cli.errors import DamageError, MagnetError, SpecError, VolumeError
 from magnet_cli.locks import Locks
+from magnet_cli.mixture import Mixture
 from magnet_cli.volume import layout
 from magnet_cli.volume.shards import Mark, Shard, mark_document, mark_of, parse, serialise
 from magnet_cli.volume.spec import FORMAT, VolumeSpec, differences, from_fields
 
 _PILOT = "pilot.h5"
+_MIXTURE = "mixture.h5"
 _SHARD = "shard-{:06d}"
 _LOCKS = ".locks"
 _REPLACING = 0  # lock of whoever settles or replaces; shard s is claimed by lock s + 1
@@ -39,6 +41,7 @@ class Volume:
         spec: what its numbers depend on.
         fingerprint: of the spec.
         pilot_sha256: of pilot.h5; empty where the solver needs none.
+        mixture_sha256: of mixture.h5; empty where the prior is none.
         measured: what solver and precision were chosen by.
         probe: what the functions of the user's own gave at fixed inputs: of the generator, and of the image model that
             follows; empty where there are none.
@@ -50,6 +53,7 @@ class Volume:
         spec: VolumeSpec,
         *,
         pilot_sha256: str = "",
+        mixture_sha256: str = "",
         measured: dict | None = None,
         probe: dict | None = None,
     ) -> None:
@@ -57,6 +61,7 @@ class Volume:
         self.spec = spec
         self.fingerprint = spec.fingerprint
         self.pilot_sha256 = pilot_sha256
+        self.mixture_sha256 = mixture_sha256
         self.measured = measured or {}
         self.probe = probe or {}
 
@@ -91,14 +96,14 @@ class Volume:
         if fields.get("fingerprint") != fingerprint:
             message = f"the fingerprint in {path / 'volume.json'} is not that of its spec"
             raise VolumeError(message, "use the magnet that made it, or compute it again")
-        pilot, measured, probe = fields.get("pilot", ""), fields.get("measured"), fields.get("probe")
-        kinds = (isinstance(pilot, str), isinstance(measured, dict | None), _is_probe(probe))
-        if not all(kinds):
-            message = (
-                f"pilot, measured or probe in {path / 'volume.json'} is not what this magnet ({__version__}) knows"
-            )
+        pilot, mixture = fields.get("pilot", ""), fields.get("mixture", "")
+        measured, probe = fields.get("measured"), fields.get("probe")
+        hashes = isinstance(pilot, str) and isinstance(mixture, str)
+        if not (hashes and isinstance(measured, dict | None) and _is_probe(probe)):
+            message = f"pilot, mixture, measured or probe in {path / 'volume.json'} is not what this magnet "
+            message += f"({__version__}) knows"
             raise VolumeError(message, "use the magnet that made it, or compute it again")
-        return cls(path, spec, pilot_sha256=pilot, measured=measured, probe=probe)
+        return cls(path, spec, pilot_sha256=pilot, mixture_sha256=mixture, measured=measured, probe=probe)
 
     @classmethod
     def create(
@@ -110,6 +115,7 @@ class Volume:
         measured: dict | None = None,
         probe: dict | None = None,
         pilot: np.ndarray | None = None,
+        mixture: Mixture | None = None,
     ) -> "Volume":
         """Make a volume of that spec; where another process was first, the volume is that process's.
 
@@ -120,6 +126,7 @@ class Volume:
             measured: what was measured to choose them, kept in volume.json.
             probe: what generator and image model of the user's own give at fixed inputs, kept in volume.json.
             pilot: [D, D] float64, the pilot basis, kept in pilot.h5.
+            mixture: the prior of the latents, where it is one, kept in mixture.h5: its density is looked up there.
 
         Raises:
             VolumeError: the folder holds a volume of another spec (all differing fields are named), or other files.
@@ -129,15 +136,15 @@ class Volume:
         if (path / "volume.json").exists():
             return volume
         files.make_folder(path / "shards")
-        pilot_sha256 = ""
-        if pilot is not None:
-            files.publish(path / _PILOT, _pilot_bytes(pilot), replace=False)
-            pilot_sha256 = files.sha256_file(path / _PILOT)
+        arrays = {_PILOT: None if pilot is None else {"basis": pilot}}
+        arrays[_MIXTURE] = None if mixture is None else dataclasses.asdict(mixture)
+        hashes = {name: _kept_arrays(path / name, found) for name, found in arrays.items()}
         fields = {
             "format": FORMAT,
             "fingerprint": spec.fingerprint,
             "spec": dataclasses.asdict(spec),
-            "pilot": pilot_sha256,
+            "pilot": hashes[_PILOT],
+            **({"mixture": hashes[_MIXTURE]} if mixture else {}),
             "measured": measured or {},
             "probe": probe or {},
             "notes": [],
@@ -169,7 +176,7 @@ class Volume:
                 raise VolumeError(message, "pass another folder with --volume, or the settings it was made with")
             return volume
         with files.explained("read", path):
-            ours = {"shards", _PILOT}  # what a process that was stopped before volume.json leaves
+            ours = {"shards", _PILOT, _MIXTURE}  # what a process that was stopped before volume.json leaves
             if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir() if p.name[0] != "."} - ours):
                 found = "other files" if path.is_dir() else "a file"
                 message = f"{path} is asked for as a volume, but holds {found}"
@@ -196,16 +203,45 @@ class Volume:
         """
         if not self.pilot_sha256:
             return None
-        path = self.path / _PILOT
+        forms = {"basis": layout.form("<f8", None, self.spec.latent_dim)}
+        return self._arrays(_PILOT, self.pilot_sha256, forms, "no rows can be added, those here stay good")["basis"]
+
+    def mixture(self) -> Mixture | None:
+        """The mixture that the rows are drawn from, that of the spec's labels alone; None where the prior is none.
+
+        Raises:
+            VolumeError: its bytes are not those the volume was made with, or it has none (imported rows).
+            MagnetError: it cannot be read.
+        """
+        if self.spec.prior != "mixture":
+            return None
+        if not self.mixture_sha256:
+            message = f"{self.path} has rows of a mixture, and no {_MIXTURE} that says which: they were imported"
+            raise VolumeError(message, "compute a volume of that generator: magnet compute GENERATOR")
+        k, d = self.spec.num_classes, self.spec.latent_dim
+        forms = {"weights": layout.form("<f8", k), "means": layout.form("<f8", k, d)}
+        forms["factors"] = layout.form("<f8", k, d, d)
+        lost = "the prior's density is not known, the rows here stay good"
+        return Mixture(**self._arrays(_MIXTURE, self.mixture_sha256, forms, lost)).of(self.spec.label)
+
+    def _arrays(self, name: str, sha256: str, forms: dict[str, layout.Form], lost: str) -> dict[str, np.ndarray]:
+        """The arrays of a file that lies beside volume.json, every byte verified; `lost` says what is without it."""
+        path = self.path / name
         data = self._read_bytes(path) if path.is_file() else b""
-        if files.sha256_bytes(data) != self.pilot_sha256:
+        if files.sha256_bytes(data) != sha256:
             message = f"{path} is damaged or gone: its {len(data):,} bytes are not those the volume was made with"
-            raise VolumeError(message, "restore it from a copy; without it no rows can be added, those here stay good")
+            raise VolumeError(message, f"restore it from a copy; without it {lost}")
         try:
-            return layout.read(data, {"basis": layout.form("<f8", None, self.spec.latent_dim)})[0]["basis"].copy()
+            return {key: array.copy() for key, array in layout.read(data, forms)[0].items()}
         except ValueError as error:
-            message = f"{path} is not a pilot basis that magnet wrote: {error}"
-            raise VolumeError(message, "restore it from a copy; without it no rows can be added") from error
+            message = f"{path} is not what magnet wrote: {error}"
+            raise VolumeError(message, f"restore it from a copy; without it {lost}") from error
+
+    @property
+    def beside(self) -> list[Path]:
+        """The files beside volume.json that its hashes cover."""
+        there = {_PILOT: self.pilot_sha256, _MIXTURE: self.mixture_sha256}
+        return [self.path / name for name, sha256 in there.items() if sha256]
 
     @property
     def exists(self) -> bool:
@@ -546,21 +582,27 @@ class Volume:
                 self.read(shard)
             except MagnetError as error:
                 problems.append(error.message)
-        try:
-            self.pilot()
-        except MagnetError as error:
-            problems.append(error.message)
+        for beside in (self.pilot, self.mixture) if self.mixture_sha256 else (self.pilot,):
+            try:
+                beside()
+            except MagnetError as error:
+                problems.append(error.message)
         for path in sorted((self.path / "shards").glob("*")):
             if path.stem not in marked and not path.name.startswith("."):
                 problems.append(f"{path} has no commit mark: it does not count, and `magnet compute` settles it")
         return problems
 
 
-def _pilot_bytes(basis: np.ndarray) -> bytes:
+def _kept_arrays(path: Path, arrays: dict[str, np.ndarray] | None) -> str:
+    """Publish arrays, float64, in a file of their own, unless it is there; the hash of its bytes. None: no file, ""."""
+    if arrays is None:
+        return ""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver="earliest") as file:
-        file.create_dataset("basis", data=basis, dtype=np.float64)
-    return buffer.getvalue()
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values, dtype=np.float64)
+    files.publish(path, buffer.getvalue(), replace=False)
+    return files.sha256_file(path)
 
 
 def _is_probe(found: object) -> bool:

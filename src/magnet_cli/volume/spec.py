@@ -35,7 +35,7 @@ class VolumeSpec:
         generator: the generator's name; no part of the fingerprint, for names change no number.
         sha256: of its checkpoint.
         family: its architecture.
-        prior: the distribution of the latents.
+        prior: the distribution of the latents; "mixture" is that of the weights, which the volume holds.
         latent_dim: D.
         space: where the Jacobian's input lives: "z", or "w", the mapping network's output at z.
         output: what the Jacobian is taken of: "pixel", "style", "affine", or the name of an image model that follows.
@@ -148,8 +148,11 @@ class VolumeSpec:
         return self.label or tuple(range(self.num_classes))
 
     def labels(self, first_row: int, rows: int) -> list[int] | None:
-        """The labels of rows of the volume, each a function of its number alone; None where there are none."""
-        cycle = self.classes
+        """The labels of rows of the volume, each a function of its number alone; None where there are none.
+
+        None for a mixture, too: which component a latent is of is drawn with it.
+        """
+        cycle = self.classes if self.prior != "mixture" else ()
         return [cycle[row % len(cycle)] for row in range(first_row, first_row + rows)] if cycle else None
 
     @property
