@@ -284,7 +284,7 @@ def test_a_pilot_basis_that_somebody_forged(tmp_path):
     (volume.path / "pilot.h5").write_bytes(buffer.getvalue())
     fields = files.read_document(volume.path / "volume.json") | {"pilot": files.sha256_bytes(buffer.getvalue())}
     (volume.path / "volume.json").write_bytes(files.document(fields))
-    with pytest.raises(VolumeError, match="not a pilot basis"):
+    with pytest.raises(VolumeError, match=r"pilot\.h5 is not what magnet wrote"):
         Volume.open(volume.path).pilot()
 
 

@@ -93,7 +93,7 @@ def numbers(spec: SampleSpec, drawn: Draw) -> dict:
     """And of rows that were drawn."""
     fields = {name: getattr(spec, name) for name in ("replace", "classes", "mix", "correct_prior", "prior_mass")}
     names = ("pool", "unique_rows", "effective_size", "displaced_share", "largest_useful_rho", "top_share")
-    return fields | {name: getattr(drawn, name) for name in names} | {"ball": drawn.ball and asdict(drawn.ball)}
+    return fields | {name: getattr(drawn, name) for name in names} | {"ball": drawn.ball and drawn.ball.fields}
 
 
 def finished(out: Path, spec: SampleSpec) -> dict | None:
@@ -230,7 +230,7 @@ def finish(
         "displaced_share": drawn.displaced_share,
         "largest_useful_rho": drawn.largest_useful_rho,
         "top_share": drawn.top_share,
-        "ball": drawn.ball and asdict(drawn.ball),
+        "ball": drawn.ball and drawn.ball.fields,
         "unique_rows": drawn.unique_rows,
         "versions": _versions(spec),
         "report": report,

@@ -4,7 +4,7 @@ Owns the noun alone. Knows nothing of files or generators.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -53,6 +53,11 @@ class Ball:
     def edge(self) -> float:
         """The least log-prior of a row inside it."""
         return -0.5 * self.radius**2 if self.lowest is None else self.lowest
+
+    @property
+    def fields(self) -> dict[str, float]:
+        """What sample.json says of it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
