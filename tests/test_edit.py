@@ -179,3 +179,56 @@ def test_in_w_drawn_latents_are_mapped_and_given_ones_taken(magnet, tmp_path):
     np.save("w.npy", w)
     assert magnet(*line, "--latents", "w.npy", "--out", "taken", "-q").code == 0
     np.testing.assert_array_equal(images("taken"), images("e"))
+
+
+CONDITIONAL = """
+import torch
+
+
+class Lamps(torch.nn.Module):
+    latent_dim, num_classes, image_range = 4, 2, (0, 1)
+
+    def __init__(self):
+        super().__init__()
+        self.line = torch.nn.Parameter(torch.tensor([1.0, 0, 0, 0]))
+
+    def forward(self, z, labels):
+        bright = torch.sigmoid(z @ self.line.to(z) + labels.to(z) - 0.5)
+        return bright[:, None, None, None].expand(-1, 1, 4, 4)
+
+
+class Lit(torch.nn.Module):
+    classes = ("dark", "lit")
+
+    def forward(self, images):
+        mean = 6 * images.mean(dim=(1, 2, 3))
+        return torch.stack([-mean, mean], dim=1)
+"""
+
+
+def test_labels_go_with_latents_all_the_way(magnet):
+    """Of a conditional generator: scored, balanced, learned from and edited with the label of each latent."""
+    Path("lamps.py").write_text(CONDITIONAL)
+    own, lit = "lamps.py:Lamps", "lamps.py:Lit"
+    assert magnet("attributes", own, "--n", 400, "--model", lit, "--out", "scored", "-q").code == 0
+    done = magnet("balance", "scored", "--n", 40, "--confidence", 0.6, "--generator", own, "--out", "even")
+    assert done.code == 0, done.err
+    rows = [json.loads(text)["row"] for text in Path("even/metadata.jsonl").read_text().splitlines()]
+    np.testing.assert_array_equal(np.load("even/labels.npy"), np.load("scored/labels.npy")[rows])
+    line = ["direction", "scored", "--attribute", lit, "--confidence", 0.6, "--n", 40, "--rescore", "--moved", 6]
+    done = magnet(*line, "--model", lit, "--generator", own, "--out", "lit.npy", "--json")
+    assert done.code == 0, done.err
+    assert done.json["rescore"]["balanced"][lit][lit]["value"] > 0.5
+    assert np.load("lit.npy")[0, 0] > 0.8
+    for label in (0, 1):
+        line = ["edit", own, "--direction", "lit.npy", "--label", label, "--n", 2, "--steps", 3, "--out", f"e{label}"]
+        assert magnet(*line).code == 0
+        assert set(np.load(f"e{label}/labels.npy")) == {label}
+    assert (images("e1").mean(axis=(1, 2)) > images("e0").mean(axis=(1, 2))).all()
+    np.save("z.npy", np.load("even/latents.npy"))
+    line = ["edit", own, "--direction", "lit.npy", "--latents", "z.npy", "--steps", 3, "--out", "given"]
+    missing = magnet(*line)
+    assert (missing.code, missing.out) == (1, "")
+    assert "pass them: --labels FILE.npy" in missing.err
+    assert magnet(*line, "--labels", "even/labels.npy").code == 0
+    np.testing.assert_array_equal(images("given")[1], images("even")[0])

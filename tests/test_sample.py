@@ -76,13 +76,13 @@ def test_a_smaller_sample_is_the_beginning_of_a_larger_one(toy_volume, toy_gener
 
 
 def test_stopping_and_going_on_changes_no_file(toy_volume, toy_generator, tmp_path):
-    make(tmp_path / "whole", toy_volume, toy_generator)
+    make(tmp_path / "whole", toy_volume, toy_generator, 8)
     spec, drawn = prepare(toy_volume, toy_generator)
     out = tmp_path / "s"
-    list(itertools.islice(sample.write(out, spec, drawn, toy_volume, toy_generator, 16), 1))
-    assert 16 <= len(list((out / "images").iterdir())) < 40  # the batch that was under way is there in part
+    list(itertools.islice(sample.write(out, spec, drawn, toy_volume, toy_generator, 8), 1))
+    assert 8 <= len(list((out / "images").iterdir())) < 40  # batches under way are there in part
     assert sample.finished(out, spec) is None
-    make(out, toy_volume, toy_generator)
+    make(out, toy_volume, toy_generator, 8)
     for path in sorted(p for p in (tmp_path / "whole").rglob("*") if p.is_file() and p.name != "sample.json"):
         assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
 
