@@ -1,5 +1,6 @@
 """SLOGAN: losses and training, what is on disk, and a generator like any other."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -17,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy import stats
 
-from magnet_cli import compute, generators, index
+from magnet_cli import compute, files, generators, index
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError, MagnetError, SampleError, SpecError, VolumeError
 from magnet_cli.metrics import clusters
@@ -163,6 +164,18 @@ def test_the_logits_feel_the_adversarial_loss_alone():
     assert found[0].abs().max() > 0
 
 
+def test_the_weights_wait_as_long_as_they_are_told_to():
+    trainer = Trainer(Recipe(components=2, latent_dim=4, steps=10, batch=16, wait=0.3), data.load(str(two_blobs())))
+    moved = []
+    for _ in range(5):
+        before = trainer.prior
+        trainer.advance()
+        moved.append(
+            (not torch.equal(before.logits, trainer.prior.logits), not torch.equal(before.means, trainer.prior.means))
+        )
+    assert moved == [(False, True)] * 3 + [(True, True)] * 2
+
+
 def test_two_classes_are_told_apart_and_counted(magnet):
     """About ten seconds of training: from 1:1 to 3:1, each component one class."""
     two_blobs()
@@ -288,6 +301,18 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(magnet):
     assert "was changed" in magnet(*command[:-4], "--steps", 4, "--out", "renamed").err
 
 
+def test_a_run_of_an_earlier_magnet_lacks_settings_that_were_then_as_they_are_by_default(tmp_path):
+    spec = checkpoints.RunSpec.of(data.load(str(two_blobs())), None, SMALL)
+    run = checkpoints.Run(tmp_path / "run")
+    run.start(spec)
+    fields = files.read_document(run.path / "run.json")
+    del fields["spec"]["recipe"]["wait"]
+    (run.path / "run.json").write_bytes(files.document(fields))
+    assert run.begun(spec)
+    with pytest.raises(SampleError, match=r"wait 0\.0 \(asked 0\.5\)"):
+        run.begun(dataclasses.replace(spec, recipe=dataclasses.replace(SMALL, wait=0.5)))
+
+
 def test_what_is_asked_wrongly_is_said_in_words(magnet):
     two_blobs(rows=100)
     command = ["train", "slogan", "--components", 2, "--steps", 2]
@@ -303,8 +328,6 @@ def test_what_is_asked_wrongly_is_said_in_words(magnet):
     state = Path("run/state.safetensors")
     assert magnet("train", "slogan", "--components", 2, "--steps", 2, "--data", "blobs.npz", "--out", "run").code == 0
     run = json.loads(Path("run/run.json").read_text())
-    from magnet_cli import files
-
     Path("run/run.json").write_bytes(
         files.document({k: v for k, v in run.items() if k != "checksum"} | {"report": None})
     )

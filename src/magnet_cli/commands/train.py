@@ -47,7 +47,7 @@ PriorRate = Annotated[
     typer.Option(
         callback=_positive,
         help="Of the mixture's weights and covariances; means: 10 times.",
-        show_default="0.02 for points, 0.01 for images",
+        show_default="0.02 for points, 0.03 for images",
     ),
 ]
 Contrast = Annotated[float, typer.Option(callback=options.positive, help="Weight of the contrastive loss at first.")]
@@ -56,7 +56,7 @@ Penalty = Annotated[
     typer.Option(
         callback=_positive,
         help="Weight of the critic's slope at data (R1).",
-        show_default="0.02 for points, 0.2 for images",
+        show_default="0.02 for points, 1 for images",
     ),
 ]
 Explicit = Annotated[
@@ -133,9 +133,10 @@ def slogan(
         seed=seed,
         width=width,
         rate=rate or (2e-3 if points else 1e-3),
-        prior_rate=prior_rate or (0.02 if points else 0.01),
+        prior_rate=prior_rate or (0.02 if points else 0.03),
+        wait=0.0 if points else 0.1,
         contrast=contrast,
-        penalty=penalty or (0.02 if points else 0.2),
+        penalty=penalty or (0.02 if points else 1.0),
         penalty_every=2 if points else 4,
         explicit=explicit,
         no_contrastive=no_contrastive,

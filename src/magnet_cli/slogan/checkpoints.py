@@ -93,7 +93,8 @@ class Run:
             raise SampleError(message, "pass another folder with --out")
         fields = self._document()
         asked, found = dataclasses.asdict(spec), fields["spec"]
-        asked, found = ({**each, **each["recipe"]} for each in (asked, found))
+        usual = {f.name: f.default for f in dataclasses.fields(Recipe) if f.default is not dataclasses.MISSING}
+        asked, found = ({**usual, **each, **each["recipe"]} for each in (asked, found))
         differing = [k for k in asked if k not in {"data", "recipe"} and asked[k] != found.get(k)]
         if differing:
             listed = ", ".join(f"{k} {found.get(k)} (asked {asked[k]})" for k in differing)

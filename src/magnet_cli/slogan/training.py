@@ -37,6 +37,8 @@ class Recipe:
         rate: Adam's, of generator and encoder; the critic's is twice that.
         prior_rate: of logits and covariances; the means' is ten times that. All rates fall to 0 in a line, those of the
             networks from half of the steps on.
+        wait: share of the steps before the mixture's weights begin to move: while draws look like nothing, the critic's
+            scores say nothing of how many there should be.
         contrast: weight of the contrastive loss as training begins.
         margin: of that loss, in radians.
         scale: of its cosines.
@@ -55,6 +57,7 @@ class Recipe:
     spread: float = 1.0
     rate: float = 2e-3
     prior_rate: float = 2e-2
+    wait: float = 0.0
     contrast: float = 4.0
     margin: float = 0.5
     scale: float = 4.0
@@ -172,7 +175,8 @@ class Trainer:
             self.optimizers[name].step()
         slopes = self._double(at.grad) * recipe.batch
         rate = recipe.prior_rate * left
-        rates = Rates(rate, _MEANS_FASTER * rate, rate)
+        waiting = 1 - left < recipe.wait
+        rates = Rates(0.0 if waiting else rate, _MEANS_FASTER * rate, rate)
         if explicit:
             self.prior = explicit.step(slopes, self._double(of_adversarial), rates)
         else:
