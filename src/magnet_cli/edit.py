@@ -152,15 +152,10 @@ def fill(
         MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
     outputs.start(out, outputs.EDIT, spec)
-    size = batch or render.batch_size(generator)
-    repeated = None if labels is None else np.repeat(labels, spec.steps)
-
-    def made(rows: slice) -> np.ndarray:
-        given = None if repeated is None or spec.space == "w" else repeated[rows]
-        return render.arrays(generator, places[rows], spec.truncation, size, given, spec.space)
-
+    repeated = None if labels is None or spec.space == "w" else np.repeat(labels, spec.steps)
     names = [f"images/{i:06d}.png" for i in range(len(places))]
-    for hashes in render.write(out, names, size, made, generator.image_shape):
+    steps = render.write_images(out, names, generator, places, spec.truncation, repeated, spec.space, batch)
+    for hashes in steps:
         yield len(hashes)
 
 

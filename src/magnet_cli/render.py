@@ -191,17 +191,13 @@ def fill(
     """
     outputs.start(out, outputs.RENDERING, spec)
     size = batch or batch_size(generator)
-
-    def made(rows: slice) -> np.ndarray:
-        given = None if labels is None else labels[rows]
-        return arrays(generator, latents[rows], spec.truncation, size, given, spec.space)
-
     known: dict[str, str] = {}
     if spec.format == "npy":
+        made = _maker(generator, latents, spec.truncation, size, labels, spec.space)
         yield from _write_array(out / "images.npy", (spec.n, *generator.image_shape), size, made)
     else:
         names = [f"images/{i:06d}.{spec.format}" for i in range(spec.n)]
-        for hashes in write(out, names, size, made, generator.image_shape):
+        for hashes in write_images(out, names, generator, latents, spec.truncation, labels, spec.space, size):
             known |= hashes
             yield len(hashes)
     outputs.list_files(out, outputs.RENDERING, known)
@@ -221,6 +217,34 @@ def finish(out: Path, spec: RenderSpec, command: list[str], report: dict) -> Non
     """
     fields = {"command": command, "spec": asdict(spec), "versions": versions(), "report": report}
     outputs.finish(out, outputs.RENDERING, fields)
+
+
+def write_images(
+    out: Path,
+    names: list[str],
+    generator: Generator,
+    latents: np.ndarray,
+    truncation: float,
+    labels: np.ndarray | None = None,
+    space: str = "z",
+    batch: int | None = None,
+) -> Iterator[dict[str, str]]:
+    """Write a file for each of the latents, as `write`, of what `arrays` gives for them, `batch` at a time."""
+    size = batch or batch_size(generator)
+    yield from write(
+        out, names, size, _maker(generator, latents, truncation, size, labels, space), generator.image_shape
+    )
+
+
+def _maker(
+    generator: Generator, latents: np.ndarray, truncation: float, size: int, labels: np.ndarray | None, space: str
+) -> Callable[[slice], np.ndarray]:
+    """What a generator gives for a slice of latents."""
+
+    def made(rows: slice) -> np.ndarray:
+        return arrays(generator, latents[rows], truncation, size, None if labels is None else labels[rows], space)
+
+    return made
 
 
 def write(

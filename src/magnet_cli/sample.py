@@ -147,8 +147,10 @@ def write(
     names: list[str] = []
     known: dict[str, str] = {}
     if generator is not None:
+        from magnet_cli import render  # and with it torch
+
         names = file_names(spec, generator)
-        for hashes in _rendered(out, names, spec, generator, (latents, labels), batch):
+        for hashes in render.write_images(out, names, generator, latents, spec.truncation, labels, batch=batch):
             known |= hashes
             yield len(hashes)
     files.publish(out / "latents.npy", pictures.npy(latents))
@@ -177,26 +179,6 @@ def file_names(spec: SampleSpec, generator: "Generator") -> list[str]:
     """The names of a sample's images in its folder, or of its arrays where there is nothing to show."""
     form = f"images/{{:06d}}.{spec.format}" if generator.gives_images else "arrays/{:06d}.npy"
     return [form.format(i) for i in range(spec.n)]
-
-
-def _rendered(
-    out: Path,
-    names: list[str],
-    spec: SampleSpec,
-    generator: "Generator",
-    rows: tuple[np.ndarray, np.ndarray | None],
-    batch: int | None,
-) -> Iterator[dict[str, str]]:
-    """Write the images of latents and labels, as `render.write`."""
-    from magnet_cli import render
-
-    size = batch or render.batch_size(generator)
-
-    def made(places: slice) -> np.ndarray:
-        latents, labels = (None if array is None else array[places] for array in rows)
-        return render.arrays(generator, latents, spec.truncation, size, labels)
-
-    yield from render.write(out, names, size, made, generator.image_shape)
 
 
 def _latents(drawn: Draw | FreshDraw, volume: Volume) -> tuple[np.ndarray, np.ndarray | None]:

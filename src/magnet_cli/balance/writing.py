@@ -104,8 +104,10 @@ def write(
             names = _copied_names(held, chosen.rows)
             steps = _copies(out, names, found.path, [held[row] for row in chosen.rows.tolist()])
         else:
+            from magnet_cli import render  # and with it torch
+
             names = [_form(generator).format(i) for i in range(spec.n)]
-            steps = _rendered(out, names, spec, generator, (latents, labels), batch)
+            steps = render.write_images(out, names, generator, latents, spec.truncation, labels, batch=batch)
         for hashes in steps:
             known |= hashes
             yield len(hashes)
@@ -191,26 +193,6 @@ def _copies(out: Path, names: list[str], source: Path, held: list[str]) -> Itera
 
 def _form(generator: "Generator") -> str:
     return "images/{:06d}.png" if generator.gives_images else "arrays/{:06d}.npy"
-
-
-def _rendered(
-    out: Path,
-    names: list[str],
-    spec: BalanceSpec,
-    generator: "Generator",
-    rows: tuple[np.ndarray, np.ndarray | None],
-    batch: int | None,
-) -> Iterator[dict[str, str]]:
-    """Write the images of latents and labels, as `render.write`."""
-    from magnet_cli import render
-
-    size = batch or render.batch_size(generator)
-
-    def made(places: slice) -> np.ndarray:
-        latents, labels = (None if array is None else array[places] for array in rows)
-        return render.arrays(generator, latents, spec.truncation, size, labels)
-
-    yield from render.write(out, names, size, made, generator.image_shape)
 
 
 def _metadata(
