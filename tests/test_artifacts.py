@@ -32,7 +32,7 @@ from magnet_cli.errors import ArtifactError, GeneratorError, MagnetError
 from magnet_cli.generators import dcgan, readers
 from servers import COMMIT, DATA, entry, everything, hidden, refused, serving, whole, write_list
 from torch_files import RunsWhenRead, saved
-from toys import nvae_weights, stylegan2_weights, stylegan3_weights, toy_weights
+from toys import nvae_weights, slogan_weights, stylegan2_weights, stylegan3_weights, toy_weights
 
 
 @pytest.fixture(autouse=True)
@@ -745,7 +745,7 @@ def test_what_is_known_of_families_by_name_is_so_of_their_networks(magnet):
     assert said.keys() == generators.FAMILIES.keys()
     states = {"dcgan": toy_weights(), "nvae": nvae_weights(), "progan": recorded.read("progan").groups["state"]}
     states |= {"biggan-deep": recorded.read("biggan_deep").groups["state"]}
-    states |= {"stylegan2": stylegan2_weights(), "stylegan3": stylegan3_weights()}
+    states |= {"stylegan2": stylegan2_weights(), "stylegan3": stylegan3_weights(), "slogan": slogan_weights()}
     assert states.keys() == generators.FAMILIES.keys()
     upsample = [layer[0] for layer in recorded.read("biggan_deep").facts["config"]["layers"]]
     for family, state in states.items():
