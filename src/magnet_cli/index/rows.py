@@ -55,9 +55,9 @@ class Ball:
         return -0.5 * self.radius**2 if self.lowest is None else self.lowest
 
     @property
-    def fields(self) -> dict[str, float]:
+    def fields(self) -> dict[str, float | None]:
         """What sample.json says of it."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if name != "lowest" or value is not None}
 
 
 @dataclass(frozen=True)
