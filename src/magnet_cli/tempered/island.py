@@ -86,12 +86,10 @@ class Island:
         if self._schedule.is_over([step.rho for step in self.steps] + [rho]):
             for _ in range(self._schedule.sweeps):
                 crowd.sweep(rng, width, self._schedule.moves)
-            walked, accepted = np.mean(crowd.walked), np.mean(crowd.accepted)
             crowd.part(rng, width, self._schedule.moves)
             particles = crowd.particles
         else:
             particles = self._chains(crowd, rng, width)
-            walked, accepted = np.mean(crowd.walked), np.mean(crowd.accepted)
         return Step(
             rho=rho,
             latents=known.latents[before:],
@@ -101,8 +99,8 @@ class Island:
             measured=tuple(crowd.measured),
             effective_share=share,
             width=width,
-            walked=float(walked),
-            accepted=float(accepted),
+            walked=float(np.mean(crowd.walked)),
+            accepted=float(np.mean(crowd.accepted)),
             error=max(each.error for each in crowd.surrogates),
             explained=min(each.explained for each in crowd.surrogates),
         )
