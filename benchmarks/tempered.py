@@ -1,18 +1,25 @@
 """Effective draws for each Jacobian spent: tempered against re-weighting with as many Jacobians.
 
     python benchmarks/tempered.py mnist
-    python benchmarks/tempered.py dcgan-digiface --top-k 30 --volume faces.vol --rhos 1 --particles 48
+    python benchmarks/tempered.py dcgan-digiface --top-k 30 --volume faces.vol --rhos 1 --particles 64 --kept faces
+
+What is done is kept in the folder of --kept, one file a run, and not done twice: a command that was stopped goes on.
 
 Effective draws are V / MSE (METHOD): V the variance of log-volume under the target, MSE that of a run's mean log-volume
 against a reference, over independent runs; so a biased sampler scores little. The reference is the mean of two long
 chains at that rho, one started from the prior and one from the top 1 % of the volume's rows; where they differ by more
-than 0.2 √V, no figure is given. Times hold for the machine and the load at the time.
+than 0.2 √V, no figure is given. Times are those of one of --jobs processes beside the others, each with its share of
+the cores.
 """
 
 import argparse
 import json
 import math
+import multiprocessing
+import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +27,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from magnet_cli import index, tempered
+from magnet_cli import files, generators, index, tempered
 from magnet_cli.commands import lookup
+from magnet_cli.jacobian import PRECISIONS
 from magnet_cli.tempered import moves
 from magnet_cli.tempered.island import Crowd, Island, Known
 from magnet_cli.volume import Volume
@@ -61,7 +69,8 @@ class Chain:
         variance: of log-volume.
         error: standard error of the mean, by the walkers, each of which is a chain of its own.
         jacobians: spent.
-        accepted: share of the walks' ends that were.
+        accepted: share of the walks' ends that were, of those that count.
+        path: mean log-volume of the walkers after each sweep, from the first on.
     """
 
     mean: float
@@ -69,6 +78,7 @@ class Chain:
     error: float
     jacobians: int
     accepted: float
+    path: list[float]
 
 
 def chain(measure: tempered.Measure, start: np.ndarray, rho: float, jacobians: int, seed: int) -> Chain:
@@ -77,7 +87,7 @@ def chain(measure: tempered.Measure, start: np.ndarray, rho: float, jacobians: i
     In the first third what moves them is fitted anew every four sweeps, and that third is dropped; then it is frozen.
     """
     rng, known, age, width = np.random.default_rng([STREAM, seed]), Known(measure), 0, 0.5
-    particles, crowd, kept = known.add(0, start, None), None, []
+    particles, crowd, kept, path = known.add(0, start, None), None, [], []
     while len(known.latents) < jacobians:
         burning = len(known.latents) < BURNT * jacobians
         if crowd is None or (burning and len(crowd.walked) == 4):
@@ -88,10 +98,13 @@ def chain(measure: tempered.Measure, start: np.ndarray, rho: float, jacobians: i
         particles = crowd.particles
         if not burning:
             kept.append(known.log_volume[particles])
+        path.append(float(known.log_volume[particles].mean()))
+        if len(path) % 8 == 0:
+            print(f"  chain {seed}: {len(known.latents)} Jacobians, mean {path[-1]:.2f}", flush=True)
     values = np.stack(kept)
     error = values.mean(axis=0).std(ddof=1) / math.sqrt(values.shape[1])
     accepted = float(np.mean(crowd.accepted))
-    return Chain(float(values.mean()), float(values.var()), float(error), len(known.latents), accepted)
+    return Chain(float(values.mean()), float(values.var()), float(error), len(known.latents), accepted, path)
 
 
 def reweighted(log_volume: np.ndarray, rho: float) -> float:
@@ -101,40 +114,105 @@ def reweighted(log_volume: np.ndarray, rho: float) -> float:
     return float(weights @ np.where(weights > 0, log_volume, 0) / weights.sum())
 
 
-def compare(
-    measure: tempered.Measure, pool: tuple[np.ndarray, np.ndarray], rho: float, args: argparse.Namespace
-) -> dict:
-    """The figures at one rho."""
-    schedule = tempered.Schedule(rho, args.particles, args.seed, sweeps=args.sweeps, rounds=args.rounds)
-    ends, spent, start = [], [], time.perf_counter()
-    for number in range(args.runs):
-        island = Island(number, schedule, measure, [])
-        steps = list(island.advance())
-        spent.append(sum(len(step.latents) for step in steps))
-        ends.append(np.concatenate([step.log_volume for step in steps])[steps[-1].particles])
-        print(f"  run {number}: {spent[-1]} Jacobians, mean {ends[-1].mean():.2f}, sd {ends[-1].std():.2f}", flush=True)
-    seconds = (time.perf_counter() - start) / args.runs
-    jacobians = round(np.mean(spent))
-    rng = np.random.default_rng([STREAM, args.seed])
-    start = time.perf_counter()
-    rows = [measure.log_volume(measure.prior(rng, jacobians, 0)[0]) for _ in range(args.runs)]
-    reweighted_seconds = (time.perf_counter() - start) / args.runs
-    latents, values = pool
-    top = latents[np.argsort(values)[-max(1, len(values) // 100) :]]
-    starts = (measure.prior(rng, args.walkers, 0)[0], top[rng.integers(0, len(top), args.walkers)])
-    chains = [chain(measure, each, rho, args.longer * jacobians, i) for i, each in enumerate(starts)]
-    reference, variance = np.mean([c.mean for c in chains]), float(np.mean([c.variance for c in chains]))
-    agreed = abs(chains[0].mean - chains[1].mean) <= AGREED * math.sqrt(variance)
-    found = {"rho": rho, "jacobians": jacobians, "variance": variance, "reference": float(reference), "agreed": agreed}
-    found |= {"chains": [asdict(c) for c in chains], "seconds": seconds, "reweighted_seconds": reweighted_seconds}
-    found |= {
-        "tempered_means": [float(end.mean()) for end in ends],
-        "tempered_sd": float(np.mean([e.std() for e in ends])),
+class Bench:
+    """What a process needs: the generator's measure, and the rows of a volume.
+
+    Args:
+        args: of the command line.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        checkpoint = lookup.source(args.generator)
+        wanted = lookup.Wanted(args.top_k, "z", "pixel", 1.0, None, None)
+        volume = lookup.volume(checkpoint, lookup.Console(), args.volume, wanted)
+        spec = volume.spec
+        generator = generators.load(checkpoint, generators.default_device(), PRECISIONS[spec.precision])
+        top_k = args.top_k or index.default_top_k(spec.top_k, spec.latent_dim)
+        self.measure = tempered.Measure(volume, generator, top_k)
+        rows = [shard for _, shard in Volume.open(args.pool or volume.path).rows()]
+        values = np.concatenate([index.log_volume(shard.singular_values, top_k) for shard in rows])
+        self.top = np.concatenate([shard.latents for shard in rows])[np.argsort(values)[-max(1, len(values) // 100) :]]
+        self.about = f"{args.generator}, k = {top_k}, solver {spec.solver} {spec.solver_size or ''}; torch "
+        self.about += f"{torch.__version__}, {args.jobs} processes, threads of each {torch.get_num_threads()}"
+
+    def island(self, rho: float, number: int, _jacobians: int) -> dict:
+        """One run of the sampler."""
+        args = self.args
+        schedule = tempered.Schedule(rho, args.particles, args.seed, sweeps=args.sweeps, rounds=args.rounds)
+        steps = list(Island(number, schedule, self.measure, []).advance())
+        end = np.concatenate([step.log_volume for step in steps])[steps[-1].particles]
+        spent = sum(len(step.latents) for step in steps)
+        return {"mean": float(end.mean()), "sd": float(end.std()), "jacobians": spent}
+
+    def reweighted(self, rho: float, number: int, jacobians: int) -> dict:
+        """As many rows from the prior, re-weighted."""
+        rng = np.random.default_rng([STREAM, self.args.seed, number])
+        return {"mean": reweighted(self.measure.log_volume(self.measure.prior(rng, jacobians, 0)[0]), rho)}
+
+    def chain(self, rho: float, number: int, jacobians: int) -> dict:
+        """One reference: chain 0 starts from the prior, 1 from the largest rows."""
+        rng, walkers = np.random.default_rng([STREAM, self.args.seed]), self.args.walkers
+        starts = (self.measure.prior(rng, walkers, 0)[0], self.top[rng.integers(0, len(self.top), walkers)])
+        return asdict(chain(self.measure, starts[number], rho, self.args.longer * jacobians, number))
+
+
+_bench: Bench | None = None
+
+
+def begin(args: argparse.Namespace) -> None:
+    """Make a process ready."""
+    global _bench  # noqa: PLW0603
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // args.jobs))
+    _bench = Bench(args)
+
+
+def about() -> str:
+    """What a process measures, in words."""
+    return _bench.about
+
+
+def one(kind: str, rho: float, number: int, jacobians: int) -> dict:
+    """One piece of the work, unless it is kept."""
+    path = _bench.args.kept and _bench.args.kept / f"rho-{rho:g}-{kind}-{number}.json"
+    asked = {
+        "about": _bench.about,
+        "jacobians_asked": jacobians,
+        "args": {n: str(v) for n, v in vars(_bench.args).items()},
     }
-    found |= {"reweighted_means": [reweighted(each, rho) for each in rows]}
+    if path and path.exists():
+        return json.loads(path.read_text())
+    start = time.perf_counter()
+    found = getattr(_bench, kind)(rho, number, jacobians)
+    found |= {"seconds": time.perf_counter() - start}
+    print(f"  {kind} {number}: {found}", flush=True)
+    if path:
+        files.publish(path, json.dumps(found | asked, indent=1).encode())
+    return found
+
+
+def compare(pool: ProcessPoolExecutor, rho: float, args: argparse.Namespace) -> dict:
+    """The figures at one rho."""
+
+    def several(kind: str, count: int, jacobians: int = 0) -> Callable[[], list[dict]]:
+        futures = [pool.submit(one, kind, rho, number, jacobians) for number in range(count)]
+        return lambda: [future.result() for future in futures]
+
+    islands = several("island", args.runs)()
+    jacobians = round(np.mean([each["jacobians"] for each in islands]))
+    rows, chains = several("reweighted", args.runs, jacobians), several("chain", 2, jacobians)
+    rows, chains = rows(), chains()
+    reference, variance = (float(np.mean([c[name] for c in chains])) for name in ("mean", "variance"))
+    agreed = abs(chains[0]["mean"] - chains[1]["mean"]) <= AGREED * math.sqrt(variance)
+    found = {"rho": rho, "jacobians": jacobians, "variance": variance, "reference": reference, "agreed": agreed}
+    found |= {"chains": chains, "islands": islands, "rows": rows}
+    found |= {
+        "seconds": np.mean([e["seconds"] for e in islands]),
+        "reweighted_seconds": np.mean([e["seconds"] for e in rows]),
+    }
     if agreed:
-        for name in ("tempered", "reweighted"):
-            found[name] = asdict(effective(np.array(found[f"{name}_means"]), reference, variance))
+        for name, pieces in (("tempered", islands), ("reweighted", rows)):
+            found[name] = asdict(effective(np.array([each["mean"] for each in pieces]), reference, variance))
         found["ratio"] = found["tempered"]["draws"] / found["reweighted"]["draws"]
     return found
 
@@ -154,33 +232,20 @@ def main() -> None:
     parser.add_argument("--longer", type=int, default=20, help="Jacobians of a reference chain, in those of a run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pool", type=Path, help="another volume of the generator, whose top 1 %% starts a chain")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--kept", type=Path, help="folder of what is done; default: nothing is kept")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    checkpoint = lookup.source(args.generator)
-    wanted = lookup.Wanted(args.top_k, "z", "pixel", 1.0, None, None)
-    volume = lookup.volume(checkpoint, lookup.Console(), args.volume, wanted)
-    generator = lookup_generator(checkpoint, volume)
-    top_k = args.top_k or index.default_top_k(volume.spec.top_k, volume.spec.latent_dim)
-    measure = tempered.Measure(volume, generator, top_k)
-    rows = [shard for _, shard in Volume.open(args.pool or volume.path).rows()]
-    values = np.concatenate([index.log_volume(shard.singular_values, top_k) for shard in rows])
-    pool = (np.concatenate([shard.latents for shard in rows]), values)
-    about = f"{args.generator}, k = {top_k}, solver {volume.spec.solver} {volume.spec.solver_size or ''}"
-    print(f"{about}; torch {torch.__version__}, threads {torch.get_num_threads()}, {datetime.now(UTC):%Y-%m-%d}\n")
-    found = []
-    for rho in args.rhos:
-        found.append(compare(measure, pool, rho, args))
-        if args.json:
-            args.json.write_text(json.dumps({"about": about, "args": vars(args), "rows": found}, indent=1, default=str))
+    if args.kept:
+        args.kept.mkdir(parents=True, exist_ok=True)
+    found, spawn = [], multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, spawn, begin, (args,)) as pool:
+        print(f"{pool.submit(about).result()}, {datetime.now(UTC):%Y-%m-%d}\n", flush=True)
+        for rho in args.rhos:
+            found.append(compare(pool, rho, args))
+            if args.json:
+                args.json.write_text(json.dumps({"args": vars(args), "rows": found}, indent=1, default=str))
     print(table(found))
-
-
-def lookup_generator(checkpoint: object, volume: Volume) -> object:
-    """The generator in the volume's precision, on the default device."""
-    from magnet_cli import generators
-    from magnet_cli.jacobian import PRECISIONS
-
-    return generators.load(checkpoint, generators.default_device(), PRECISIONS[volume.spec.precision])
 
 
 def table(found: list[dict]) -> str:
