@@ -6,27 +6,23 @@ drawn from them; needs neither torch nor a generator.
 
 import dataclasses
 import functools
-import io
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from magnet_cli import __version__, files
-from magnet_cli.errors import DamageError, MagnetError, SpecError, VolumeError
+from magnet_cli import files
+from magnet_cli.errors import DamageError, MagnetError, VolumeError
 from magnet_cli.locks import Locks
 from magnet_cli.mixture import Mixture
-from magnet_cli.volume import layout
+from magnet_cli.volume import beside, document, layout
+from magnet_cli.volume.document import Document
 from magnet_cli.volume.shards import Mark, Shard, mark_document, mark_of, parse, serialise
-from magnet_cli.volume.spec import FORMAT, VolumeSpec, differences, from_fields
+from magnet_cli.volume.spec import VolumeSpec, differences
 
-_PILOT = "pilot.h5"
-_MIXTURE = "mixture.h5"
 _SHARD = "shard-{:06d}"
 _LOCKS = ".locks"
 _REPLACING = 0  # lock of whoever settles or replaces; shard s is claimed by lock s + 1
@@ -77,33 +73,7 @@ class Volume:
             VolumeError: it is none, or one of another format.
             MagnetError: volume.json is damaged.
         """
-        if not (path / "volume.json").is_file():
-            found = (
-                "nothing there" if not path.exists() else "a folder without volume.json" if path.is_dir() else "a file"
-            )
-            message = f"{path} is not a volume: found {found}"
-            raise VolumeError(message, "pass the folder that `magnet compute` printed")
-        fields = files.read_document(path / "volume.json")
-        if fields.get("format") != FORMAT:
-            message = f"{path} is a volume of format {fields.get('format')}; this magnet ({__version__}) reads {FORMAT}"
-            raise VolumeError(message, "use the magnet that made it, or compute it again")
-        try:
-            spec = from_fields(fields.get("spec"))
-            fingerprint = spec.fingerprint
-        except (SpecError, ValueError) as error:
-            message = f"the spec in {path / 'volume.json'} is not one this magnet ({__version__}) knows: {error}"
-            raise VolumeError(message, "use the magnet that made it, or compute it again") from error
-        if fields.get("fingerprint") != fingerprint:
-            message = f"the fingerprint in {path / 'volume.json'} is not that of its spec"
-            raise VolumeError(message, "use the magnet that made it, or compute it again")
-        pilot, mixture = fields.get("pilot", ""), fields.get("mixture", "")
-        measured, probe = fields.get("measured"), fields.get("probe")
-        hashes = isinstance(pilot, str) and isinstance(mixture, str)
-        if not (hashes and isinstance(measured, dict | None) and _is_probe(probe)):
-            message = f"pilot, mixture, measured or probe in {path / 'volume.json'} is not what this magnet "
-            message += f"({__version__}) knows"
-            raise VolumeError(message, "use the magnet that made it, or compute it again")
-        return cls(path, spec, pilot_sha256=pilot, mixture_sha256=mixture, measured=measured, probe=probe)
+        return cls(path, **vars(document.read(path)))
 
     @classmethod
     def create(
@@ -133,25 +103,12 @@ class Volume:
             MagnetError: it cannot be written.
         """
         volume = cls.planned(path, asked or spec)
-        if (path / "volume.json").exists():
+        if volume.exists:
             return volume
         files.make_folder(path / "shards")
-        arrays = {_PILOT: None if pilot is None else {"basis": pilot}}
-        arrays[_MIXTURE] = None if mixture is None else dataclasses.asdict(mixture)
-        hashes = {name: _kept_arrays(path / name, found) for name, found in arrays.items()}
-        fields = {
-            "format": FORMAT,
-            "fingerprint": spec.fingerprint,
-            "spec": dataclasses.asdict(spec),
-            "pilot": hashes[_PILOT],
-            **({"mixture": hashes[_MIXTURE]} if mixture else {}),
-            "measured": measured or {},
-            "probe": probe or {},
-            "notes": [],
-            "magnet": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        files.publish(path / "volume.json", files.document(fields), replace=False)
+        pilot_sha256 = beside.keep(path / beside.PILOT, None if pilot is None else {"basis": pilot})
+        mixture_sha256 = beside.keep(path / beside.MIXTURE, None if mixture is None else dataclasses.asdict(mixture))
+        document.publish(path, Document(spec, pilot_sha256, mixture_sha256, measured or {}, probe or {}))
         return cls.open(path)
 
     @classmethod
@@ -166,7 +123,7 @@ class Volume:
             VolumeError: the folder holds a volume of another spec (all differing fields are named), or other files.
             MagnetError: volume.json is damaged.
         """
-        if (path / "volume.json").exists():
+        if (path / document.NAME).exists():
             volume = cls.open(path)
             if volume.spec.imported_sha256 and not asked.imported_sha256:
                 message = f"the rows of {path} were imported from a file: rows of a solver never go beside them"
@@ -176,7 +133,7 @@ class Volume:
                 raise VolumeError(message, "pass another folder with --volume, or the settings it was made with")
             return volume
         with files.explained("read", path):
-            ours = {"shards", _PILOT, _MIXTURE}  # what a process that was stopped before volume.json leaves
+            ours = {"shards", beside.PILOT, beside.MIXTURE}  # what a process that was stopped before volume.json leaves
             if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir() if p.name[0] != "."} - ours):
                 found = "other files" if path.is_dir() else "a file"
                 message = f"{path} is asked for as a volume, but holds {found}"
@@ -189,10 +146,7 @@ class Volume:
         Raises:
             MagnetError: it cannot be read or written.
         """
-        path = self.path / "volume.json"
-        fields = files.read_document(path)
-        if text not in fields["notes"]:
-            files.publish(path, files.document(fields | {"notes": [*fields["notes"], text]}))
+        document.note(self.path, text)
 
     def pilot(self) -> np.ndarray | None:
         """The pilot basis [D, D] float64, columns strongest first; None where the solver needs none.
@@ -204,7 +158,8 @@ class Volume:
         if not self.pilot_sha256:
             return None
         forms = {"basis": layout.form("<f8", None, self.spec.latent_dim)}
-        return self._arrays(_PILOT, self.pilot_sha256, forms, "no rows can be added, those here stay good")["basis"]
+        lost = "no rows can be added, those here stay good"
+        return beside.read(self.path / beside.PILOT, self.pilot_sha256, forms, lost)["basis"]
 
     def mixture(self) -> Mixture | None:
         """The mixture that the rows are drawn from, that of the spec's labels alone; None where the prior is none.
@@ -216,37 +171,25 @@ class Volume:
         if self.spec.prior != "mixture":
             return None
         if not self.mixture_sha256:
-            message = f"{self.path} has rows of a mixture, and no {_MIXTURE} that says which: they were imported"
+            message = f"{self.path} has rows of a mixture, and no {beside.MIXTURE} that says which: they were imported"
             raise VolumeError(message, "compute a volume of that generator: magnet compute GENERATOR")
         k, d = self.spec.num_classes, self.spec.latent_dim
         forms = {"weights": layout.form("<f8", k), "means": layout.form("<f8", k, d)}
         forms["factors"] = layout.form("<f8", k, d, d)
         lost = "the prior's density is not known, the rows here stay good"
-        return Mixture(**self._arrays(_MIXTURE, self.mixture_sha256, forms, lost)).of(self.spec.label)
-
-    def _arrays(self, name: str, sha256: str, forms: dict[str, layout.Form], lost: str) -> dict[str, np.ndarray]:
-        """The arrays of a file that lies beside volume.json, every byte verified; `lost` says what is without it."""
-        path = self.path / name
-        data = self._read_bytes(path) if path.is_file() else b""
-        if files.sha256_bytes(data) != sha256:
-            message = f"{path} is damaged or gone: its {len(data):,} bytes are not those the volume was made with"
-            raise VolumeError(message, f"restore it from a copy; without it {lost}")
-        try:
-            return {key: array.copy() for key, array in layout.read(data, forms)[0].items()}
-        except ValueError as error:
-            message = f"{path} is not what magnet wrote: {error}"
-            raise VolumeError(message, f"restore it from a copy; without it {lost}") from error
+        arrays = beside.read(self.path / beside.MIXTURE, self.mixture_sha256, forms, lost)
+        return Mixture(**arrays).of(self.spec.label)
 
     @property
     def beside(self) -> list[Path]:
         """The files beside volume.json that its hashes cover."""
-        there = {_PILOT: self.pilot_sha256, _MIXTURE: self.mixture_sha256}
+        there = {beside.PILOT: self.pilot_sha256, beside.MIXTURE: self.mixture_sha256}
         return [self.path / name for name, sha256 in there.items() if sha256]
 
     @property
     def exists(self) -> bool:
         """Whether it is on disk: a planned volume is not."""
-        return (self.path / "volume.json").is_file()
+        return (self.path / document.NAME).is_file()
 
     def shard_path(self, shard: int) -> Path:
         """The HDF5 file of a shard, there or not."""
@@ -433,7 +376,7 @@ class Volume:
                     data = memoryview(np.empty(os.fstat(file.fileno()).st_size, np.uint8))
                     return data[: file.readinto(data)]
             except FileNotFoundError as error:
-                if not (self.path / "volume.json").exists():  # the whole volume is: a mount that went away
+                if not self.exists:  # the whole volume is: a mount that went away
                     raise
                 message = f"{path} is gone, though its commit mark is there"
                 raise DamageError(message, self._remedy) from error
@@ -468,12 +411,7 @@ class Volume:
         Raises:
             VolumeError, MagnetError: as `read`.
         """
-        latents = np.empty((len(rows), self.spec.latent_dim), np.float32)
-        shards, places = np.divmod(rows, self.spec.shard_rows)
-        for shard in np.unique(shards):
-            here = shards == shard
-            latents[here] = self.read(int(shard)).latents[places[here]]
-        return latents
+        return self._of_rows(rows, np.empty((len(rows), self.spec.latent_dim), np.float32), "latents")
 
     def labels(self, rows: np.ndarray) -> np.ndarray | None:
         """The labels [n] int64 of given rows, in that order; None where the generator takes none.
@@ -486,12 +424,15 @@ class Volume:
         """
         if not self.spec.num_classes:
             return None
-        labels = np.empty(len(rows), np.int64)
+        return self._of_rows(rows, np.empty(len(rows), np.int64), "labels")
+
+    def _of_rows(self, rows: np.ndarray, found: np.ndarray, name: str) -> np.ndarray:
+        """An array of the shards at given rows, put into `found`."""
         shards, places = np.divmod(rows, self.spec.shard_rows)
         for shard in np.unique(shards):
             here = shards == shard
-            labels[here] = self.read(int(shard)).labels[places[here]]
-        return labels
+            found[here] = getattr(self.read(int(shard)), name)[places[here]]
+        return found
 
     def write(self, shard: int, rows: Shard) -> bool:
         """Publish a shard and its mark; a shard that is there already stays, a shorter one is made longer.
@@ -582,36 +523,12 @@ class Volume:
                 self.read(shard)
             except MagnetError as error:
                 problems.append(error.message)
-        for beside in (self.pilot, self.mixture) if self.mixture_sha256 else (self.pilot,):
+        for arrays in (self.pilot, self.mixture) if self.mixture_sha256 else (self.pilot,):
             try:
-                beside()
+                arrays()
             except MagnetError as error:
                 problems.append(error.message)
         for path in sorted((self.path / "shards").glob("*")):
             if path.stem not in marked and not path.name.startswith("."):
                 problems.append(f"{path} has no commit mark: it does not count, and `magnet compute` settles it")
         return problems
-
-
-def _kept_arrays(path: Path, arrays: dict[str, np.ndarray] | None) -> str:
-    """Publish arrays, float64, in a file of their own, unless it is there; the hash of its bytes. None: no file, ""."""
-    if arrays is None:
-        return ""
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w", libver="earliest") as file:
-        for name, values in arrays.items():
-            file.create_dataset(name, data=values, dtype=np.float64)
-    files.publish(path, buffer.getvalue(), replace=False)
-    return files.sha256_file(path)
-
-
-def _is_probe(found: object) -> bool:
-    """Whether that is what functions gave at fixed inputs: equal rows of numbers under each name; or nothing."""
-    if not isinstance(found, dict):
-        return found is None or found == []
-    return all(
-        isinstance(rows, list)
-        and all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows)
-        and all(type(value) in {int, float} for row in rows for value in row)
-        for rows in found.values()
-    )

@@ -1,0 +1,115 @@
+"""volume.json: the spec of a volume, and what was settled when it was made.
+
+Owns the document's fields and their checks. Knows nothing of the shards beside it.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from magnet_cli import __version__, files
+from magnet_cli.errors import SpecError, VolumeError
+from magnet_cli.volume.spec import FORMAT, VolumeSpec, from_fields
+
+NAME = "volume.json"
+_REMEDY = "use the magnet that made it, or compute it again"
+
+
+@dataclass(frozen=True)
+class Document:
+    """What stands in volume.json, apart from notes, which may be added.
+
+    Attributes:
+        spec: what the volume's numbers depend on.
+        pilot_sha256: of pilot.h5; empty where the solver needs none.
+        mixture_sha256: of mixture.h5; empty where the prior is none.
+        measured: what solver and precision were chosen by.
+        probe: what the functions of the user's own gave at fixed inputs: of the generator, and of the image model that
+            follows; empty where there are none.
+    """
+
+    spec: VolumeSpec
+    pilot_sha256: str = ""
+    mixture_sha256: str = ""
+    measured: dict = field(default_factory=dict)
+    probe: dict = field(default_factory=dict)
+
+
+def read(folder: Path) -> Document:
+    """The document in a volume's folder.
+
+    Raises:
+        VolumeError: there is none, or one of another format.
+        MagnetError: it is damaged.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        found = "a file" if folder.exists() else "nothing there"
+        found = f"a folder without {NAME}" if folder.is_dir() else found
+        message = f"{folder} is not a volume: found {found}"
+        raise VolumeError(message, "pass the folder that `magnet compute` printed")
+    fields = files.read_document(path)
+    if fields.get("format") != FORMAT:
+        message = f"{folder} is a volume of format {fields.get('format')}; this magnet ({__version__}) reads {FORMAT}"
+        raise VolumeError(message, _REMEDY)
+    try:
+        spec = from_fields(fields.get("spec"))
+        fingerprint = spec.fingerprint
+    except (SpecError, ValueError) as error:
+        message = f"the spec in {path} is not one this magnet ({__version__}) knows: {error}"
+        raise VolumeError(message, _REMEDY) from error
+    if fields.get("fingerprint") != fingerprint:
+        message = f"the fingerprint in {path} is not that of its spec"
+        raise VolumeError(message, _REMEDY)
+    pilot, mixture = fields.get("pilot", ""), fields.get("mixture", "")
+    measured, probe = fields.get("measured"), fields.get("probe")
+    hashes = isinstance(pilot, str) and isinstance(mixture, str)
+    if not (hashes and isinstance(measured, dict | None) and _is_probe(probe)):
+        message = f"pilot, mixture, measured or probe in {path} is not what this magnet ({__version__}) knows"
+        raise VolumeError(message, _REMEDY)
+    return Document(spec, pilot, mixture, measured or {}, probe or {})
+
+
+def publish(folder: Path, document: Document) -> None:
+    """Write it, unless another process was first.
+
+    Raises:
+        MagnetError: it cannot be written.
+    """
+    fields = {
+        "format": FORMAT,
+        "fingerprint": document.spec.fingerprint,
+        "spec": dataclasses.asdict(document.spec),
+        "pilot": document.pilot_sha256,
+        **({"mixture": document.mixture_sha256} if document.mixture_sha256 else {}),
+        "measured": document.measured,
+        "probe": document.probe,
+        "notes": [],
+        "magnet": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    files.publish(folder / NAME, files.document(fields), replace=False)
+
+
+def note(folder: Path, text: str) -> None:
+    """Add a line to the notes, once.
+
+    Raises:
+        MagnetError: it cannot be read or written.
+    """
+    fields = files.read_document(folder / NAME)
+    if text not in fields["notes"]:
+        files.publish(folder / NAME, files.document(fields | {"notes": [*fields["notes"], text]}))
+
+
+def _is_probe(found: object) -> bool:
+    """Whether that is what functions gave at fixed inputs: equal rows of numbers under each name; or nothing."""
+    if not isinstance(found, dict):
+        return found is None or found == []
+    return all(
+        isinstance(rows, list)
+        and all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows)
+        and all(type(value) in {int, float} for row in rows for value in row)
+        for rows in found.values()
+    )
