@@ -129,7 +129,7 @@ class Bench:
         spec = volume.spec
         generator = generators.load(checkpoint, generators.default_device(), PRECISIONS[spec.precision])
         top_k = args.top_k or index.default_top_k(spec.top_k, spec.latent_dim)
-        self.measure = tempered.Measure(volume, generator, top_k)
+        self.measure, self.moves = tempered.Measure(volume, generator, top_k), tempered.num_moves(volume)
         rows = [shard for _, shard in Volume.open(args.pool or volume.path).rows()]
         values = np.concatenate([index.log_volume(shard.singular_values, top_k) for shard in rows])
         self.top = np.concatenate([shard.latents for shard in rows])[np.argsort(values)[-max(1, len(values) // 100) :]]
@@ -139,7 +139,8 @@ class Bench:
     def island(self, rho: float, number: int, _jacobians: int) -> dict:
         """One run of the sampler."""
         args = self.args
-        schedule = tempered.Schedule(rho, args.particles, args.seed, sweeps=args.sweeps, rounds=args.rounds)
+        asked = {"sweeps": args.sweeps, "rounds": args.rounds, "moves": args.moves or self.moves}
+        schedule = tempered.Schedule(rho, args.particles, args.seed, **asked)
         steps = list(Island(number, schedule, self.measure, []).advance())
         end = np.concatenate([step.log_volume for step in steps])[steps[-1].particles]
         spent = sum(len(step.latents) for step in steps)
@@ -160,10 +161,15 @@ class Bench:
 _bench: Bench | None = None
 
 
+def threads(args: argparse.Namespace) -> int:
+    """The share of the cores that a process has."""
+    return max(1, len(os.sched_getaffinity(0)) // args.jobs)
+
+
 def begin(args: argparse.Namespace) -> None:
     """Make a process ready."""
     global _bench  # noqa: PLW0603
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // args.jobs))
+    torch.set_num_threads(threads(args))
     _bench = Bench(args)
 
 
@@ -227,6 +233,7 @@ def main() -> None:
     parser.add_argument("--particles", type=int, default=128)
     parser.add_argument("--sweeps", type=int, default=tempered.Schedule.sweeps)
     parser.add_argument("--rounds", type=int, default=tempered.Schedule.rounds)
+    parser.add_argument("--moves", type=int, help="of a walk; default: as magnet has it")
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--walkers", type=int, default=64, help="of a reference chain")
     parser.add_argument("--longer", type=int, default=20, help="Jacobians of a reference chain, in those of a run")
@@ -239,6 +246,7 @@ def main() -> None:
     if args.kept:
         args.kept.mkdir(parents=True, exist_ok=True)
     found, spawn = [], multiprocessing.get_context("spawn")
+    os.environ["OPENBLAS_NUM_THREADS"] = str(threads(args))  # read where numpy is imported: in the processes
     with ProcessPoolExecutor(args.jobs, spawn, begin, (args,)) as pool:
         print(f"{pool.submit(about).result()}, {datetime.now(UTC):%Y-%m-%d}\n", flush=True)
         for rho in args.rhos:

@@ -396,6 +396,16 @@ def test_labels_go_with_latents(tmp_path):
     assert set(end_of(only, particles=8)[1].round(4)) == {round(math.log(3), 4)}
 
 
+@pytest.mark.parametrize(("latent_dim", "size", "moves"), [(5, 0, 24), (16, 0, 24), (100, 46, 72), (512, 0, 96)])
+def test_walks_are_as_long_as_the_solver_asks(tmp_path, latent_dim, size, moves):
+    """So that a walk costs about what the Jacobian at its end does, whatever the solver."""
+    network = Map(lambda z: z, latent_dim, "normal")
+    generator = Generator("map", "own", "0" * 64, latent_dim, network.image_shape, "normal", 0, network)
+    spec = compute.asked(generator, solver="pilot" if size else "exact")
+    volume = Volume(tmp_path / "planned", dataclasses.replace(spec, solver_size=size))
+    assert tempered.num_moves(volume) == moves
+
+
 def test_r_hat_tells_islands_apart():
     rng = np.random.default_rng(0)
     same, weights = rng.normal(size=(4, 128)), np.ones((4, 128))

@@ -46,7 +46,7 @@ class Tempering:
 
         self._checkpoint, self._volume, self._index, self._spec = checkpoint, volume, index, spec
         self._output, self._device, self._settings = output, device, settings
-        schedule = tempered.Schedule(spec.rho, spec.particles, spec.seed)
+        schedule = tempered.Schedule(spec.rho, spec.particles, spec.seed, moves=tempered.num_moves(volume))
         ours = tempered.TemperedSpec.of(volume, spec.top_k, schedule, spec.label)
         self._kept = tempered.Run(cache.home() / "tempered" / f"{ours.generator}-{ours.fingerprint[:12]}", ours)
         self._islands = tempered.num_islands(spec.n, spec.particles)

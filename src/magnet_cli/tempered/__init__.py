@@ -19,13 +19,26 @@ from magnet_cli.tempered.stored import Run as Run
 from magnet_cli.tempered.stored import Schedule as Schedule
 from magnet_cli.tempered.stored import Step
 from magnet_cli.tempered.stored import TemperedSpec as TemperedSpec
+from magnet_cli.volume import Volume
 
 CONVERGED = 1.05  # METHOD: above this R̂ it has not
+_MOVES = 24  # of a walk, for every so many vectors of the solver
+_VECTORS = 16
+_MOST_MOVES = 96  # longer walks gain little: the surrogate's error is what the Jacobian refuses then
 
 
 def num_islands(n: int, particles: int) -> int:
     """Islands for n latents: at least two, for one alone says nothing of its convergence."""
     return max(2, -(-n // particles))
+
+
+def num_moves(volume: Volume) -> int:
+    """Moves of a walk, so that it costs about what the Jacobian at its end does: 24 for every 16 vectors of the solver.
+
+    A vector is a forward product, which takes about as long as two evaluations. Walks that are short beside the
+    Jacobian lead to latents so close that it says little new.
+    """
+    return min(_MOST_MOVES, _MOVES * -(-volume.spec.vectors // _VECTORS))
 
 
 @dataclass(frozen=True)
