@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from magnet_cli import compute, generators, tune
+from magnet_cli import compute, generators, priors, tune
 from magnet_cli.artifacts import cache
 from magnet_cli.generators import Generator, dcgan, readers, stylegan2
 from magnet_cli.jacobian import calibration, solvers
@@ -71,7 +71,7 @@ class Network:
     def latents(self, part: int, rows: int, precision: str = "float32") -> Tensor:
         """Latents [rows, D] of a stream of their own."""
         z = np.random.default_rng([part, 7]).standard_normal((rows, self.latent_dim), dtype=np.float32)
-        z = compute.on_sphere(z) if self.generators["float32"].prior == "sphere" else z
+        z = priors.on_sphere(z) if self.generators["float32"].prior == "sphere" else z
         return torch.from_numpy(z).to(self.device, getattr(torch, precision))
 
 

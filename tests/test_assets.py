@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from magnet_cli import compute, generators, index
+from magnet_cli import compute, generators, index, priors
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.generators.dcgan import DCGAN
 from magnet_cli.image_models.digits import DigitClassifier
@@ -75,7 +75,7 @@ def test_volume_is_what_compute_would_make(dense):
     network = network.to(torch.float64).eval().requires_grad_(False)
     for shard in (0, 9):
         rows = volume.read(shard)
-        np.testing.assert_array_equal(rows.latents, compute.draw_latents(16, 0, shard, 2000))
+        np.testing.assert_array_equal(rows.latents, priors.draw_latents(16, 0, shard, 2000))
         truth = dense(network, rows.latents[:10])
         error = np.abs(np.log(rows.singular_values[:10]) - np.log(truth))
         assert error[truth >= 1e-3 * truth[:, :1]].max() <= 1e-3

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magnet_cli import attributes, compute, files, generators, image_models, render, sample
+from magnet_cli import attributes, files, generators, image_models, priors, render, sample
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import SampleError
 from magnet_cli.images import ImageSet
@@ -284,7 +284,7 @@ def test_two_prior_samples_do_not_differ_and_one_digit_does(magnet, tmp_path):
         return tmp_path / name
 
     def draw(seed):
-        return np.stack(list(render.batches(generator, compute.draw_latents(16, seed, 0, 400), 1.0, 200)))
+        return np.stack(list(render.batches(generator, priors.draw_latents(16, seed, 0, 400), 1.0, 200)))
 
     pixels = draw(0)
     one, other = save("one", pixels), save("other", draw(1))

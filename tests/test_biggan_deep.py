@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import recorded
-from magnet_cli import classes, compute, generators, index, tune
+from magnet_cli import classes, compute, generators, index, priors, tune
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.generators import biggan_deep
@@ -193,10 +193,10 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_latents_are_normal_within_two():
-    drawn = compute.draw_latents(6, 3, 5, 20_000, "truncated-normal")
+    drawn = priors.draw_latents(6, 3, 5, 20_000, "truncated-normal")
     assert (drawn.shape, drawn.dtype, np.abs(drawn).max() <= 2) == ((20_000, 6), np.float32, True)
-    np.testing.assert_array_equal(compute.draw_latents(6, 3, 5, 77, "truncated-normal"), drawn[:77])
-    assert not np.array_equal(compute.draw_latents(6, 3, 6, 77, "truncated-normal"), drawn[:77])
+    np.testing.assert_array_equal(priors.draw_latents(6, 3, 5, 77, "truncated-normal"), drawn[:77])
+    assert not np.array_equal(priors.draw_latents(6, 3, 6, 77, "truncated-normal"), drawn[:77])
     normal = torch.distributions.Normal(0.0, 1.0)
     edges = torch.linspace(-2, 2, 41)
     shares = normal.cdf(edges).diff() / (normal.cdf(edges[-1]) - normal.cdf(edges[0]))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from magnet_cli import compute, generators
+from magnet_cli import compute, generators, priors
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError
 from magnet_cli.generators.dcgan import DCGAN
@@ -124,7 +124,7 @@ def test_values_that_are_not_finite_name_shard_and_row(tmp_path):
         list(compute.fill(volume, generator, 100))
     assert volume.shards() == []
     row = int(error.value.message.rsplit(" ", 1)[1])
-    latents = torch.from_numpy(compute.draw_latents(5, 0, 0, row + 1))
+    latents = torch.from_numpy(priors.draw_latents(5, 0, 0, row + 1))
     jacobians = torch.func.vmap(torch.func.jacrev(lambda z: generator(z[None])))(latents)
     assert jacobians.isfinite().flatten(1).all(dim=1).tolist() == [True] * row + [False]
 
@@ -147,7 +147,7 @@ def test_less_memory_cuts_the_work_and_changes_nothing_but_rounding(tmp_path):
     save_file(toy_weights(latent_dim=60), tmp_path / "many.safetensors")  # its Jacobian takes more than a vector's way
     generator = generators.load(cache.checkpoint(str(tmp_path / "many.safetensors")))
     spec = compute.asked(generator)
-    latents = compute.draw_latents(60, 0, 0, 5)
+    latents = priors.draw_latents(60, 0, 0, 5)
     truth = compute.singular_values(generator, latents, spec, Plan(5))
     plans = [cut_for(generator, memory=memory) for memory in (1 << 30, 800_000, 100_000, 30_000, 15_000)]
     assert len(set(plans)) == len(plans)

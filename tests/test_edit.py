@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from magnet_cli import compute, direction, edit, files, generators, image_models, outputs, render
+from magnet_cli import direction, edit, files, generators, image_models, outputs, priors, render
 from magnet_cli.artifacts import cache
 from toys import stylegan2_weights
 
@@ -48,7 +48,7 @@ def test_each_image_is_that_of_the_moved_latent(magnet, line16):
     report = done.json
     assert (report["n"], report["steps"], report["images"], report["space"]) == (3, 7, 21, "z")
     assert report["moved"] == [-3, -2, -1, 0, 1, 2, 3]
-    base = compute.draw_latents(16, 5, 0, 3)
+    base = priors.draw_latents(16, 5, 0, 3)
     places = np.concatenate([z + np.arange(-3, 4, dtype=np.float32)[:, None] * line16 for z in base])
     np.testing.assert_allclose(np.load("e/latents.npy"), places, atol=1e-6)
     np.testing.assert_array_equal(np.load("e/latents.npy")[3::7], base)  # the middle is the latent itself
@@ -167,7 +167,7 @@ def test_in_w_drawn_latents_are_mapped_and_given_ones_taken(magnet, tmp_path):
     line = ["edit", path, "--direction", "d.npy", "--space", "w", "--n", 2, "--steps", 3, "--from", 0, "--to", 4]
     assert magnet(*line, "--out", "e", "-q").code == 0
     network = generators.load(cache.checkpoint(str(path)))
-    z = compute.draw_latents(8, 0, 0, 2, network.prior)
+    z = priors.draw_latents(8, 0, 0, 2, network.prior)
     with torch.no_grad():
         w = network.module.mapping(torch.from_numpy(z), None).numpy()
     np.testing.assert_allclose(np.load("e/latents.npy")[::3], w, atol=1e-6)

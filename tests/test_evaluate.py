@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magnet_cli import compute, evaluate, features, generators, image_models, images, render
+from magnet_cli import evaluate, features, generators, image_models, images, priors, render
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError, SampleError
 from magnet_cli.images import ImageSet
@@ -26,7 +26,7 @@ def digits(tmp_path_factory):
     generator = generators.load(cache.checkpoint("mnist"))
 
     def drawn(seed, n):
-        return np.stack(list(render.batches(generator, compute.draw_latents(16, seed, 0, n), 1.0, 256)))
+        return np.stack(list(render.batches(generator, priors.draw_latents(16, seed, 0, n), 1.0, 256)))
 
     folders = {seed: save(place / str(seed), drawn(seed, N)) for seed in range(4)}
     judge = image_models.judge("digits")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from magnet_cli import compute, factories, files, generators, image_models
+from magnet_cli import compute, factories, files, generators, image_models, priors
 from magnet_cli.artifacts import cache, image_entries, registry
 from magnet_cli.artifacts.image_entries import Outputs, Preprocess
 from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
@@ -56,7 +56,7 @@ def test_jacobian_of_features_equals_the_dense_one(dense):
     spec = compute.asked(generator, output=features, top_k=8)
     assert (spec.output, spec.output_sha256) == ("digits", features.sha256)
     assert spec.fingerprint != compute.asked(generator, top_k=8).fingerprint
-    latents = compute.draw_latents(16, 0, 0, 6)
+    latents = priors.draw_latents(16, 0, 0, 6)
     found = compute.singular_values(generator, latents, spec, Plan(3), output=features)
     exact = generators.load(cache.checkpoint("mnist"), dtype=torch.float64)
     model = image_models.load("digits", CPU, torch.float64).module
@@ -366,7 +366,7 @@ def test_the_models_that_others_published(magnet):
         with torch.no_grad():
             assert network.eval()(prepared(image, how, "e"))[0].argmax() == number
     generator = generators.load(cache.checkpoint("dcgan-digiface"))
-    pixels = np.stack(list(render.batches(generator, compute.draw_latents(100, 0, 0, 200), 1.0, 50)))
+    pixels = np.stack(list(render.batches(generator, priors.draw_latents(100, 0, 0, 200), 1.0, 50)))
     gender, age = (image_models.judge(name).probabilities(pixels) for name in ("gender", "age"))
     assert 0.35 < (gender[:, 0] > 0.5).mean() < 0.65
     assert gender.max(axis=1).mean() > 0.8
@@ -393,9 +393,9 @@ def spherical(toy_generator):
 
 
 def test_latents_of_the_spherical_prior_have_length_root_d():
-    z = compute.draw_latents(5, 0, 0, 40, "sphere")
+    z = priors.draw_latents(5, 0, 0, 40, "sphere")
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), np.sqrt(5), rtol=1e-6)
-    plain = compute.draw_latents(5, 0, 0, 40)
+    plain = priors.draw_latents(5, 0, 0, 40)
     directions = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in (z, plain)]
     np.testing.assert_allclose(*directions, rtol=1e-5)
 
@@ -405,7 +405,7 @@ def test_the_direction_of_z_is_null_and_left_out(spherical):
         compute.asked(spherical, top_k=5)
     spec = compute.asked(spherical)
     assert spec.top_k == 4
-    z = compute.draw_latents(5, 0, 0, 12, "sphere")
+    z = priors.draw_latents(5, 0, 0, 12, "sphere")
     from magnet_cli.jacobian import solvers
 
     all_five = solvers.exact(spherical, torch.from_numpy(z), 5)
@@ -415,9 +415,9 @@ def test_the_direction_of_z_is_null_and_left_out(spherical):
 def test_log_volumes_of_z_and_2z_agree(spherical, tmp_path):
     """After both are brought to |z| = √D; without that they differ by k·log 2."""
     spec = compute.asked(spherical)
-    z = compute.draw_latents(5, 0, 0, 12)
+    z = priors.draw_latents(5, 0, 0, 12)
     one, two = (
-        np.log(compute.singular_values(spherical, compute.on_sphere(s * z), spec, Plan(12))).sum(axis=1) for s in (1, 2)
+        np.log(compute.singular_values(spherical, priors.on_sphere(s * z), spec, Plan(12))).sum(axis=1) for s in (1, 2)
     )
     np.testing.assert_allclose(one, two, atol=1e-5)
     raw = [np.log(compute.singular_values(spherical, s * z, spec, Plan(12))).sum(axis=1) for s in (1, 2)]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from magnet_cli import compute, factories, generators
+from magnet_cli import compute, factories, generators, priors
 from magnet_cli.artifacts import cache, registry
 from magnet_cli.errors import ArtifactError, GeneratorError
 from magnet_cli.generators import own
@@ -128,7 +128,7 @@ def test_a_uniform_prior(magnet):
     assert np.abs(latents).max() <= 1
     for column in latents.T:
         assert stats.kstest(column, "uniform", (-1, 2)).pvalue > 1e-3
-    assert compute.draw_latents(3, 0, 0, 5, "uniform").tolist() == latents[:5].tolist()
+    assert priors.draw_latents(3, 0, 0, 5, "uniform").tolist() == latents[:5].tolist()
     told = magnet("sample", reference, "--n", 5, "--rho", 1, "--json").json
     assert told["target"] == "uniform on the manifold"
 

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import recorded
-from magnet_cli import compute, generators
+from magnet_cli import compute, generators, priors
 from magnet_cli.artifacts import cache
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.generators import stylegan2
@@ -348,7 +348,7 @@ def test_the_solvers_work_in_w(tmp_path, dense):
     loaded = generators.load(cache.checkpoint(str(tmp_path / "six.safetensors")), dtype=torch.float64)
     spec = compute.asked(loaded, space="w", precision="float64")
     assert (spec.input_dim, spec.rank, spec.top_k, spec.latent_dim) == (8, 8, 8, 6)
-    z = compute.draw_latents(6, 0, 0, 5, "sphere")
+    z = priors.draw_latents(6, 0, 0, 5, "sphere")
     truth = dense(loaded.module.synthesis, loaded.module.mapping(torch.from_numpy(z).double()))
     basis = np.linalg.qr(np.random.default_rng(0).standard_normal((8, 8)))[0]
     for solver, size in (("exact", 0), ("pilot", 8), ("sketch", 8), ("projection", 128)):
@@ -367,7 +367,7 @@ def test_an_image_model_can_follow_w(small, dense):
     pooled = ImageModel("pooled", "0", torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Tanh()))
     spec = compute.asked(loaded, space="w", output=pooled, truncation=0.7, precision="float64")
     compute.check(loaded, spec, pooled)
-    z = compute.draw_latents(8, 0, 0, 3, "sphere")
+    z = priors.draw_latents(8, 0, 0, 3, "sphere")
     found = compute.singular_values(loaded, z, spec, Plan(3), output=pooled)
     w = net.mapping(torch.from_numpy(z).double())
     np.testing.assert_allclose(found, dense(lambda x: pooled.module(net.synthesis(x, 0.7)), w), rtol=1e-5)
@@ -380,7 +380,7 @@ def test_an_image_model_can_follow_w(small, dense):
 def test_labels_decide_where_in_w(saved, dense):
     loaded = generators.load(cache.checkpoint(str(saved("stylegan2_cond"))), dtype=torch.float64)
     spec = compute.asked(loaded, space="w", top_k=6, precision="float64", label=(4, 2))
-    z = compute.draw_latents(24, 0, 0, 2, "sphere")
+    z = priors.draw_latents(24, 0, 0, 2, "sphere")
     found = compute.singular_values(loaded, z, spec, Plan(2), first_row=3)
     w = loaded.module.mapping(torch.from_numpy(z).double(), torch.tensor([2, 4]))
     np.testing.assert_allclose(found, dense(loaded.module.synthesis, w, reverse=False)[:, :6], rtol=1e-6)
@@ -392,14 +392,14 @@ def test_log_volumes_of_z_and_2z_agree(saved, dense):
     with pytest.raises(SpecError, match=r"outside 1\.\.31.*normalises"):
         compute.asked(loaded, top_k=32)
     spec = compute.asked(loaded, precision="float64", top_k=12)
-    z = compute.draw_latents(32, 0, 0, 3)
+    z = priors.draw_latents(32, 0, 0, 3)
     on_sphere, scaled, raw, doubled = (
         np.log(compute.singular_values(loaded, at, spec, Plan(3))).sum(axis=1)
-        for at in (compute.on_sphere(z), compute.on_sphere(2 * z), z, 2 * z)
+        for at in (priors.on_sphere(z), priors.on_sphere(2 * z), z, 2 * z)
     )
     np.testing.assert_allclose(scaled, on_sphere, atol=1e-5)
     np.testing.assert_allclose(doubled + 12 * np.log(2), raw, atol=1e-5)
-    all_of_them = dense(loaded.module.mapping, compute.on_sphere(z))
+    all_of_them = dense(loaded.module.mapping, priors.on_sphere(z))
     assert (all_of_them[:, 31] <= 1e-7 * all_of_them[:, 0]).all()  # 1e-8 from the epsilon beside |z|²
     assert (all_of_them[:, 30] >= 1e-5 * all_of_them[:, 0]).all()
 

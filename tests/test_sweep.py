@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from magnet_cli import compute, evaluate, files, generators, image_models, index, render, sample, sweep
+from magnet_cli import evaluate, files, generators, image_models, index, priors, render, sample, sweep
 from magnet_cli.artifacts import cache
 from magnet_cli.cli import app
 from magnet_cli.images import ImageSet
@@ -184,7 +184,7 @@ def test_points_are_what_their_samples_say(magnet, swept):
 def test_the_reference_is_fresh_draws_that_no_row_of_the_volume_is(swept):
     volume = Volume.open(cache.BUILT_IN / "mnist-volume")
     rng = np.random.default_rng([reference._STREAM, 0])
-    latents = compute.from_prior(rng, 120, 16, "normal")
+    latents = priors.draw(rng, 120, 16, "normal")
     stored = {row.tobytes() for row in volume.latents(np.arange(20_000))}
     assert not stored & {row.tobytes() for row in latents}
     assert files.read_document(Path("s/reference/rendering.json"))["spec"]["n"] == 120

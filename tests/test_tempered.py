@@ -16,7 +16,7 @@ import pytest
 import torch
 from scipy import stats
 
-from magnet_cli import compute, generators, index, tempered
+from magnet_cli import compute, generators, index, priors, tempered
 from magnet_cli.artifacts import cache
 from magnet_cli.commands import lookup
 from magnet_cli.errors import DamageError, SampleError, SpecError, VolumeError
@@ -96,11 +96,11 @@ def test_moves_leave_the_prior_as_it_is():
     """A long chain of each prior's moves under no target, with and without a mean, ends as it began: in the prior."""
     rng = np.random.default_rng(0)
     for prior in ("normal", "sphere", "uniform", "truncated-normal"):
-        z = compute.from_prior(rng, 4000, 3, prior)
+        z = priors.draw(rng, 4000, 3, prior)
         mean = np.full((4000, 3), 0.7 if prior == "normal" else 0.0)
         kernel = moves.Kernel(prior, 0.9, mean)
         end = moves.walk(rng, z, kernel, lambda at: np.zeros(len(at)), 12)
-        fresh = compute.from_prior(rng, 4000, 3, prior)
+        fresh = priors.draw(rng, 4000, 3, prior)
         for i in range(3):
             assert stats.ks_2samp(end.latents[:, i], fresh[:, i]).pvalue > 1e-4
         assert np.abs(np.corrcoef(z[:, 0], end.latents[:, 0])[0, 1]) < 0.5

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from magnet_cli import compute, features, files, render, sample
+from magnet_cli import features, files, priors, render, sample
 from magnet_cli.errors import ArtifactError, SampleError
 from magnet_cli.features import PROBABILITIES
 from magnet_cli.generators import Generator
@@ -153,7 +153,7 @@ def write(
     for shard, rows in _shards(spec):
         path = _shard_path(out, shard)
         if not _is_whole(path):
-            latents, labels = compute.draw_rows(generator, spec.seed, shard, rows, spec.label)
+            latents, labels = priors.draw_rows(generator, spec.seed, shard, rows, spec.label)
             if labels is None:
                 labels = _labels(spec, generator, shard * spec.shard_rows, rows)
             scores = _scores(generator, judges, latents, labels, spec.truncation, size)

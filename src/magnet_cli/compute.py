@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magnet_cli import jacobian
+from magnet_cli import jacobian, priors
 from magnet_cli.errors import GeneratorError
 from magnet_cli.generators import Generator
 from magnet_cli.image_models import ImageModel
@@ -102,70 +102,6 @@ def asked(
     )
 
 
-def draw_latents(latent_dim: int, seed: int, shard: int, rows: int, prior: str = "normal") -> np.ndarray:
-    """The first latents of a shard: a function of (seed, shard) alone.
-
-    Returns:
-        [rows, D] float32 from the prior; fewer rows are a prefix of more.
-    """
-    return from_prior(np.random.default_rng([seed, shard]), rows, latent_dim, prior)
-
-
-def draw_rows(
-    generator: Generator, seed: int, shard: int, rows: int, label: tuple[int, ...] = ()
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The first latents of a shard and, of a mixture prior, the component of each: a function of (seed, shard) alone.
-
-    Args:
-        generator: whose prior.
-        seed: of the volume.
-        shard: its number.
-        rows: how many; fewer are a prefix of more.
-        label: of a mixture, the components drawn from; empty for all.
-
-    Returns:
-        [rows, D] float32, and [rows] int64 or None.
-    """
-    return some_rows(generator, np.random.default_rng([seed, shard]), rows, label)
-
-
-def some_rows(
-    generator: Generator, rng: np.random.Generator, rows: int, label: tuple[int, ...] = ()
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Latents of a generator's prior [rows, D] float32 and, of a mixture, the component of each, as `draw_rows`."""
-    if generator.mixture is None:
-        return from_prior(rng, rows, generator.latent_dim, generator.prior), None
-    return generator.mixture.draw(rng, rows, label)
-
-
-def from_prior(rng: np.random.Generator, rows: int, latent_dim: int, prior: str) -> np.ndarray:
-    """Latents [rows, D] float32 from a prior.
-
-    N(0, I), for "sphere" scaled to |z| = √D, for "truncated-normal" within 2 of 0; or "uniform" on [-1, 1].
-    """
-    if prior == "uniform":
-        return 2 * rng.random((rows, latent_dim), dtype=np.float32) - 1
-    if prior == "truncated-normal":
-        return _within_two(rng, rows * latent_dim).reshape(rows, latent_dim)
-    z = rng.standard_normal((rows, latent_dim), dtype=np.float32)
-    return on_sphere(z) if prior == "sphere" else z
-
-
-def _within_two(rng: np.random.Generator, count: int) -> np.ndarray:
-    """The first [count] float32 of a stream of N(0, 1) that are within 2 of 0, in their order."""
-    kept = np.empty(0, np.float32)
-    while len(kept) < count:
-        drawn = rng.standard_normal(count, dtype=np.float32)
-        kept = np.concatenate([kept, drawn[np.abs(drawn) <= 2]])  # noqa: PLR2004
-    return kept[:count]
-
-
-def on_sphere(z: np.ndarray) -> np.ndarray:
-    """Latents [r, D] float32 scaled to |z| = √D."""
-    length = np.linalg.norm(z.astype(np.float64), axis=1, keepdims=True)
-    return (z * (np.sqrt(z.shape[1]) / length)).astype(np.float32)
-
-
 def inputs(generator: Generator, spec: VolumeSpec, z: Tensor, labels: Tensor | None = None) -> Tensor:
     """Where the Jacobian is taken, at latents [B, D]: z itself, or w = M(z) [B, Dw], no gradient kept."""
     if spec.space == "z":
@@ -209,7 +145,7 @@ def check(generator: Generator, spec: VolumeSpec, output: ImageModel | None = No
     Raises:
         GeneratorError: it is not.
     """
-    few = torch.from_numpy(draw_rows(generator, spec.seed, 0, 3)[0])
+    few = torch.from_numpy(priors.draw_rows(generator, spec.seed, 0, 3)[0])
     few = few.to(next(generator.module.parameters()))
     named = spec.labels(0, 1)
     label = None if named is None else torch.tensor(named, device=few.device)  # one for all: they are called alone too
@@ -242,7 +178,7 @@ def probe(generator: Generator, output: ImageModel | None) -> dict[str, list[lis
     rng = np.random.default_rng(_TESTS)
     found = {}
     if generator.is_own:
-        z = torch.from_numpy(draw_rows(generator, _TESTS, 0, _PROBES)[0]).to(weight)
+        z = torch.from_numpy(priors.draw_rows(generator, _TESTS, 0, _PROBES)[0]).to(weight)
         classes = torch.arange(_PROBES, device=weight.device) % (generator.num_classes or 1)
         found["generator"] = _combinations(lambda: generator(z, labels=classes if generator.num_classes else None))
     if output is not None:
@@ -370,7 +306,7 @@ class Filler:
 
     def _fill(self, shard: int, rows: int) -> int:
         spec = self._volume.spec
-        latents, labels = draw_rows(self._generator, spec.seed, shard, rows, spec.label)
+        latents, labels = priors.draw_rows(self._generator, spec.seed, shard, rows, spec.label)
         stored = self._volume.read(shard).singular_values if self._volume.has(shard, 1) else None
         done = 0 if stored is None else len(stored)
         if done >= rows:  # another process published it before it took its claim back

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from magnet_cli import compute, direction, features, files, outputs, pictures, render, scored, sheet
+from magnet_cli import direction, features, files, outputs, pictures, priors, render, scored, sheet
 from magnet_cli.errors import SpecError
 from magnet_cli.features import PROBABILITIES
 from magnet_cli.generators import Generator
@@ -70,7 +70,7 @@ def offsets(spec: EditSpec) -> np.ndarray:
 
 def drawn(generator: Generator, spec: EditSpec) -> tuple[np.ndarray, np.ndarray | None]:
     """The latents [n, D] float32 of a seed, the first of a volume of that seed, and their labels [n] int64 or None."""
-    latents = compute.draw_latents(generator.latent_dim, spec.seed, 0, spec.n, generator.prior)
+    latents = priors.draw_latents(generator.latent_dim, spec.seed, 0, spec.n, generator.prior)
     if not generator.num_classes:
         return latents, None
     classes = np.array(spec.label or range(generator.num_classes), np.int64)

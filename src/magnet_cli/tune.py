@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magnet_cli import compute, jacobian
+from magnet_cli import compute, jacobian, priors
 from magnet_cli.errors import GeneratorError
 from magnet_cli.generators import Generator
 from magnet_cli.image_models import ImageModel
@@ -86,7 +86,7 @@ class _Trial:
 
     def latents(self, part: int, rows: int) -> np.ndarray:
         rng = np.random.default_rng([_LATENTS, self.asked.seed, part])
-        return compute.some_rows(self.load("float32")[0], rng, rows, self.asked.label)[0]
+        return priors.some_rows(self.load("float32")[0], rng, rows, self.asked.label)[0]
 
     def grams(self, part: int, precision: str) -> Tensor:
         """JᵀJ at the latents of a part: [32, D, D] float64."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from magnet_cli import compute, pictures, render
+from magnet_cli import pictures, priors, render
 from magnet_cli.direction import Way, in_space
 from magnet_cli.errors import SpecError
 from magnet_cli.generators import Generator
@@ -25,7 +25,7 @@ _MOST = 32  # latents between two words on progress: each is moved along every d
 def fresh_latents(generator: Generator, n: int, seed: int) -> np.ndarray:
     """N latents [n, D] float32 of a generator's prior, of a stream of their own; the first m are those of n = m."""
     rng = np.random.default_rng([_STREAM, seed])
-    return compute.from_prior(rng, n, generator.latent_dim, generator.prior)
+    return priors.draw(rng, n, generator.latent_dim, generator.prior)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from magnet_cli import compute, files, pictures, render
+from magnet_cli import files, pictures, priors, render
 from magnet_cli.evaluate import Progress
 from magnet_cli.generators import Generator
 from magnet_cli.images import ImageSet
@@ -40,7 +40,7 @@ def prior(
     """Fresh draws from the prior, rendered untruncated: as many for each half as a point has images."""
     n = spec.n * len(halves(spec))
     rng = np.random.default_rng([_STREAM, spec.seed])
-    latents = compute.from_prior(rng, n, generator.latent_dim, generator.prior)
+    latents = priors.draw(rng, n, generator.latent_dim, generator.prior)
     labels = None
     if generator.num_classes:
         classes = np.array(spec.label or range(generator.num_classes), np.int64)

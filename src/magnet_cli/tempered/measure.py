@@ -6,7 +6,7 @@ Joins compute, index and the surrogate's features. Knows nothing of how the late
 import numpy as np
 import torch
 
-from magnet_cli import compute, index, plan, render
+from magnet_cli import compute, index, plan, priors, render
 from magnet_cli.errors import GeneratorError
 from magnet_cli.generators import Generator
 from magnet_cli.image_models import ImageModel
@@ -63,7 +63,7 @@ class Measure:
             count: how many.
             first: number of the first: which label is whose turn.
         """
-        latents = compute.from_prior(rng, count, self.spec.latent_dim, self.spec.prior)
+        latents = priors.draw(rng, count, self.spec.latent_dim, self.spec.prior)
         if not len(self._classes):
             return latents, None
         return latents, self._classes[(first + np.arange(count)) % len(self._classes)]
