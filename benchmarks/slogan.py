@@ -23,14 +23,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from scipy import stats
+
+from magnet_cli import plots
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 ARMS = {"contrastive": (), "no-contrastive": ("--no-contrastive",)}
 CLASSES, SHARES = (0, 1), (0.7, 0.3)
 ROWS, NATURAL, EQUAL, REFERENCE = 3000, 2000, 1000, 4000
-COLOURS = ("#2a6f97", "#b5543c", "#5c8a3a", "#8a5a9e", "#c99a2e")
 
 
 def magnet(*args: object) -> dict:
@@ -95,33 +96,23 @@ def synthetic(out: Path, seeds: int, flags: list[str]) -> None:
         "s",
     ]
     table(header, rows)
-    curves(out / "synthetic-curves.png", {a: [out / f"synthetic-{a}-{s}" for s in range(seeds)] for a in ARMS})
+    curves(out, seeds)
 
 
-def curves(path: Path, runs: dict[str, list[Path]]) -> None:
-    """A picture of the NMI and of the mean error of the weights over the steps, a line a run, a colour an arm."""
-    side, margin, times = 300, 40, 3
-    page = Image.new("RGB", ((2 * side + 3 * margin) * times, (side + 2 * margin) * times), "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(12 * times)
-    values = {"NMI of clusters": (lambda line: line["nmi"], 1.0)}
-    values["mean error of weights"] = (lambda line: line["weight_error"]["mean"], 0.07)
-    for column, (title, (value, top)) in enumerate(values.items()):
-        left, upper = margin + column * (side + margin), margin
-        box = [left * times, upper * times, (left + side) * times, (upper + side) * times]
-        pen.rectangle(box, outline="gray", width=times)
-        pen.text((box[0], 8 * times), f"{title}, 0 to {top:g}", fill="black", font=font)
-        for number, (arm, folders) in enumerate(runs.items()):
-            place = (box[0] + number * 130 * times, box[3] + 8 * times)
-            pen.text(place, arm, fill=COLOURS[number], font=font)
-            for folder in folders:
-                lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-                points = [(0.0 if column == 0 else 0.0625, 0)] + [(value(line), line["step"]) for line in lines]
-                last = points[-1][1]
-                places = [
-                    (box[0] + s / last * side * times, box[3] - min(v / top, 1) * side * times) for v, s in points
-                ]
-                pen.line(places, fill=COLOURS[number], width=times)
-    page.resize((page.width // times, page.height // times), Image.Resampling.LANCZOS).save(path)
+def curves(out: Path, seeds: int) -> None:
+    """Plots of the NMI and of the mean error of the weights over the steps: medians, between least and largest."""
+    titles = {"nmi": ("NMI of clusters", lambda line: line["nmi"])}
+    titles["weights"] = ("mean error of weights", lambda line: line["weight_error"]["mean"])
+    for name, (title, value) in titles.items():
+        drawn = []
+        for arm in ARMS:
+            logs = [out / f"synthetic-{arm}-{seed}" / "log.jsonl" for seed in range(seeds)]
+            runs = [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
+            values = np.array([[value(line) for line in run] for run in runs])
+            bands = [(values.min(axis=0), values.max(axis=0))]
+            drawn.append(plots.Line(arm, [line["step"] for line in runs[0]], np.median(values, axis=0), bands))
+        about = f"{title}, median and range of {seeds} seeds"
+        (out / f"synthetic-{name}.svg").write_text(plots.lines(drawn, title=about, x_label="step", y_label=title))
 
 
 def digits(out: Path, mnist: Path, seeds: int, flags: list[str]) -> None:
