@@ -13,6 +13,7 @@ the cores.
 """
 
 import argparse
+import io
 import json
 import math
 import multiprocessing
@@ -35,7 +36,8 @@ from magnet_cli.tempered.island import Crowd, Island, Known
 from magnet_cli.volume import Volume
 
 AGREED = 0.2  # of √V
-BURNT = 1 / 3  # of a reference chain's Jacobians
+REFITTED = 4  # sweeps of a reference chain, in its first half
+SAVED = 8  # sweeps between saves
 STREAM = 0x62656E63  # keeps the random numbers of references and re-weighting apart
 
 
@@ -81,30 +83,49 @@ class Chain:
     path: list[float]
 
 
-def chain(measure: tempered.Measure, start: np.ndarray, rho: float, jacobians: int, seed: int) -> Chain:
+def chain(
+    measure: tempered.Measure, start: np.ndarray, rho: float, jacobians: int, seed: int, moves: int, state: Path | None
+) -> Chain:
     """Walkers at one rho from given latents [W, D], until so many Jacobians are spent.
 
-    In the first third what moves them is fitted anew every four sweeps, and that third is dropped; then it is frozen.
+    In the first half what moves them is fitted anew every four sweeps, and that half is dropped; then it is frozen.
+    What stands in the file `state` is gone on from, with what moves the walkers fitted anew.
     """
-    rng, known, age, width = np.random.default_rng([STREAM, seed]), Known(measure), 0, 0.5
-    particles, crowd, kept, path = known.add(0, start, None), None, [], []
+    known, particles, age, width, kept, path = Known(measure), None, 0, 0.5, [], []
+    if state and state.exists():
+        with np.load(state) as there:
+            known.add(0, there["latents"], None, there["log_volume"])
+            known.ages, particles, kept, path = there["ages"], there["particles"], [*there["kept"]], [*there["path"]]
+            age, width = int(there["age"]), float(there["width"])
+    rng, crowd = np.random.default_rng([STREAM, seed, len(path)]), None
+    particles = known.add(0, start, None) if particles is None else particles
     while len(known.latents) < jacobians:
-        burning = len(known.latents) < BURNT * jacobians
-        if crowd is None or (burning and len(crowd.walked) == 4):
+        burning = len(known.latents) < jacobians / 2
+        if crowd is None or (burning and len(crowd.walked) == REFITTED):
             age += 1
             width = width if crowd is None else float(np.clip(width * math.exp(2 * (crowd.walked[-1] - 0.3)), 0.02, 1))
             crowd = Crowd(known, particles, rho, age)
-        crowd.sweep(rng, width, 24)
+        crowd.sweep(rng, width, moves)
         particles = crowd.particles
+        path.append(float(known.log_volume[particles].mean()))
         if not burning:
             kept.append(known.log_volume[particles])
-        path.append(float(known.log_volume[particles].mean()))
-        if len(path) % 8 == 0:
+        if len(path) % SAVED == 0:
             print(f"  chain {seed}: {len(known.latents)} Jacobians, mean {path[-1]:.2f}", flush=True)
+            if state:
+                found = {"latents": known.latents, "log_volume": known.log_volume, "ages": known.ages}
+                save(state, found | {"particles": particles, "kept": kept, "path": path, "age": age, "width": width})
     values = np.stack(kept)
     error = values.mean(axis=0).std(ddof=1) / math.sqrt(values.shape[1])
     accepted = float(np.mean(crowd.accepted))
     return Chain(float(values.mean()), float(values.var()), float(error), len(known.latents), accepted, path)
+
+
+def save(path: Path, arrays: dict[str, object]) -> None:
+    """Write arrays as NPZ, in an older file's place."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.asarray(value) for name, value in arrays.items()})
+    files.publish(path, buffer.getvalue())
 
 
 def reweighted(log_volume: np.ndarray, rho: float) -> float:
@@ -155,7 +176,9 @@ class Bench:
         """One reference: chain 0 starts from the prior, 1 from the largest rows."""
         rng, walkers = np.random.default_rng([STREAM, self.args.seed]), self.args.walkers
         starts = (self.measure.prior(rng, walkers, 0)[0], self.top[rng.integers(0, len(self.top), walkers)])
-        return asdict(chain(self.measure, starts[number], rho, self.args.longer * jacobians, number))
+        state = self.args.kept and self.args.kept / f"rho-{rho:g}-chain-{number}.npz"
+        asked = self.args.longer * jacobians, number, self.args.moves or self.moves, state
+        return asdict(chain(self.measure, starts[number], rho, *asked))
 
 
 _bench: Bench | None = None
