@@ -170,6 +170,10 @@ class Bench:
         self.top = np.concatenate([shard.latents for shard in rows])[np.argsort(values)[-max(1, len(values) // 100) :]]
         self.about = f"{args.generator}, k = {top_k}, solver {spec.solver} {spec.solver_size or ''}; torch "
         self.about += f"{torch.__version__}, {args.jobs} processes, threads of each {torch.get_num_threads()}"
+        named = ("generator", "particles", "sweeps", "rounds", "walkers", "seed")
+        self.settings = {name: getattr(args, name) for name in named}
+        self.settings |= {"volume": volume.fingerprint, "top_k": top_k, "moves": args.moves or self.moves}
+        self.settings |= {"threads": torch.get_num_threads()}
 
     def island(self, rho: float, number: int, _jacobians: int) -> dict:
         """One run of the sampler."""
@@ -218,19 +222,20 @@ def about() -> str:
 def one(kind: str, rho: float, number: int, jacobians: int) -> dict:
     """One piece of the work, unless it is kept."""
     path = _bench.args.kept and _bench.args.kept / f"rho-{rho:g}-{kind}-{number}.json"
-    asked = {
-        "about": _bench.about,
-        "jacobians_asked": jacobians,
-        "args": {n: str(v) for n, v in vars(_bench.args).items()},
-    }
+    settings = _bench.settings
     if path and path.exists():
-        return json.loads(path.read_text())
+        kept = json.loads(path.read_text())
+        if kept["settings"] != settings:
+            raise SystemExit(f"{path} was made with other settings, {kept['settings']}: pass another --kept")
+        if kept["jacobians_asked"] == jacobians:
+            return kept
     start = time.perf_counter()
     found = getattr(_bench, kind)(rho, number, jacobians)
     found |= {"seconds": time.perf_counter() - start}
     print(f"  {kind} {number}: {found}", flush=True)
     if path:
-        files.publish(path, json.dumps(found | asked, indent=1).encode())
+        kept = found | {"jacobians_asked": jacobians, "settings": settings}
+        files.publish(path, json.dumps(kept, indent=1).encode())
     return found
 
 

@@ -412,7 +412,7 @@ def test_labels_go_with_latents(tmp_path):
 
 @pytest.mark.parametrize(("latent_dim", "size", "moves"), [(5, 0, 24), (16, 0, 24), (100, 46, 72), (512, 0, 96)])
 def test_walks_are_as_long_as_the_solver_asks(tmp_path, latent_dim, size, moves):
-    """So that a walk costs about what the Jacobian at its end does, whatever the solver."""
+    """So that a walk is not short beside the Jacobian at its end, whatever the solver."""
     network = Map(lambda z: z, latent_dim, "normal")
     generator = Generator("map", "own", "0" * 64, latent_dim, network.image_shape, "normal", 0, network)
     spec = compute.asked(generator, solver="pilot" if size else "exact")

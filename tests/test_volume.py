@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from magnet_cli import compute, files, priors
+from magnet_cli import compute, files
 from magnet_cli.errors import DamageError, MagnetError, SpecError, VolumeError
 from magnet_cli.volume import Shard, Volume
 from magnet_cli.volume.repair import repair
@@ -314,12 +314,3 @@ def test_places_that_are_no_volume(tmp_path):
 def test_planning_writes_nothing(tmp_path):
     assert Volume.planned(tmp_path / "v", SPEC).missing(5) == [(0, 5)]
     assert not (tmp_path / "v").exists()
-
-
-def test_latents_of_a_shard_depend_on_seed_and_shard_alone():
-    drawn = priors.draw_latents(7, 3, 5, 100)
-    np.testing.assert_array_equal(priors.draw_latents(7, 3, 5, 40), drawn[:40])
-    assert not np.array_equal(priors.draw_latents(7, 3, 6, 100), drawn)
-    assert not np.array_equal(priors.draw_latents(7, 4, 5, 100), drawn)
-    assert abs(drawn.mean()) < 0.15
-    assert abs(drawn.std() - 1) < 0.1

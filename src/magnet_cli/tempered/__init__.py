@@ -24,7 +24,7 @@ from magnet_cli.volume import Volume
 CONVERGED = 1.05  # METHOD: above this R̂ it has not
 _MOVES = 24  # of a walk, for every so many vectors of the solver
 _VECTORS = 16
-_MOST_MOVES = 96  # longer walks gain little: the surrogate's error is what the Jacobian refuses then
+_MOST_MOVES = 96
 
 
 def num_islands(n: int, particles: int) -> int:
@@ -33,10 +33,9 @@ def num_islands(n: int, particles: int) -> int:
 
 
 def num_moves(volume: Volume) -> int:
-    """Moves of a walk, so that it costs about what the Jacobian at its end does: 24 for every 16 vectors of the solver.
+    """Moves of a walk: 24 for every 16 vectors of the solver, 96 at most, so that it is not short beside its Jacobian.
 
-    A vector is a forward product, which takes about as long as two evaluations. Walks that are short beside the
-    Jacobian lead to latents so close that it says little new.
+    A short walk leads to a latent so close that the Jacobian, which costs a forward product a vector, says little new.
     """
     return min(_MOST_MOVES, _MOVES * -(-volume.spec.vectors // _VECTORS))
 
