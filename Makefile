@@ -12,7 +12,11 @@ PREPARE := $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ma
 demo: .venv/.installed
 	$(BIN)/magnet compute mnist
 	$(BIN)/magnet sample mnist --n 5000 --out samples/demo
-	@echo "open samples/demo/grid.png: draws from the prior above, draws by volume below"
+	$(BIN)/magnet sample mnist --n 30 --rho -0.5 --out samples/modes
+	$(BIN)/magnet sample mnist --n 30 --rho 0 --out samples/generator
+	$(BIN)/magnet sample mnist --n 30 --rho 0.5 --out samples/anti-modes
+	$(BIN)/python tools/side_by_side.py samples/modes samples/generator samples/anti-modes --out samples/demo.png
+	@echo "open samples/demo.png: draws at rho -0.5 (modes), 0 (the generator as it is) and 0.5 (anti-modes)"
 
 test: .venv/.installed-test lint
 	$(BIN)/python -m pytest

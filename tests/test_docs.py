@@ -2,10 +2,13 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from magnet_cli.cli import app
 
@@ -41,6 +44,25 @@ def test_readme_opens_with_the_two_commands():
     makefile = (ROOT / "Makefile").read_text()
     for target in ("demo", "test"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_demo_shows_true_draws_side_by_side(magnet):
+    """The small draws of `make demo`, from the built-in volume: none displaced, and the picture has every image."""
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ndemo:")[2].partition("\n\n")[0]
+    draws = [line.partition("/magnet ")[2] for line in recipe.splitlines() if "magnet sample mnist --n 30 " in line]
+    reports = [magnet(*shlex.split(draw), "--json").json for draw in draws]
+    assert [report["rho"] for report in reports] == [-0.5, 0, 0.5]
+    assert all(report["displaced_share"] <= 0.05 for report in reports)
+    line = re.search(r"\(BIN\)/python (tools/side_by_side.py .*)", recipe)[1]
+    subprocess.run([sys.executable, ROOT / line.split()[0], *line.split()[1:]], check=True)
+    picture = np.asarray(Image.open("samples/demo.png").convert("L"))
+    assert re.search(r"open (\S+):", recipe)[1] == "samples/demo.png"
+    width = (picture.shape[1] - 2 * 16) // 3
+    for i, report in enumerate(reports):
+        for j in range(30):
+            image = np.asarray(Image.open(Path(report["sample"], f"images/{j:06d}.png")))
+            left, top = i * (width + 16) + 8 + j % 6 * 64, 36 + j // 6 * 64
+            assert np.array_equal(picture[top : top + 64 : 2, left : left + 64 : 2], image)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *GROUPS])

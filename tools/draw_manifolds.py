@@ -1,6 +1,6 @@
-"""Draw docs/manifolds.png: draws from the prior above, at rho 1 below, on the manifolds of tests/manifolds.py.
+"""Draw docs/images/manifolds.png: draws from the prior above, at rho 1 below, on the manifolds of tests/manifolds.py.
 
-    python tools/draw_manifolds.py --out docs/manifolds.png
+    python tools/draw_manifolds.py --out docs/images/manifolds.png
 
 Each goes through the whole pipeline: a volume of 200,000 rows, its index, a draw of 1,500 without replacement. The half
 sphere is shown in Lambert's projection, which keeps areas: what is uniform on it is uniform on the page.
@@ -93,7 +93,7 @@ def main() -> None:
     import manifolds
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/manifolds.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images/manifolds.png"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="magnet-manifolds-") as name:
         found = [(TITLES[of.factory], *draws(of, Path(name))) for of in manifolds.MANIFOLDS]
