@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 from storage import medians, resident, say, table
 
-from magnet_cli import balance, files, scored
+from magnet_cli.editing import balance, scored
+from magnet_cli.files import atomic
 
 LATENT_DIM = 512
 NAMES = ("smile", "age", "gender", "glasses")
@@ -51,9 +52,9 @@ def synthetic(folder: Path, rows: int) -> dict[str, np.ndarray]:
         file.truncate(file.tell() + rows * LATENT_DIM * 4)
     spec = {"generator": "synthetic", "sha256": "", "n": rows, "truncation": 1.0}
     spec |= {"models": list(NAMES), "keys": list(NAMES)}
-    sums = {"latents.npy": "0" * 64, "scores.npz": files.sha256_file(folder / "scores.npz")}
+    sums = {"latents.npy": "0" * 64, "scores.npz": atomic.sha256_file(folder / "scores.npz")}
     fields = {"format": 1, "spec": spec, "files": sums, "report": {}}
-    (folder / "attributes.json").write_bytes(files.document(fields))
+    (folder / "attributes.json").write_bytes(atomic.document(fields))
     return scores
 
 
@@ -102,9 +103,11 @@ def command(folder: Path, n: int) -> dict:
 
 def alone(folder: Path, n: int) -> None:
     """The command, in this process; prints what it took above the rest."""
-    from magnet_cli.balance import writing  # noqa: F401
-    from magnet_cli.cli import app
-    from magnet_cli.scored import folders, tables  # noqa: F401
+    from magnet_cli.cli.app import app
+    from magnet_cli.editing import balanced_sample  # noqa: F401
+    from magnet_cli.editing.scored import (
+        tables,  # noqa: F401
+    )
 
     rest = resident("VmRSS")
     line = ["balance", str(folder), "--n", str(n), "--no-images", "--out", str(folder / "chosen"), "--force", "-q"]

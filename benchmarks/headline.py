@@ -30,10 +30,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from magnet_cli import generators, priors
-from magnet_cli.artifacts import cache
-from magnet_cli.cli import app
-from magnet_cli.metrics.intervals import difference_of_means, difference_of_pairs
+from magnet_cli import models as models_
+from magnet_cli.catalog import cache
+from magnet_cli.cli.app import app
+from magnet_cli.maths import priors
+from magnet_cli.maths.metrics.intervals import difference_of_means, difference_of_pairs
 
 # --- fixed before the run -------------------------------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ def real_digits(source: Path, folder: Path) -> Path:
 
 def fresh_prior(desk: Desk, plan: Plan, n: int) -> Path:
     """Images of n draws from the prior that are in no pool."""
-    generator = generators.load(cache.checkpoint(plan.generator))
+    generator = models_.load(cache.checkpoint(plan.generator))
     latents = priors.draw(np.random.default_rng([_FRESH]), n, generator.latent_dim, generator.prior)
     path = desk.folder / f"{plan.generator}-fresh-{n}.npy"
     np.save(path, latents)

@@ -32,12 +32,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from magnet_cli import compute, generators, priors, tune
-from magnet_cli.artifacts import cache
-from magnet_cli.generators import Generator, dcgan, readers, stylegan2
-from magnet_cli.jacobian import calibration, solvers
-from magnet_cli.jacobian.calibration import Candidate
-from magnet_cli.plan import Plan, cut_for
+from magnet_cli import computing, models
+from magnet_cli.catalog import cache
+from magnet_cli.computing import solver_choice
+from magnet_cli.computing.memory import Plan, cut_for
+from magnet_cli.files import checkpoints
+from magnet_cli.maths import priors
+from magnet_cli.maths.jacobian import calibration, solvers
+from magnet_cli.maths.jacobian.calibration import Candidate
+from magnet_cli.models import Generator
+from magnet_cli.models.generators import dcgan, stylegan2
 
 TOP_K = {"dcgan-digiface": 30, "mnist": 16, "stylegan2-shaped": 30}
 REVERSE_ROWS = 64  # of the methods with a star
@@ -107,10 +111,10 @@ def network(name: str, device: torch.device) -> Network:
 
     else:
         checkpoint = cache.checkpoint(name)
-        plain = dcgan.as_trained(readers.read(checkpoint.read(), name).state)
+        plain = dcgan.as_trained(checkpoints.read(checkpoint.read(), name).state)
 
         def load(precision: str) -> Generator:
-            return generators.load(checkpoint, str(device), getattr(torch, precision))
+            return models.load(checkpoint, str(device), getattr(torch, precision))
 
     loaded = {p: load(p) for p in ("float32", "float64", "bfloat16")}
     return Network(name, loaded, plain.to(device, torch.float32), cut_for(loaded["float32"]), device)
@@ -118,7 +122,7 @@ def network(name: str, device: torch.device) -> Network:
 
 def random_stylegan2(resolution: int, channel_base: int, channel_max: int) -> nn.Module:
     """A StyleGAN2 of random weights, D = 512, 8 mapping layers; its spectrum is not a trained one's."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fixtures"))
     from toys import stylegan2_weights
 
     return stylegan2.build(stylegan2_weights(resolution, 512, 512, channel_base, channel_max, num_layers=8))
@@ -159,10 +163,10 @@ def methods(net: Network, tolerances: list[float] | None, rows: int, *, auto: bo
 
 def _automatic(net: Network) -> Method:
     """What `magnet compute --solver auto --precision auto --tolerance 0.35` takes here."""
-    spec = compute.asked(
+    spec = computing.asked(
         net.generators["float32"], top_k=TOP_K[net.name], solver="auto", precision="auto", tolerance=AUTO_TOLERANCE
     )
-    found = tune.resolve(lambda precision: (net.generators[precision], None), spec)
+    found = solver_choice.resolve(lambda precision: (net.generators[precision], None), spec)
     chosen = found.measured["chosen"]
     products = next(row["products_per_latent"] for row in found.measured["verified_on"][::-1])
     g = net.generators[found.spec.precision]
@@ -171,7 +175,7 @@ def _automatic(net: Network) -> Method:
     def solve(z: Tensor, row: int = 0) -> Tensor:
         latents = z.float().cpu().numpy()
         return torch.from_numpy(
-            compute.singular_values(g, latents, found.spec, net.cut, basis=found.basis, first_row=row)
+            computing.singular_values(g, latents, found.spec, net.cut, basis=found.basis, first_row=row)
         )
 
     name = f"auto ({AUTO_TOLERANCE:g}): {chosen}"
@@ -194,7 +198,7 @@ def _sketches(net: Network, tolerances: list[float], rows: int) -> Iterator[Meth
     parts = [net.latents(part, rows).split(net.cut.batch) for part in (1, 2)]
     grams = [torch.cat([solvers.gram(f, z, net.cut.chunk).cpu() for z in part]) for part in parts]
     basis = calibration.pilot_basis(grams[0])
-    tests = compute.test_matrices(dim, dim, 0, range(rows))
+    tests = computing.test_matrices(dim, dim, 0, range(rows))
     exact = calibration.predicted(Candidate("exact", dim), grams[1], k, basis, tests)
 
     def rms(candidate: Candidate) -> float:
@@ -222,7 +226,7 @@ def _sized(c: Candidate, net: Network, precision: str, basis: Tensor, label: str
         return solvers.pilot(f, z, k, strongest, sweep=c.sweep, chunk_size=cut.chunk)
 
     def sketch(z: Tensor, row: int = 0) -> Tensor:
-        tests = compute.test_matrices(net.latent_dim, c.size, 1, range(row, row + len(z))).to(net.device)
+        tests = computing.test_matrices(net.latent_dim, c.size, 1, range(row, row + len(z))).to(net.device)
         return solvers.sketch(f, z, k, tests, power=c.power, chunk_size=cut.chunk)
 
     solve = pilot if c.solver == "pilot" else sketch
@@ -386,7 +390,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, default=32, help="latents of each calibration set and of the errors")
     parser.add_argument("--no-auto", action="store_true", help="leave out what --solver auto takes: choosing is dear")
-    parser.add_argument("--device", default=generators.default_device())
+    parser.add_argument("--device", default=models.default_device())
     parser.add_argument("--quick", action="store_true", help="one repeat, eight latents")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

@@ -20,16 +20,16 @@ from pathlib import Path
 
 import torch
 
-from magnet_cli import compute, generators
-from magnet_cli.artifacts import cache
-from magnet_cli.commands.options import size
-from magnet_cli.plan import cut_for
+from magnet_cli import computing, models
+from magnet_cli.catalog import cache
+from magnet_cli.cli.options import size
+from magnet_cli.computing.memory import cut_for
 from magnet_cli.volume import Volume
 
 
 def measure(name: str, rows: int, memory: int) -> dict:
     """Compute a volume of so many rows in a temporary folder."""
-    generator = generators.load(cache.checkpoint(name))
+    generator = models.load(cache.checkpoint(name))
     with torch.no_grad():
         generator(torch.zeros(1, generator.latent_dim))
     cut = cut_for(generator, memory=memory)
@@ -37,9 +37,9 @@ def measure(name: str, rows: int, memory: int) -> dict:
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     with tempfile.TemporaryDirectory() as folder:
-        volume = Volume.create(Path(folder) / "v", compute.asked(generator, rows_per_shard=32))
+        volume = Volume.create(Path(folder) / "v", computing.asked(generator, rows_per_shard=32))
         start = time.perf_counter()
-        for _ in compute.fill(volume, generator, rows, cut):
+        for _ in computing.fill(volume, generator, rows, cut):
             pass
         seconds = time.perf_counter() - start
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

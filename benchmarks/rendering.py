@@ -30,8 +30,10 @@ import PIL
 import torch
 from PIL import Image
 
-from magnet_cli import files, generators, index, pictures, render, sample
-from magnet_cli.artifacts import cache
+from magnet_cli import index, models
+from magnet_cli.catalog import cache
+from magnet_cli.files import atomic, pictures
+from magnet_cli.sampling import render, sample
 from magnet_cli.volume import Volume
 
 BATCH = 64
@@ -50,7 +52,7 @@ def plain_loop(network: torch.nn.Module, latents: np.ndarray, out: Path) -> None
                 number += 1
 
 
-def rendering(generator: generators.Generator, latents: np.ndarray, out: Path) -> None:
+def rendering(generator: models.Generator, latents: np.ndarray, out: Path) -> None:
     """`magnet render`, once everything is loaded."""
     spec = render.RenderSpec(generator.name, generator.sha256, "0" * 64, "", len(latents), "z", 1.0)
     for _ in render.fill(out, spec, generator, latents):
@@ -58,7 +60,7 @@ def rendering(generator: generators.Generator, latents: np.ndarray, out: Path) -
     render.finish(out, spec, ["benchmark"], {})
 
 
-def drawn_sample(generator: generators.Generator, volume: Volume, n: int, out: Path) -> None:
+def drawn_sample(generator: models.Generator, volume: Volume, n: int, out: Path) -> None:
     """`magnet sample`, once everything is loaded; the draw included."""
     built = index.build(volume, volume.spec.top_k)
     drawn = index.draw(built, n, 0.2, 0)
@@ -70,12 +72,12 @@ def drawn_sample(generator: generators.Generator, volume: Volume, n: int, out: P
     sample.finish(out, spec, drawn, volume, ["benchmark"], {})
 
 
-def serial_magnet(generator: generators.Generator, latents: np.ndarray, out: Path) -> None:
+def serial_magnet(generator: models.Generator, latents: np.ndarray, out: Path) -> None:
     """The same files one after the other, without threads."""
     size = render.batch_size(generator)
     (out / "images").mkdir(parents=True)
     for number, image in enumerate(render.batches(generator, latents, 1.0, size)):
-        files.publish(out / f"images/{number:06d}.png", pictures.encoded(image, "png"), durable=False)
+        atomic.publish(out / f"images/{number:06d}.png", pictures.encoded(image, "png"), durable=False)
 
 
 def process(*arguments: str) -> None:
@@ -107,7 +109,7 @@ def say(text: str, stream: object = sys.stderr) -> None:
 
 def measure(name: str, n: int, repeats: int, parts: tuple[str, ...] = PARTS) -> dict:
     """Seconds of each way of rendering n images, by part."""
-    generator = generators.load(cache.checkpoint(name))
+    generator = models.load(cache.checkpoint(name))
     latents = np.random.default_rng(0).standard_normal((n, generator.latent_dim), dtype=np.float32)
     about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": platform.machine(), "cores": os.cpu_count()}
     about |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "pillow": PIL.__version__}
@@ -158,7 +160,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        network = generators.load(cache.checkpoint(asked.generator)).module
+        network = models.load(cache.checkpoint(asked.generator)).module
         plain_loop(network, np.load(asked.one[0]), Path(asked.one[1]))
         return
     result = measure(asked.generator, asked.n, asked.repeats, tuple(asked.parts))

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
-from magnet_cli import plots
+from magnet_cli.files import plots
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 ARMS = {"contrastive": (), "no-contrastive": ("--no-contrastive",)}

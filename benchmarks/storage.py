@@ -130,13 +130,13 @@ def throughput(folder: Path, shard_rows: int, repeats: int) -> dict:
 
 def share_of_compute(folder: Path, repeats: int) -> dict:
     """What writing costs beside computing, on mnist at 1,000 rows a shard."""
-    from magnet_cli import compute, generators
-    from magnet_cli.artifacts import cache
+    from magnet_cli import computing, models
+    from magnet_cli.catalog import cache
 
-    generator = generators.load(cache.checkpoint("mnist"))
-    volume = Volume.create(folder / "mnist", compute.asked(generator, rows_per_shard=1000))
-    list(compute.fill(volume, generator, 1000))
-    taken = seconds(lambda: list(compute.fill(volume, generator, COMPUTED_ROWS))) / (COMPUTED_ROWS // 1000 - 1)
+    generator = models.load(cache.checkpoint("mnist"))
+    volume = Volume.create(folder / "mnist", computing.asked(generator, rows_per_shard=1000))
+    list(computing.fill(volume, generator, 1000))
+    taken = seconds(lambda: list(computing.fill(volume, generator, COMPUTED_ROWS))) / (COMPUTED_ROWS // 1000 - 1)
     rows = volume.read(0)
 
     def write() -> None:

@@ -29,11 +29,13 @@ import numpy as np
 import torch
 from scipy import stats
 
-from magnet_cli import files, generators, index, tempered
-from magnet_cli.commands import lookup
-from magnet_cli.jacobian import PRECISIONS
-from magnet_cli.tempered import moves
-from magnet_cli.tempered.island import Crowd, Island, Known
+from magnet_cli import index, models
+from magnet_cli.cli import lookup
+from magnet_cli.files import atomic
+from magnet_cli.maths.jacobian import PRECISIONS
+from magnet_cli.sampling import tempered
+from magnet_cli.sampling.tempered import moves
+from magnet_cli.sampling.tempered.island import Crowd, Island, Known
 from magnet_cli.volume import Volume
 
 AGREED = 0.2  # of √V
@@ -139,7 +141,7 @@ def save(path: Path, arrays: dict[str, object]) -> None:
     """Write arrays as NPZ, in an older file's place."""
     buffer = io.BytesIO()
     np.savez(buffer, **{name: np.asarray(value) for name, value in arrays.items()})
-    files.publish(path, buffer.getvalue())
+    atomic.publish(path, buffer.getvalue())
 
 
 def reweighted(log_volume: np.ndarray, rho: float) -> float:
@@ -162,7 +164,7 @@ class Bench:
         wanted = lookup.Wanted(args.top_k, "z", "pixel", 1.0, None, None)
         volume = lookup.volume(checkpoint, lookup.Console(), args.volume, wanted)
         spec = volume.spec
-        generator = generators.load(checkpoint, generators.default_device(), PRECISIONS[spec.precision])
+        generator = models.load(checkpoint, models.default_device(), PRECISIONS[spec.precision])
         top_k = args.top_k or index.default_top_k(spec.top_k, spec.latent_dim)
         self.measure, self.moves = tempered.Measure(volume, generator, top_k), tempered.num_moves(volume)
         rows = [shard for _, shard in Volume.open(args.pool or volume.path).rows()]
@@ -235,7 +237,7 @@ def one(kind: str, rho: float, number: int, jacobians: int) -> dict:
     print(f"  {kind} {number}: {found}", flush=True)
     if path:
         kept = found | {"jacobians_asked": jacobians, "settings": settings}
-        files.publish(path, json.dumps(kept, indent=1).encode())
+        atomic.publish(path, json.dumps(kept, indent=1).encode())
     return found
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from toys import toy_weights
 from typer.testing import CliRunner
 
-from magnet_cli import compute, generators
-from magnet_cli.artifacts import cache
-from magnet_cli.cli import app
-from magnet_cli.plan import Plan
+from magnet_cli import computing, models
+from magnet_cli.catalog import cache
+from magnet_cli.cli.app import app
+from magnet_cli.computing.memory import Plan
 from magnet_cli.volume import Volume
-from toys import toy_weights
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -59,14 +59,14 @@ def toy(tmp_path):
 
 @pytest.fixture
 def toy_generator(toy):
-    return generators.load(cache.checkpoint(str(toy)))
+    return models.load(cache.checkpoint(str(toy)))
 
 
 @pytest.fixture
 def toy_volume(toy_generator, tmp_path):
     """200 rows of the toy in shards of 64, the last of them short."""
-    volume = Volume.create(tmp_path / "toy.vol", compute.asked(toy_generator, rows_per_shard=64))
-    list(compute.fill(volume, toy_generator, 200, Plan(32)))
+    volume = Volume.create(tmp_path / "toy.vol", computing.asked(toy_generator, rows_per_shard=64))
+    list(computing.fill(volume, toy_generator, 200, Plan(32)))
     return volume
 
 

@@ -20,8 +20,8 @@ from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from magnet_cli.generators.dcgan import DCGAN
-from magnet_cli.image_models.digits import DigitClassifier
+from magnet_cli.models.generators.dcgan import DCGAN
+from magnet_cli.models.image_models.digits import DigitClassifier
 from train_digits import load_mnist, predict
 from train_mnist import LATENT_DIM, WIDTHS
 

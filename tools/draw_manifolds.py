@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from magnet_cli import compute, generators, index
-from magnet_cli.generators import own
-from magnet_cli.plan import Plan
+from magnet_cli import computing, index, models
+from magnet_cli.computing.memory import Plan
+from magnet_cli.models import custom
 from magnet_cli.volume import Volume
 
 if TYPE_CHECKING:
     from manifolds import Manifold
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fixtures"))
 
 ROWS, DRAWN = 200_000, 1500
 SIDE, MARGIN, LINE, DOT, SCALE = 300, 16, 22, 1.4, 3  # pixels; all is drawn SCALE times larger and made smaller
@@ -51,10 +51,10 @@ def on_page(factory: str, x: np.ndarray) -> np.ndarray:
 
 def draws(of: "Manifold", folder: Path) -> tuple[str, list[np.ndarray]]:
     """The displaced share at rho 1, and the points of the manifold drawn at rho 0 and 1."""
-    generator = generators.load(own.find(of.reference))
-    spec = compute.asked(generator, rows_per_shard=50_000)
+    generator = models.load(custom.find(of.reference))
+    spec = computing.asked(generator, rows_per_shard=50_000)
     volume = Volume.create(folder / of.factory, spec)
-    list(compute.fill(volume, generator, ROWS, Plan(10_000)))
+    list(computing.fill(volume, generator, ROWS, Plan(10_000)))
     built = index.build(volume, spec.rank)
     if of.correct:
         built = index.corrected(built, index.log_prior(volume, built.parts), index.ball(spec, index.DEFAULT_MASS))

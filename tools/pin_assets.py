@@ -6,20 +6,20 @@ python tools/pin_assets.py
 import re
 from pathlib import Path
 
-from magnet_cli import files
-from magnet_cli.artifacts import cache, registry
+from magnet_cli.catalog import cache, entries
+from magnet_cli.files import atomic
 
 
 def main() -> None:
     """Rewrite the two lines of every built-in entry whose file is there."""
     path = Path(__file__).parents[1] / "artifacts.toml"
     text = path.read_text(encoding="utf-8")
-    for artifact in registry.read_list(path).values():
+    for artifact in entries.read_list(path).values():
         place = cache.path_of(artifact)
         if artifact.scheme != "builtin" or not place.exists():
             continue
         sha256, size = (
-            files.sha256_folder(place) if place.is_dir() else (files.sha256_file(place), place.stat().st_size)
+            atomic.sha256_folder(place) if place.is_dir() else (atomic.sha256_file(place), place.stat().st_size)
         )
         table = re.search(rf"^\[{re.escape(artifact.name)}\]\n(?:(?!\[).*\n?)*", text, re.MULTILINE)
         changed = re.sub(r'(?m)^sha256 = ".*"$', f'sha256 = "{sha256}"', table[0])

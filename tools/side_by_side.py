@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from magnet_cli.sheet import contact_sheet
+from magnet_cli.files.contact_sheet import contact_sheet
 
 GAP = 16  # pixels between panels
 

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from magnet_cli.image_models.digits import DigitClassifier
+from magnet_cli.models.image_models.digits import DigitClassifier
 
 MAX_BYTES = 1_000_000
 

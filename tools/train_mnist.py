@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from magnet_cli.generators.dcgan import DCGAN
+from magnet_cli.models.generators.dcgan import DCGAN
 from train_digits import MAX_BYTES, load_mnist, say
 
 LATENT_DIM = 16

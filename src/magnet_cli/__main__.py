@@ -1,5 +1,5 @@
 """python -m magnet_cli."""
 
-from magnet_cli.cli import app
+from magnet_cli.cli.app import app
 
 app()

@@ -6,7 +6,7 @@ Computed from the spread of the log-volumes, in log space. Where classes take tu
 import numpy as np
 
 from magnet_cli.index import slots
-from magnet_cli.index.rows import Index, log_sum
+from magnet_cli.index.index import Index, log_sum
 
 DISPLACED_WARNING = 0.05  # METHOD: above this share a draw is not where the weights ask
 DISPLACED_SELECTION = 0.5  # and above this it is a selection by volume

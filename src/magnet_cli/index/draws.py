@@ -11,7 +11,7 @@ import numpy as np
 from magnet_cli.errors import VolumeError
 from magnet_cli.index import slots
 from magnet_cli.index.diagnostics import displaced_share, effective_size, largest_useful_rho, top_share
-from magnet_cli.index.rows import BLOCK, Ball, Index
+from magnet_cli.index.index import BLOCK, Ball, Index
 
 _STREAM = 0x6D61676E  # keeps the draws' random stream apart from the latents'
 _EVENLY = 1  # and that of the prior draws apart from that of the polarity draws

@@ -10,11 +10,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from magnet_cli import __version__, files
+from magnet_cli import __version__
 from magnet_cli.errors import MagnetError
-from magnet_cli.index.prior import LogPrior
-from magnet_cli.index.rows import Index, Part
-from magnet_cli.volume import Volume, layout
+from magnet_cli.files import atomic, hdf5
+from magnet_cli.index.index import Index, Part
+from magnet_cli.index.prior_correction import LogPrior
+from magnet_cli.volume import Volume
 
 FORMAT = 2  # 1 kept eight bytes more a row, and which shards it was made of in another way
 PRIOR_FORMAT = 1
@@ -57,10 +58,10 @@ def stored_prior(path: Path, volume: Volume) -> LogPrior | None:
 def _whole(path: Path, about: dict) -> tuple[bytes, dict] | None:
     """The bytes of a file and its mark, where they fit each other and the mark says what is asked; else None."""
     try:
-        mark, data = files.read_document(path.with_suffix(".json")), path.read_bytes()
+        mark, data = atomic.read_document(path.with_suffix(".json")), path.read_bytes()
     except (MagnetError, OSError):
         return None
-    whole = mark.get("sha256") == files.sha256_bytes(data) and about.items() <= mark.items()
+    whole = mark.get("sha256") == atomic.sha256_bytes(data) and about.items() <= mark.items()
     return (data, mark) if whole else None
 
 
@@ -80,7 +81,7 @@ def read(data: bytes, mark: dict) -> Index:
         ValueError: it is none, or not the one that the mark is of.
     """
     parts, num_rows = _parts(mark)
-    forms = {"log_volume": layout.form("<f8", num_rows), "above_floor": layout.form("|u1", -(-num_rows // 8))}
+    forms = {"log_volume": hdf5.form("<f8", num_rows), "above_floor": hdf5.form("|u1", -(-num_rows // 8))}
     arrays = _arrays(data, mark, forms, ("fingerprint", "top_k"))
     real = np.unpackbits(arrays["above_floor"], count=num_rows).view(bool)
     return Index(mark["fingerprint"], mark["top_k"], parts, arrays["log_volume"], real)
@@ -93,7 +94,7 @@ def read_prior(data: bytes, mark: dict) -> LogPrior:
         ValueError: they are none, or not those that the mark is of.
     """
     parts, num_rows = _parts(mark)
-    arrays = _arrays(data, mark, {"log_prior": layout.form("<f4", num_rows)}, ("fingerprint",))
+    arrays = _arrays(data, mark, {"log_prior": hdf5.form("<f4", num_rows)}, ("fingerprint",))
     return LogPrior(mark["fingerprint"], parts, arrays["log_prior"])
 
 
@@ -110,8 +111,8 @@ def _parts(mark: dict) -> tuple[tuple[Part, ...], int]:
     return parts, sum(part.rows for part in parts)
 
 
-def _arrays(data: bytes, mark: dict, forms: dict[str, layout.Form], about: tuple[str, ...]) -> dict[str, np.ndarray]:
-    arrays, found = layout.read(data, forms, attributes=about)
+def _arrays(data: bytes, mark: dict, forms: dict[str, hdf5.Form], about: tuple[str, ...]) -> dict[str, np.ndarray]:
+    arrays, found = hdf5.read(data, forms, attributes=about)
     if any(found[name] != mark.get(name) for name in about):
         message = "it is of another volume or k"
         raise ValueError(message)
@@ -147,9 +148,9 @@ def _publish(path: Path, arrays: dict[str, np.ndarray], about: dict, more: dict,
             file[name] = array
         file.attrs.update(about | {"magnet": __version__})
     data = buffer.getvalue()
-    files.make_folder(path.parent)
-    files.sweep(path.parent)
-    files.publish(path, data)
-    mark = about | more | {"sha256": files.sha256_bytes(data), "size": len(data)}
+    atomic.make_folder(path.parent)
+    atomic.sweep(path.parent)
+    atomic.publish(path, data)
+    mark = about | more | {"sha256": atomic.sha256_bytes(data), "size": len(data)}
     mark |= {"rows": sum(part.rows for part in parts), "parts": [list(dataclasses.astuple(part)) for part in parts]}
-    files.publish(path.with_suffix(".json"), files.document(mark))
+    atomic.publish(path.with_suffix(".json"), atomic.document(mark))

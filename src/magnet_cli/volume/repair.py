@@ -4,7 +4,7 @@ Owns which shards may go, and how they are named. Knows nothing of how rows are 
 """
 
 from magnet_cli.errors import DamageError
-from magnet_cli.volume import Volume
+from magnet_cli.volume.store import Volume
 
 
 def repair(volume: Volume, num_rows: int) -> list[str]:

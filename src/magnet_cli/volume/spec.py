@@ -7,8 +7,8 @@ import dataclasses
 from dataclasses import dataclass
 from math import inf
 
-from magnet_cli import files
 from magnet_cli.errors import SpecError
+from magnet_cli.files import atomic
 
 FORMAT = 1
 _MOST = 1 << 31  # rows of a shard: with as many shards, row numbers stay below 2^63
@@ -169,7 +169,7 @@ class VolumeSpec:
         silent += [name for name in _EMPTY_IS_SILENT if not getattr(self, name)]
         silent += _SOLVER_SIZES if self.solver in {"exact", "imported"} else ()
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in silent}
-        return files.sha256_bytes(files.canonical({"format": FORMAT, **fields}))
+        return atomic.sha256_bytes(atomic.canonical({"format": FORMAT, **fields}))
 
 
 def from_fields(fields: object) -> VolumeSpec:

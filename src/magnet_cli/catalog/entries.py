@@ -1,0 +1,264 @@
+"""artifacts.toml: what can be fetched, as data.
+
+Owns the Artifact and the reading of lists of them. Knows nothing of downloads or of the cache.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+import urllib.parse
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+
+from magnet_cli.catalog import image_model_entry
+from magnet_cli.errors import ArtifactError
+from magnet_cli.files.atomic import explained
+
+KINDS = ("generator", "volume", "image-model")
+SOURCES = {  # scheme: what follows it
+    "builtin": r"[\w.-]+",
+    "wheel": r"[A-Za-z0-9][\w.-]*==[\w.!+-]+#(?!.*\.\.)([\w.-]+/)*[\w.-]+",
+    "https": r"//(?!.*/\.\.?/)[^/?#]+/([^?#]*/)?[^/?#]+",
+    "http": r"//(?!.*/\.\.?/)[^/?#]+/([^?#]*/)?[^/?#]+",
+    "hub": r"(datasets/)?[\w-][\w.-]*/[\w-][\w.-]*@[0-9a-f]{40}/(?!.*\.\./)([\w.-]+/)*[\w.-]+",
+    "drive": r"[\w-]{10,100}",
+    "file": r"(.*/)?[^/]+",
+}
+MANIFEST = "manifest.json"  # of a volume that `magnet push` published: its files by name, size and sha256
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_LARGEST = 1 << 50  # bytes
+_NAME = re.compile(r"[A-Za-z0-9](?:[._-]?[A-Za-z0-9])*")
+_HEADER = re.compile(r"\s*\[\s*([\w-]+|\"[^\"]*\"|'[^']*')\s*[\].]")
+_KEY = re.compile(r"\s*([\w-]+|\"[^\"]*\"|'[^']*')\s*[=.]")
+_PRIORS = {"biggan-deep": "truncated-normal", "slogan": "mixture"}
+_PRIORS |= dict.fromkeys(("progan", "stylegan2", "stylegan3"), "sphere")
+_PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One entry of artifacts.toml.
+
+    Attributes:
+        name: its key.
+        kind: "generator", "volume" or "image-model".
+        source: where it comes from, SCHEME:REST.
+        license: SPDX id or name.
+        description: one line.
+        sha256: of its bytes, 64 hex digits; of the listing (files.sha256_folder) where it is a folder. Empty where
+            nobody pinned it: it is then trusted on first use.
+        size: bytes; 0 where unknown.
+        family: architecture of a generator; format of an image model; of a volume, the architecture of its generator
+            where that has no entry.
+        generator: of a volume, the name of the generator it belongs to; else empty.
+        output: of a volume, what its Jacobian was taken of.
+        commercial_use: False where the licence forbids it: fetching then asks for --accept-license.
+        preprocess: of an image model, the fields of image_entries.Preprocess.
+        outputs: of an image model, the fields of image_entries.Outputs.
+    """
+
+    name: str
+    kind: str
+    source: str
+    license: str
+    description: str
+    sha256: str = ""
+    size: int = 0
+    family: str = ""
+    generator: str = ""
+    output: str = "pixel"
+    commercial_use: bool = True
+    preprocess: dict = field(default_factory=dict, hash=False)
+    outputs: dict = field(default_factory=dict, hash=False)
+
+    @property
+    def scheme(self) -> str:
+        """How it is had: the part of the source before the first colon."""
+        return self.source.partition(":")[0]
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file (or folder), without its folders."""
+        return re.split(r"[/#:]", self.source)[-1]
+
+    @property
+    def form(self) -> str:
+        """What its source is: "file"; of volumes a "folder", a "manifest", or "npz", the published arrays."""
+        if self.kind != "volume":
+            return "file"
+        if self.file_name == MANIFEST:
+            return "manifest"
+        return "npz" if self.scheme not in {"builtin", "file"} or self.file_name.endswith(".npz") else "folder"
+
+    @property
+    def size_text(self) -> str:
+        """Its size in words."""
+        return f"{self.size:,} bytes" if self.size else "size unknown"
+
+
+def prior_of(family: str) -> str:
+    """The distribution of a family's latents, known even where it cannot be built; "normal" where nothing else is."""
+    return _PRIORS.get(family, "normal")
+
+
+def registry() -> dict[str, Artifact]:
+    """Every known artifact by name: those that ship with magnet, and over them those of MAGNET_ARTIFACTS.
+
+    Raises:
+        ArtifactError: a list cannot be read, or entries in it are wrong; all mistakes are named at once.
+    """
+    lists = [shipped_list()]
+    if own := os.environ.get("MAGNET_ARTIFACTS"):
+        lists.append(Path(own))
+    return {name: artifact for path in lists for name, artifact in read_list(path).items()}
+
+
+def shipped_list() -> Path:
+    """artifacts.toml of this installation: inside the wheel, or at the top of the checkout."""
+    inside = _PACKAGE / "artifacts.toml"
+    return inside if inside.exists() else _PACKAGE.parents[1] / "artifacts.toml"
+
+
+def read_list(path: Path) -> dict[str, Artifact]:
+    """The artifacts of one file.
+
+    Raises:
+        ArtifactError: unreadable, not TOML, or entries in it are wrong; all mistakes are named at once.
+    """
+    if not path.exists():
+        message = f"the list of artifacts {path} does not exist"
+        raise ArtifactError(message, "correct MAGNET_ARTIFACTS, or unset it")
+    try:
+        with explained("read", path):
+            text = path.read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, numbers of thousands of digits, deep nesting
+        message = f"the list of artifacts {path} is not TOML: {' '.join(str(error).split()) or type(error).__name__}"
+        raise ArtifactError(message, "correct the line it names; README shows an entry") from error
+    problems = [(name, *problem) for name, table in tables.items() for problem in _problems(name, table)]
+    if problems:
+        lines = _lines(text)
+        said = [
+            f"{path}:{_line(lines, name, field)} [{_printable(name)}] {_printable(field)}: {what}"
+            for name, field, what in problems
+        ]
+        message = f"{path} has {len(problems)} mistake{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(said)
+        raise ArtifactError(message, "README shows an entry")
+    return {name: Artifact(name=name, **table) for name, table in tables.items()}
+
+
+def _lines(text: str) -> dict[tuple[str, ...], int]:
+    """The lines, from 1, where tables begin, by (name,), and fields, by (name, field): tomllib does not tell."""
+    found, table = {}, None
+    for number, line in enumerate(text.split("\n"), 1):
+        if header := _HEADER.match(line):
+            table = header[1].strip("\"'")
+            found.setdefault((table,), number)
+        elif key := _KEY.match(line):
+            place = (key[1].strip("\"'"),)
+            found.setdefault(place if table is None else (table, *place), number)
+    return found
+
+
+def _printable(key: str) -> str:
+    return key if key.isprintable() else repr(key)
+
+
+def _line(lines: dict[tuple[str, ...], int], name: str, field: str) -> int:
+    return lines.get((name, field)) or lines.get((name,), 1)
+
+
+def find(name: str) -> Artifact:
+    """The artifact of that name; or a volume that `magnet push` published, by its source, hub:…/manifest.json.
+
+    Raises:
+        ArtifactError: there is none; the nearest names are given.
+    """
+    if name.startswith("hub:"):
+        return _published(name)
+    known = registry()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    message = f"no artifact is called {name!r}"
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ArtifactError(message, f"{hint}`magnet list` shows all {len(known)}")
+
+
+def _published(source: str) -> Artifact:
+    if not re.fullmatch(SOURCES["hub"], source.removeprefix("hub:")) or not source.endswith(f"/{MANIFEST}"):
+        message = f"{source!r} is not where a volume is published"
+        raise ArtifactError(
+            message, f"pass a name, or hub:datasets/OWNER/NAME@COMMIT/{MANIFEST}, as `magnet push` prints"
+        )
+    name = source.partition("@")[0].rpartition("/")[2]
+    return Artifact(name, "volume", source, "see its page on the hub", "a volume that `magnet push` published")
+
+
+def leaves_in_the_clear(url: str) -> bool:
+    """Whether an address is plain http on another machine than this."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in _LOOPBACK
+
+
+def _problems(name: str, table: object) -> list[tuple[str, str]]:
+    """What is wrong with one entry, (field, in words); empty when it is right."""
+    if not isinstance(table, dict):
+        return [("entry", "is not a table")]
+    types = {f.name: f.type for f in fields(Artifact) if f.name != "name"}
+    plain = [f for f in fields(Artifact) if f.name not in {"name", "preprocess", "outputs"}]
+    required = {f.name for f in plain if f.default is MISSING}
+    found = [] if _NAME.fullmatch(name) else [("name", "is not letters, digits, '.', '_' and '-' alone")]
+    found += [(key, "missing") for key in sorted(required - table.keys())]
+    found += [(key, f"unknown field; the fields are {', '.join(types)}") for key in sorted(table.keys() - types.keys())]
+    found += [
+        (key, f"{_shown(value)} is not of type {types[key].__name__}")
+        for key, value in table.items()
+        if key in types and type(value) is not types[key]
+    ]
+    right = {key: value for key, value in table.items() if key in types and type(value) is types[key]}
+    return found + _wrong_values(right)
+
+
+def _wrong_values(right: dict) -> list[tuple[str, str]]:
+    """What is wrong with the values of an entry, those of a wrong type left out."""
+    found = []
+    if (kind := right.get("kind")) is not None and kind not in KINDS:
+        found.append(("kind", f"{kind!r} is not one of {', '.join(KINDS)}"))
+    source = right.get("source", "builtin:absent")
+    scheme, _, rest = source.partition(":")
+    if scheme not in SOURCES:
+        found.append(("source", f"{source!r} begins with none of {', '.join(SOURCES)}"))
+    elif not re.fullmatch(SOURCES[scheme], rest) or rest.rpartition("/")[2] in {".", ".."}:
+        found.append(("source", f"{source!r} is not a file's place; README shows what follows {scheme}:"))
+    elif scheme == "http" and _is_address(source) and leaves_in_the_clear(source):
+        found.append(("source", f"{source!r}: plain http is only for this machine; write https://"))
+    elif scheme == "http" and not right.get("sha256"):
+        found.append(("sha256", "missing: what comes over plain http has to be pinned"))
+    elif scheme in {"http", "https"} and not _is_address(source):
+        found.append(("source", f"{source!r} is not an address"))
+    elif kind == "volume" and rest.endswith(f"/{MANIFEST}") and scheme != "hub":
+        found.append(("source", f"{source!r}: volumes with a {MANIFEST} come from the hub: only"))
+    if kind == "volume" and not right.get("generator"):
+        found.append(("generator", "missing: a volume is that of a generator"))
+    if (sha256 := right.get("sha256")) is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        found.append(("sha256", f"{sha256!r} is not 64 lower-case hex digits; leave it out where it is unknown"))
+    if (size := right.get("size")) is not None and not 0 < size < _LARGEST:
+        found.append(("size", f"{_shown(size)} is not a positive number of bytes; leave it out where it is unknown"))
+    return [*found, *image_model_entry.problems(right)]
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return bool(parts.hostname) and (parts.port or True) and url.isascii() and url.isprintable() and " " not in url
+    except ValueError:
+        return False
+
+
+def _shown(value: object) -> str:
+    """A value in an error; an integer may have more digits than Python writes, and no text needs to be a page long."""
+    if isinstance(value, int) and abs(value) >= _LARGEST:
+        return "a huge number"
+    return repr(value) if isinstance(value, int | float | str) else f"a {type(value).__name__}"

@@ -1,0 +1,154 @@
+"""magnet cache: list, verify, rm, prune, path."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from magnet_cli.cli import options
+from magnet_cli.cli.console import Console
+
+if TYPE_CHECKING:
+    from magnet_cli.catalog.housekeeping import Kept
+
+app = typer.Typer(
+    cls=TyperGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look after what is kept: sizes, last use, every byte, and what may go.",
+)
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="As `magnet cache list` shows them.")]
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of an artifact.", show_default="MAGNET_HOME")]
+Forget = Annotated[
+    bool, typer.Option("--forget", help="And what was recorded at its first use: what comes next is trusted then.")
+]
+Days = Annotated[
+    float | None, typer.Option(min=0, help="Artifacts and indices not used for so many days, too.", show_default=False)
+]
+
+
+@app.command("list")
+def list_(quiet: options.Quiet = False, json: options.Json = False) -> None:
+    """List what is kept, with sizes and last use.
+
+    \b
+    Examples:
+      magnet cache list
+      magnet cache list --json
+    """
+    from magnet_cli.catalog import housekeeping
+
+    rows = housekeeping.kept()
+    shown = [[r.name, r.kind, r.place, _size(r.size), r.used.date().isoformat()] for r in rows]
+    fields = {"kept": [_fields(row) for row in rows], "size": sum(row.size for row in rows)}
+    console = Console(as_json=json, quiet=quiet)
+    console.table(fields, ["name", "kind", "where", "size", "last used"], shown)
+    console.note(f"{len(rows)} in all, {_size(fields['size'])}")
+
+
+@app.command("verify")
+def verify(quiet: options.Quiet = False, json: options.Json = False) -> None:
+    """Read every byte of the artifacts that are kept, and compare.
+
+    Problems are the result: they are printed, and the exit code is 1. `magnet info VOLUME --check` is for volumes that
+    you computed.
+
+    \b
+    Examples:
+      magnet cache verify
+      magnet cache verify --json
+    """
+    from magnet_cli.catalog import housekeeping
+
+    console = Console(as_json=json, quiet=quiet)
+    found = list(housekeeping.verify())
+    problems = [problem for _, problem in found if problem]
+    fields = {"verified": [_fields(row) | {"problem": problem} for row, problem in found], "ok": not problems}
+    rows = [[row.name, _size(row.size), problem or "every byte is right"] for row, problem in found]
+    console.table(fields | {"problems": problems}, ["name", "size", "found"], rows)
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command("rm")
+def remove(
+    names: Names,
+    forget: Forget = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Remove artifacts, indices or what is left of transfers.
+
+    Prints what went. Volumes that you computed are not removed. A file that nobody pinned has to be the same when it is
+    fetched again, unless --forget.
+
+    \b
+    Examples:
+      magnet cache rm dcgan-digiface --forget
+      magnet cache rm dcgan-digiface --forget --dry-run
+    """
+    from magnet_cli.catalog import housekeeping
+
+    _report(
+        housekeeping.remove(names, forget=forget, dry_run=dry_run),
+        dry_run=dry_run,
+        console=Console(as_json=json, quiet=quiet),
+    )
+
+
+@app.command("prune")
+def prune(
+    days: Days = None,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Remove what is of no use any more.
+
+    That is files that no list has, and partial files of transfers that nobody went on with for a day; with --days, what
+    was not used for so long. Volumes that you computed are never removed. Prints what went.
+
+    \b
+    Examples:
+      magnet cache prune --dry-run
+      magnet cache prune --days 90
+    """
+    from magnet_cli.catalog import housekeeping
+
+    _report(
+        housekeeping.prune(unused_days=days, dry_run=dry_run),
+        dry_run=dry_run,
+        console=Console(as_json=json, quiet=quiet),
+    )
+
+
+@app.command("path")
+def path(name: Name = None, quiet: options.Quiet = False, json: options.Json = False) -> None:
+    """Print where things are kept, or where an artifact is, or will be.
+
+    \b
+    Examples:
+      magnet cache path
+      magnet cache path mnist
+    """
+    from magnet_cli.catalog import cache, entries
+
+    found = cache.path_of(entries.find(name)) if name else cache.home()
+    Console(as_json=json, quiet=quiet).result({"path": str(found), "exists": found.exists()}, str(found))
+
+
+def _report(gone: "list[Kept]", *, dry_run: bool, console: Console) -> None:
+    size = sum(row.size for row in gone)
+    key = "would_remove" if dry_run else "removed"
+    console.result({key: [_fields(row) for row in gone], "size": size}, "\n".join(str(row.path) for row in gone))
+    console.note(f"{len(gone)} {'would be ' * dry_run}removed, {_size(size)}" + "; nothing was done" * dry_run)
+
+
+def _fields(row: "Kept") -> dict:
+    fields = {"name": row.name, "kind": row.kind, "path": str(row.path), "size": row.size, "place": row.place}
+    return fields | {"used": row.used.isoformat(timespec="seconds")}
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

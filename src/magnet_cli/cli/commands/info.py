@@ -1,0 +1,57 @@
+"""magnet info."""
+
+from typing import Annotated
+
+import typer
+
+from magnet_cli.cli import options
+from magnet_cli.cli.console import Console
+
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH|GENERATOR", help="A volume, index, sample, rendering, edit, direction, checkpoint or name."
+    ),
+]
+Check = Annotated[bool, typer.Option("--check", help="Re-read every byte; exit 1 if there are problems.")]
+
+
+def run(
+    reference: Reference = "mnist",
+    check: Check = False,
+    latent_dim: options.LatentDim = None,
+    prior: options.Prior = None,
+    image_range: options.ImageRange = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Say what a path or a name is, and check it.
+
+    With --check every byte of it is read again and compared with the hashes it was written with. Problems are the
+    result: they are printed, and the exit code is 1.
+
+    \b
+    Examples:
+      magnet info mnist
+      magnet info mnist-volume --check
+    """
+    from magnet_cli.cli import describe, lookup
+
+    console = Console(as_json=json, quiet=quiet)
+    flags = {"latent_dim": latent_dim, "prior": options.plain(prior), "image_range": image_range}
+    own = lookup.own_module(reference, **flags)
+    fields = describe.describe_own(own) if own else describe.describe(reference, check=check)
+    shown = [[key, _text(value)] for key, value in fields.items() if key not in {"ok", "problems"}]
+    verdict = "every byte is as it was written" if check else "not checked byte by byte (--check)"
+    shown += [["problems", problem] for problem in fields["problems"]] or [["problems", f"none; {verdict}"]]
+    console.table(fields, ["what", "value"], shown)
+    if not fields["ok"]:
+        raise typer.Exit(1)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return "×".join(str(v) for v in value) if all(isinstance(v, int) for v in value) else " ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,1 @@
+"""Balance attributes, learn directions, edit latents."""

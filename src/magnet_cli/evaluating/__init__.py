@@ -1,0 +1,1 @@
+"""Judge samples: metrics, attributes, sweeps."""

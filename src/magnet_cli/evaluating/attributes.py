@@ -1,0 +1,357 @@
+"""What image models say of a generator's images, a million of them and none kept; and of a sample's, written into it.
+
+Joins generators, image models and features. The caller owns progress and stopping: `write` yields once a shard of
+latents and scores is safe on disk, and the same call later goes on where it stopped.
+"""
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from magnet_cli.editing.scored import EPOCH, member
+from magnet_cli.errors import ArtifactError, SampleError
+from magnet_cli.files import atomic
+from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.maths import priors
+from magnet_cli.maths.metrics.class_shares import Tally
+from magnet_cli.models import Generator, kept_outputs
+from magnet_cli.models.image_models import Judge
+from magnet_cli.models.kept_outputs import PROBABILITIES
+from magnet_cli.sampling import render, sample
+
+FORMAT = 1
+_STARTED = ".attributes-started.json"  # what a folder is going to be, while it is not yet
+_SHARDS = ".shards"
+_SHARD_WORK = 1 << 24  # numbers in a shard's images: from seconds to minutes of work
+_OWN = {"file_name", "row", "log_volume", "label", "source"}  # fields of metadata.jsonl that no model may be called
+
+
+@dataclass(frozen=True)
+class AttributesSpec:
+    """Exactly what decides the scores in a folder.
+
+    Attributes:
+        generator: its name.
+        sha256: of its checkpoint.
+        n: latents.
+        seed: of them.
+        truncation: ψ they are rendered at.
+        label: the labels they take in turn; empty for all, or where there are none.
+        models: names of the image models.
+        keys: of each, the sha256 of all that its numbers depend on.
+        shard_rows: rows a shard; latents are a function of seed and shard.
+    """
+
+    generator: str
+    sha256: str
+    n: int
+    seed: int
+    truncation: float
+    label: tuple[int, ...]
+    models: tuple[str, ...]
+    keys: tuple[str, ...]
+    shard_rows: int
+
+
+def default_out(spec: AttributesSpec) -> Path:
+    """./attributes/<generator>-n<n>-seed<seed>."""
+    return Path("attributes") / f"{spec.generator}-n{spec.n}-seed{spec.seed}"
+
+
+def shard_rows(generator: Generator) -> int:
+    """R: a fixed number per image size, 64 to 4,096."""
+    return int(np.clip(_SHARD_WORK // int(np.prod(generator.image_shape)), 64, 4096))
+
+
+def finished(out: Path, spec: AttributesSpec) -> dict | None:
+    """The report of the finished folder, if it is that of `spec`; None where there is none, or it is begun.
+
+    Raises:
+        SampleError: the folder holds other scores (all differing fields are named) or other files.
+        MagnetError: attributes.json is damaged.
+    """
+    with atomic.explained("read", out):
+        names = atomic.names(out) if out.is_dir() else {out.name} if out.exists() else set()
+    if not names:
+        return None
+    done = "attributes.json" in names
+    if not done and _STARTED not in names:
+        message = f"{out} is asked for as a folder of attributes, and holds other files: {', '.join(sorted(names)[:3])}"
+        raise SampleError(message, "pass another folder with --out")
+    fields = read(out) if done else atomic.read_document(out / _STARTED)
+    asked = json.loads(json.dumps(asdict(spec)))
+    if differing := [name for name in asked if asked[name] != fields["spec"].get(name)]:
+        listed = ", ".join(f"{name} {fields['spec'].get(name)} (asked {asked[name]})" for name in differing)
+        message = f"{out} holds other scores: {listed}"
+        raise SampleError(message, "pass another folder with --out")
+    return fields["report"] if done else None
+
+
+def read(out: Path) -> dict:
+    """What attributes.json says.
+
+    Raises:
+        SampleError: it is of another format.
+        MagnetError: it is damaged.
+    """
+    fields = atomic.read_document(out / "attributes.json")
+    parts = {"spec": dict, "report": dict, "files": dict}
+    if fields.get("format") != FORMAT or not all(isinstance(fields.get(name), kind) for name, kind in parts.items()):
+        message = f"{out} holds attributes of format {fields.get('format')}; this magnet reads {FORMAT}"
+        raise SampleError(message, "use the magnet that made it, or score again into another folder with --out")
+    return fields
+
+
+def check(out: Path) -> list[str]:
+    """Re-read every byte of a finished folder; what is wrong, in words, one line a problem.
+
+    Raises:
+        MagnetError: attributes.json is damaged.
+    """
+    problems = []
+    for name, digest in read(out)["files"].items():
+        if not (out / name).is_file():
+            problems.append(f"{out / name} is missing")
+        elif atomic.sha256_file(out / name) != digest:
+            problems.append(f"{out / name} was changed after it was written")
+    return problems
+
+
+def write(
+    out: Path, spec: AttributesSpec, generator: Generator, judges: list[Judge], batch: int | None = None
+) -> Iterator[int]:
+    """Render latents of the prior, score the images, forget them: shards of latents and scores appear whole.
+
+    Args:
+        out: the folder; new, or begun by the same call before.
+        spec: what it is.
+        generator: on its device.
+        judges: the models, in the order of the spec.
+        batch: images at a time.
+
+    Yields:
+        Number of latents whose scores are safe since the last time.
+
+    Raises:
+        SampleError: what the generator gives are no images.
+        GeneratorError: a model does not take them.
+        MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
+    """
+    if not generator.gives_images:
+        shape = "×".join(map(str, generator.image_shape))
+        message = f"{generator.name} gives {shape} numbers, which are no images that a model could judge"
+        raise SampleError(message, "pass a generator of images of one or three channels")
+    atomic.make_folder(out / _SHARDS)
+    atomic.sweep(out / _SHARDS)
+    atomic.publish(out / _STARTED, atomic.document({"spec": asdict(spec)}))
+    size = batch or render.batch_size(generator)
+    for shard, rows in _shards(spec):
+        path = _shard_path(out, shard)
+        if not _is_whole(path):
+            latents, labels = priors.draw_rows(generator, spec.seed, shard, rows, spec.label)
+            if labels is None:
+                labels = _labels(spec, generator, shard * spec.shard_rows, rows)
+            scores = _scores(generator, judges, latents, labels, spec.truncation, size)
+            buffer = io.BytesIO()
+            np.savez(buffer, latents=latents, **({} if labels is None else {"labels": labels}), **scores)
+            atomic.publish(path, buffer.getvalue())
+        yield rows
+
+
+def join(out: Path, spec: AttributesSpec, judges: list[Judge]) -> tuple[list[Path], list[Tally]]:
+    """Join the shards to latents.npy (labels.npy) and scores.npz, one shard in memory at a time.
+
+    scores.npz holds, for each model, its probabilities [n, C] float32 and the names of its classes. `conclude` is to
+    follow: until then the shards stay, and the folder counts as begun.
+
+    Returns:
+        The files, and how many images fell into each class, for each model.
+
+    Raises:
+        MagnetError: no space, no permission.
+    """
+    first = _read_shard(out, 0)
+    made = [out / f"{name}.npy" for name in ("latents", "labels") if name in first]
+    for path in made:
+        with atomic.appearing(path) as file:
+            _write_array(file, out, spec, path.stem, first[path.stem])
+    scores, tallies = out / "scores.npz", []
+    with atomic.appearing(scores) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for i, judge in enumerate(judges):
+            name, found = member(judge.name), first[f"model{i}"]
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", EPOCH), "w", force_zip64=True) as entry:
+                counts = _write_array(entry, out, spec, f"model{i}", found)
+            classes = judge.classes(found.shape[1])
+            with archive.open(zipfile.ZipInfo(f"{name}_classes.npy", EPOCH), "w") as entry:
+                np.save(entry, np.array(classes))
+            tallies.append(Tally(classes, counts))
+    return [*made, scores], tallies
+
+
+def conclude(out: Path, spec: AttributesSpec, made: list[Path], command: list[str], report: dict) -> None:
+    """Write attributes.json: from now on the folder is whole, and the shards go.
+
+    Raises:
+        MagnetError: no space, no permission.
+    """
+    fields = {"format": FORMAT, "command": command, "spec": asdict(spec)}
+    fields |= {"files": {path.name: atomic.sha256_file(path) for path in made}, "versions": render.versions()}
+    fields |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "report": report}
+    atomic.publish(out / "attributes.json", atomic.document(fields))
+    shutil.rmtree(out / _SHARDS, ignore_errors=True)
+    (out / _STARTED).unlink(missing_ok=True)
+
+
+def look(shown: ImageSet, judge: Judge) -> Iterator[kept_outputs.Seen]:
+    """The probabilities of a sample's images, piece by piece, as features.look."""
+    return kept_outputs.look(shown, judge, PROBABILITIES)
+
+
+def are_pairs(samples: list[ImageSet], others: list[ImageSet]) -> bool:
+    """Whether each of others comes from the volume of the sample in its place; False where all are independent.
+
+    Raises:
+        SampleError: samples of different lengths, one against several, or pools on both sides that are no pairs.
+    """
+    kept_outputs.check_lengths(samples)
+    if not others:
+        return False
+    kept_outputs.check_lengths(others)
+    if len(samples) == len(others) == 1:
+        return False
+    if 1 in {len(samples), len(others)}:
+        message = f"{len(samples)} and {len(others)} samples are compared: one alone says nothing of its spread"
+        raise SampleError(message, "pass --compare as often as there are samples, or one sample of each")
+    ours, theirs = ([shown.fingerprint for shown in side] for side in (samples, others))
+    if not set(ours) & set(theirs) - {""}:
+        return False
+    if ours != theirs or "" in ours:
+        message = "some samples come from volumes of those they are compared with, others do not"
+        raise SampleError(message, "pass --compare in the order of the samples, each from the same volume")
+    return len(set(ours)) == len(ours)
+
+
+def tally(judge: Judge, probabilities: np.ndarray) -> Tally:
+    """How many images fell into each class, of probabilities [n, C].
+
+    Raises:
+        SampleError: there are not two classes.
+    """
+    if probabilities.shape[1] < 2:  # noqa: PLR2004
+        message = f"{judge.name} knows one class, and shares are of two or more"
+        raise SampleError(message, "pass a model that gives a score for each of two or more classes")
+    return Tally.of(judge.classes(probabilities.shape[1]), probabilities)
+
+
+def annotate(shown: ImageSet, judge: Judge, probabilities: np.ndarray, summary: dict) -> None:
+    """Write each image's class and its probability into a sample: metadata.jsonl, and what vouches for it, as one.
+
+    Args:
+        shown: the images of a finished sample.
+        judge: the model; its name becomes a field, NAME_probability another.
+        probabilities: [n, C].
+        summary: goes into sample.json, under attributes and the model's name.
+
+    Raises:
+        ArtifactError: the model is called like a field of every sample.
+        SampleError: the sample was changed since it was written.
+        MagnetError: no space, no permission; the sample is then as it was.
+    """
+    if judge.name in _OWN:
+        message = f"a model is called {judge.name!r}, and so is a field of metadata.jsonl"
+        raise ArtifactError(message, "give it another name in the list of artifacts")
+    if problems := sample.check(shown.path):
+        message = f"{shown.path} is not as it was written: {problems[0]}"
+        raise SampleError(message, "draw it again with --force, or restore it from a copy")
+    fields = sample.read(shown.path)
+    named = {f"images/{path.name}": i for i, path in enumerate(shown.files)}
+    classes, best = judge.classes(probabilities.shape[1]), probabilities.argmax(axis=1)
+    lines = []
+    for line in (shown.path / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        i = named[record["file_name"]]
+        said = {judge.name: classes[best[i]], f"{judge.name}_probability": round(float(probabilities[i, best[i]]), 6)}
+        lines.append(json.dumps(record | said, ensure_ascii=False, allow_nan=False) + "\n")
+    metadata = "".join(lines).encode()
+    sums = []
+    for line in (shown.path / "checksums.txt").read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        sums.append(f"{atomic.sha256_bytes(metadata) if name == 'metadata.jsonl' else digest}  {name}\n")
+    checksums = "".join(sums).encode()
+    fields["checksums_sha256"] = atomic.sha256_bytes(checksums)
+    fields["attributes"] = fields.get("attributes", {}) | {judge.name: {"sha256": judge.sha256} | summary}
+    replaced = {"metadata.jsonl": metadata, "checksums.txt": checksums, "sample.json": atomic.document(fields)}
+    atomic.replace_together(shown.path, replaced)
+
+
+def _shards(spec: AttributesSpec) -> Iterator[tuple[int, int]]:
+    """Each shard's number and rows; the last may be short."""
+    for shard, start in enumerate(range(0, spec.n, spec.shard_rows)):
+        yield shard, min(spec.shard_rows, spec.n - start)
+
+
+def _shard_path(out: Path, shard: int) -> Path:
+    return out / _SHARDS / f"{shard:06d}.npz"
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a shard is there, every byte as its checksums say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _read_shard(out: Path, shard: int) -> dict[str, np.ndarray]:
+    path = _shard_path(out, shard)
+    with atomic.explained("read", path), np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _labels(spec: AttributesSpec, generator: Generator, first: int, rows: int) -> np.ndarray | None:
+    """Labels [rows] int64, those of the spec in turn; None where the generator takes none."""
+    if not generator.num_classes:
+        return None
+    classes = np.array(spec.label or range(generator.num_classes), np.int64)
+    return classes[(first + np.arange(rows)) % len(classes)]
+
+
+def _scores(
+    generator: Generator,
+    judges: list[Judge],
+    latents: np.ndarray,
+    labels: np.ndarray | None,
+    truncation: float,
+    size: int,
+) -> dict[str, np.ndarray]:
+    """Probabilities [rows, C] float32 of each model, "model0" and on: of the pixels that a sample would hold."""
+    found: list[list[np.ndarray]] = [[] for _ in judges]
+    for start in range(0, len(latents), size):
+        here = slice(start, start + size)
+        given = None if labels is None else labels[here]
+        pixels = render.images(generator, latents[here], truncation, size, given)
+        for scores, judge in zip(found, judges, strict=True):
+            scores.append(judge.probabilities(pixels))
+    return {f"model{i}": np.concatenate(scores) for i, scores in enumerate(found)}
+
+
+def _write_array(file: io.BufferedIOBase, out: Path, spec: AttributesSpec, name: str, like: np.ndarray) -> np.ndarray:
+    """One array of all shards as NPY; of an array [n, C], how often each column is the largest, [C]."""
+    shape = (spec.n, *like.shape[1:])
+    header = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    counts = np.zeros(like.shape[-1], np.int64)
+    for shard, _ in _shards(spec):
+        rows = _read_shard(out, shard)[name]
+        file.write(np.ascontiguousarray(rows).tobytes())
+        if rows.ndim > 1:
+            counts += np.bincount(rows.argmax(axis=1), minlength=rows.shape[1])
+    return counts

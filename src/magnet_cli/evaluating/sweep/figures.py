@@ -1,0 +1,122 @@
+"""What is plotted of a sweep, from the fields of its sweep.json alone.
+
+Owns which numbers go where; how plots look is for `plots`. What was measured on the other half is shown as points.
+"""
+
+from magnet_cli.evaluating.attributes import member
+from magnet_cli.files import plots
+from magnet_cli.files.plots import Line
+from magnet_cli.index import DISPLACED_WARNING
+
+_OTHER = "the other half: picked, and rho 0"
+
+
+def drawn(fields: dict) -> dict[str, str]:
+    """SVG files by their names, as precision-recall, in the order in which a reader wants them."""
+    by_truncation = _by_truncation(fields)
+    drift = " (drift from the prior)" * (fields["reference"]["kind"] == "prior")
+    found = _front(fields, by_truncation, drift)
+    for name in _measured(fields):
+        if name.startswith(("fid[", "kid[")):
+            title = f"{name} over rho{drift}"
+            found[name.partition("[")[0]] = _over_rho(fields, by_truncation, ("metrics", name), title, name + drift)
+    sizes = [
+        Line(name, [p["rho"] for p in points], [p["effective_size"] for p in points], dotted=True)
+        for name, points in by_truncation.items()
+    ]
+    title = f"effective size over rho, of {fields['points'][0]['pool']:,} rows"
+    found["effective-size"] = plots.lines(sizes, title=title, x_label="rho", y_label="effective size, rows", log_y=True)
+    shares = [
+        Line(name, [p["rho"] for p in points], [p["displaced_share"] for p in points], dotted=True)
+        for name, points in by_truncation.items()
+    ]
+    level = {"above this a draw is not what rho asks": DISPLACED_WARNING}
+    title = f"displaced share over rho, of {fields['spec']['n']:,} draws"
+    about = {"title": title, "x_label": "rho", "y_label": "displaced share", "levels": level}
+    found["displaced-share"] = plots.lines(shares, **about)
+    for model, about in fields["models"].items():
+        found |= _of_classes(fields, by_truncation, model, about["classes"])
+    return found
+
+
+def _by_truncation(fields: dict) -> dict[str, list[dict]]:
+    """The points of each line, by its name in the legend; ascending in rho."""
+    truncations = fields["spec"]["truncation"]
+    names = {psi: f"truncation {psi:g}" if len(truncations) > 1 else "" for psi in truncations}
+    return {name: [p for p in fields["points"] if p["truncation"] == psi] for psi, name in names.items()}
+
+
+def _measured(fields: dict) -> list[str]:
+    """The metrics that every point has."""
+    return [name for name in fields["points"][0]["metrics"] if all(name in p["metrics"] for p in fields["points"])]
+
+
+def _others(fields: dict) -> list[dict]:
+    """The points of half 2, each once."""
+    choice = fields["choice"]
+    return list({p["sample"]: p for p in (choice["chosen"], choice["baseline"])}.values()) if choice else []
+
+
+def _ends(points: list[dict], part: str, *names: str) -> tuple[list[float], list[tuple[list, list]]]:
+    """A measured number of points, and its intervals."""
+    found = []
+    for point in points:
+        each = point[part]
+        for name in names:
+            each = each[name]
+        found.append(each)
+    return [e["value"] for e in found], [([e["low"] for e in found], [e["high"] for e in found])]
+
+
+def _front(fields: dict, by_truncation: dict[str, list[dict]], drift: str) -> dict[str, str]:
+    """Precision against recall: along rho at each truncation, and along truncation at rho 0."""
+    features = fields["features"]["name"]
+    names = f"recall[{features}]", f"precision[{features}]"
+
+    def line(name: str, points: list[dict], note: str, **how: object) -> Line:
+        (x, (reach,)), (y, bands) = (_ends(points, "metrics", each) for each in names)
+        return Line(name, x, y, bands, reach, [f"{point[note]:g}" for point in points], **how)
+
+    drawn = [line(name or "along rho", points, "rho", dotted=True) for name, points in by_truncation.items()]
+    if len(by_truncation) > 1:
+        plain = [point for point in fields["points"] if point["rho"] == 0]
+        drawn.append(line("along truncation, rho 0", plain, "truncation", dotted=True))
+    if others := _others(fields):
+        drawn.append(line(_OTHER, others, "rho", joined=False))
+    labels = {"x_label": names[0] + drift, "y_label": names[1] + drift}
+    return {"precision-recall": plots.lines(drawn, title=f"precision against recall{drift}", height=4.4, **labels)}
+
+
+def _over_rho(
+    fields: dict, by_truncation: dict[str, list[dict]], where: tuple[str, ...], title: str, label: str
+) -> str:
+    """A measured number over rho, a line for each truncation."""
+
+    def line(name: str, points: list[dict], **how: object) -> Line:
+        y, bands = _ends(points, *where)
+        return Line(name, [point["rho"] for point in points], y, bands, **how)
+
+    drawn = [line(name, points, dotted=True) for name, points in by_truncation.items()]
+    if others := _others(fields):
+        y, bands = _ends(others, *where)
+        x = [point["rho"] for point in others]
+        drawn.append(Line(_OTHER, x, y, bands, (x, x), joined=False))
+    return plots.lines(drawn, title=title, x_label="rho", y_label=label)
+
+
+def _of_classes(fields: dict, by_truncation: dict[str, list[dict]], model: str, classes: list[str]) -> dict[str, str]:
+    """Shares of a model's classes over rho, a plot for each truncation; and how far from equal they are."""
+    found = {}
+    level = {"equal shares": 1 / len(classes)}
+    for psi, (name, points) in zip(fields["spec"]["truncation"], by_truncation.items(), strict=True):
+        drawn = []
+        for each in classes:
+            y, bands = _ends(points, "attributes", model, "shares", each)
+            drawn.append(Line(each, [p["rho"] for p in points], y, bands, dotted=True))
+        title = f"shares of the classes of {model} over rho" + (f", {name}" if name else "")
+        key = f"shares-{member(model)}" + (f"-truncation{psi:g}" if name else "")
+        found[key] = plots.lines(drawn, title=title, x_label="rho", y_label="share", levels=level, height=4)
+    where = ("attributes", model, "total_variation")
+    title = f"imbalance of the classes of {model} over rho"
+    label = "total variation from equal shares"
+    return found | {f"imbalance-{member(model)}": _over_rho(fields, by_truncation, where, title, label)}

@@ -1,0 +1,3 @@
+"""Read checkpoints of every format without running code."""
+
+from magnet_cli.files.checkpoints.contents import read as read

@@ -1,0 +1,241 @@
+"""Tensors, arrays and numbers out of the trees of pickles.
+
+Owns how torch and numpy write themselves into pickles, and that a tensor stays within its storage. Knows nothing of
+files or networks.
+"""
+
+import io
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from magnet_cli.files.checkpoints.pickles import MAX_BYTES, MAX_DEPTH, Budget, Object, need, parse
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_DIMENSIONS = 8
+_SMALL = 64  # elements of an array that is a setting
+_STORAGES = {
+    "torch DoubleStorage": torch.float64,
+    "torch FloatStorage": torch.float32,
+    "torch HalfStorage": torch.float16,
+    "torch BFloat16Storage": torch.bfloat16,
+    "torch LongStorage": torch.int64,
+    "torch IntStorage": torch.int32,
+    "torch ShortStorage": torch.int16,
+    "torch CharStorage": torch.int8,
+    "torch ByteStorage": torch.uint8,
+    "torch BoolStorage": torch.bool,
+}
+_DTYPES = {
+    **{"f8": torch.float64, "f4": torch.float32, "f2": torch.float16, "b1": torch.bool},
+    **{"i8": torch.int64, "i4": torch.int32, "i2": torch.int16, "i1": torch.int8, "u1": torch.uint8},
+}
+_PARAMETER, _TENSOR = "torch._utils _rebuild_parameter", "torch._utils _rebuild_tensor_v2"
+_BLOB = "torch.storage _load_from_bytes"
+_DTYPE, _ENCODED = "numpy dtype", "_codecs encode"
+# numpy 1 and numpy 2 name these differently
+_SCALARS = {f"numpy.{core}.multiarray scalar" for core in ("core", "_core")}
+ARRAY_MAKERS = {f"numpy.{core}.multiarray _reconstruct" for core in ("core", "_core")}
+_BUFFERS = {f"numpy.{core}.numeric _frombuffer" for core in ("core", "_core")}
+_MAPPINGS = {"collections OrderedDict", "dnnlib.util EasyDict"}
+
+# Globals that these functions understand, and the opcodes that may act on each: `pickles.parse` takes them.
+ARRAYS: dict[str, set[str]] = {
+    _DTYPE: {"REDUCE", "BUILD"},
+    _ENCODED: {"REDUCE"},
+    "numpy ndarray": set(),
+    **{name: {"REDUCE", "BUILD"} for name in ARRAY_MAKERS},
+    **{name: {"REDUCE"} for name in _SCALARS | _BUFFERS},
+}
+STORAGES: dict[str, set[str]] = {name: set() for name in _STORAGES}
+TENSORS: dict[str, set[str]] = {
+    _PARAMETER: {"REDUCE"},
+    _TENSOR: {"REDUCE"},
+    "collections OrderedDict": {"REDUCE", "SETITEMS", "BUILD"},  # state dicts have their versions as state
+}
+BLOBS: dict[str, set[str]] = {_BLOB: {"REDUCE"}}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A run of numbers that lies outside a pickle, under a key."""
+
+    dtype: torch.dtype
+    key: str
+    count: int
+
+
+def storage(identity: object) -> Storage:
+    """What a persistent id of torch's means: ("storage", type, key, device, number of elements)."""
+    need(isinstance(identity, tuple) and len(identity) in {5, 6}, "it names something outside that is no storage")
+    word, kind, key, _, count, *view = identity
+    name = getattr(kind, "name", "")
+    need(word == "storage" and name in _STORAGES and view in ([], [None]), "it has a storage of an unknown kind")
+    need(isinstance(key, str) and type(count) is int, "it has a storage of an unknown kind")
+    need(0 < count <= MAX_BYTES, "it has a storage of an impossible size")
+    return Storage(_STORAGES[name], key, count)
+
+
+def legacy(data: bytes, known: Mapping[str, set[str]], budget: Budget) -> tuple[object, dict[str, bytes]]:
+    """What torch.save wrote before it wrote zip files: five pickles, then the storages one after the other.
+
+    Returns:
+        The tree, with a Storage for each storage; and their bytes by key.
+
+    Raises:
+        UnpicklingError, ValueError, LookupError: it is not such a file, or damaged.
+    """
+    file = io.BytesIO(data)
+    need(parse(file, {}, budget) == LEGACY_MAGIC, "it does not begin as torch's files do")
+    need(parse(file, {}, budget) == _LEGACY_PROTOCOL, "it is of an unknown version of torch's format")
+    system = parse(file, {}, budget)
+    need(isinstance(system, dict) and system.get("little_endian") is True, "its numbers are not little-endian")
+    named: dict[str, Storage] = {}
+
+    def outside(identity: object) -> Storage:
+        found = storage(identity)
+        return named.setdefault(found.key, found)
+
+    tree, keys = parse(file, known, budget, outside), parse(file, {}, budget)
+    need(isinstance(keys, list) and len(keys) == len(named), "it does not hold the storages it names")
+    parts = {}
+    for key in keys:
+        need(isinstance(key, str), "it has a storage by what is no name")
+        count = int.from_bytes(file.read(8), "little")
+        need(count == named[key].count, "it holds a storage of another size than it says")
+        parts[key] = file.read(count * named[key].dtype.itemsize)
+    need(not file.read(1), "more bytes follow than it has storages")
+    return tree, parts
+
+
+class Tensors:
+    """Makes tensors of what pickles say of them; each storage is read once.
+
+    Args:
+        budget: what the file may cost.
+        part: the bytes of the storage of that key.
+    """
+
+    def __init__(self, budget: Budget, part: Callable[[str], bytes]) -> None:
+        self.budget, self.part = budget, part
+        self._read: dict[object, tuple[Tensor, object]] = {}
+
+    def tensor(self, node: object) -> Tensor:
+        """The tensor that a tree describes, contiguous, on the CPU.
+
+        Raises:
+            UnpicklingError, ValueError: it is none, or reaches outside its storage.
+        """
+        if isinstance(node, Object) and node.of == _PARAMETER:
+            node = node.arguments[0]
+        need(isinstance(node, Object) and node.of == _TENSOR, "it has a tensor that is none")
+        where, offset, size, stride, *_ = node.arguments
+        flat = self._storage(where)
+        need(isinstance(size, tuple) and isinstance(stride, tuple), "it has a tensor without a size")
+        need(len(size) == len(stride) <= _DIMENSIONS, "it has a tensor of an impossible size")
+        numbers = (offset, *size, *stride)
+        need(all(type(n) is int and 0 <= n <= len(flat) for n in numbers), "it has a tensor of an impossible size")
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        need(0 < math.prod(size) <= len(flat) > last, "it has a tensor that reaches outside its storage")
+        self.budget.take(math.prod(size) * flat.element_size())
+        return flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
+
+    def _storage(self, node: object) -> Tensor:
+        """All of a storage, flat; the node is kept, so that its id stays its own."""
+        key = node.key if isinstance(node, Storage) else id(node)
+        if key not in self._read:
+            self._read[key] = self._flat(node), node
+        return self._read[key][0]
+
+    def _flat(self, node: object) -> Tensor:
+        if isinstance(node, Object) and node.of == _BLOB:
+            # torch's own function would unpickle these bytes, code and all.
+            (blob,) = node.arguments
+            node, parts = legacy(raw(blob), STORAGES, self.budget)
+            need(isinstance(node, Storage), "it has a storage that is none")
+            data = parts[node.key]
+        else:
+            need(isinstance(node, Storage), "it has a tensor without a storage")
+            data = self.part(node.key)
+        return flat(data, node.dtype, node.count, self.budget)
+
+
+def flat(data: bytes, dtype: torch.dtype, count: int, budget: Budget) -> Tensor:
+    """Bytes as `count` numbers.
+
+    Raises:
+        UnpicklingError: they are not as many.
+    """
+    need(len(data) == count * dtype.itemsize > 0, "it holds another number of bytes than it says")
+    budget.take(len(data))
+    return torch.frombuffer(bytearray(data), dtype=dtype)
+
+
+def raw(node: object) -> bytes:
+    """The bytes that a tree describes; protocol 2 writes them as text."""
+    if isinstance(node, Object) and node.of == _ENCODED:
+        text, coding = node.arguments
+        need(isinstance(text, str) and coding == "latin1", "it has text in an unknown coding")
+        return text.encode("latin1")
+    need(isinstance(node, bytes | bytearray), "it has bytes that are none")
+    return bytes(node)
+
+
+def mapping(node: object) -> dict | None:
+    """The items of a dict or of what pickles write in place of one; None where it is something else."""
+    if isinstance(node, Object) and node.of in _MAPPINGS:
+        return node.items or {}
+    return node if isinstance(node, dict) else None
+
+
+def array(node: object, budget: Budget) -> Tensor:
+    """The tensor of a numpy array or scalar.
+
+    Raises:
+        UnpicklingError: it is neither, of another type than numbers, or its bytes are not as many as its shape says.
+    """
+    need(isinstance(node, Object), "it has an array that is none")
+    fortran = False
+    if node.of in _SCALARS:
+        (dtype, data), shape = node.arguments, ()
+    elif node.of in _BUFFERS:
+        data, dtype, shape, order = node.arguments
+        fortran = order == "F"
+    else:
+        need(node.of in ARRAY_MAKERS and isinstance(node.state, tuple), "it has an array that is none")
+        _, shape, dtype, fortran, data = node.state
+    need(isinstance(shape, tuple) and len(shape) <= _DIMENSIONS, "it has an array of an impossible shape")
+    need(all(type(n) is int and n > 0 for n in shape), "it has an array of an impossible shape")
+    values = flat(raw(data), _number_type(dtype), math.prod(shape), budget)
+    return values.reshape(shape[::-1]).permute(tuple(range(len(shape)))[::-1]) if fortran else values.reshape(shape)
+
+
+def _number_type(node: object) -> torch.dtype:
+    need(isinstance(node, Object) and node.of == _DTYPE, "it has an array of what is no type")
+    code, order = node.arguments[0], node.state[1] if isinstance(node.state, tuple) else "|"
+    need(isinstance(code, str) and code in _DTYPES, "it has an array of other things than numbers")
+    need(order in ("<", "|", "="), "its numbers are not little-endian")
+    return _DTYPES[code]
+
+
+def plain(node: object, budget: Budget, depth: int = 0) -> object:
+    """A tree of settings as JSON has them: numbers of numpy's as numbers, tuples as lists.
+
+    Raises:
+        UnpicklingError: something else is in it, or it is deep or large out of all proportion.
+    """
+    budget.step()
+    need(depth < MAX_DEPTH, "it has settings nested without end")
+    if node is None or isinstance(node, bool | int | float | str):
+        return node
+    if (items := mapping(node)) is not None:
+        return {key: plain(value, budget, depth + 1) for key, value in items.items()}
+    if isinstance(node, tuple | list):
+        return [plain(value, budget, depth + 1) for value in node]
+    found = array(node, budget)
+    need(found.numel() <= _SMALL, "it has settings of great size")
+    return found.tolist()

@@ -1,0 +1,107 @@
+"""Files of torch.save, zipped or older, that hold weights: a state dict, alone or beside what training left there.
+
+Owns the layout of both. Knows nothing of architectures.
+"""
+
+import io
+import struct
+import zipfile
+
+from torch import Tensor
+
+from magnet_cli.errors import GeneratorError
+from magnet_cli.files.checkpoints import tensors
+from magnet_cli.files.checkpoints.pickles import Budget, Object, need, parse
+from magnet_cli.files.checkpoints.tensors import Tensors, mapping
+
+_ZIP = b"PK\x03\x04"  # as torch.save has written since 1.6
+_LEGACY = b"\x8a\x0a" + tensors.LEGACY_MAGIC.to_bytes(10, "little") + b"."  # the first pickle in a file before that
+_NAMESPACE = "argparse Namespace"
+_GENERATORS = ("g_ema", "netG_state_dict", "state_dict")  # the first that is there
+_HEAD = 32  # bytes that hold it
+_ENCRYPTED = 1
+_DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, struct.error)
+_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool")
+_KNOWN = {
+    **tensors.TENSORS,
+    **tensors.STORAGES,
+    **tensors.ARRAYS,
+    _NAMESPACE: {"NEWOBJ", "BUILD"},
+    # beside weights; nobody looks into them
+    **{name: {"REDUCE"} for name in ("torch Size", "torch device", "collections Counter")},
+    **{name: {"REDUCE"} for name in ("builtins set", "__builtin__ set")},
+    **{f"torch {name}": set() for name in _DTYPES},
+}
+
+
+def recognises(data: bytes) -> bool:
+    """Whether it begins like one of them."""
+    return data.startswith(_ZIP) or _LEGACY in data[:_HEAD]
+
+
+def read(data: bytes, name: str) -> tuple[dict[str, Tensor], dict]:
+    """The state dict in a file of torch.save, and what its training was called with, as far as it is plain.
+
+    Args:
+        data: the whole file.
+        name: what to call it in errors.
+
+    Returns:
+        Tensors by name: those of the one mapping in it, or of that under "g_ema", "netG_state_dict" or "state_dict",
+        with the tensors beside it. Then the numbers and texts of an argparse.Namespace under "args".
+
+    Raises:
+        UnpicklingError, ValueError, LookupError: it is damaged, or holds code.
+        GeneratorError: it does not hold one mapping from names to tensors.
+    """
+    budget = Budget(len(data))
+    tree, made = _zipped(data, budget) if data.startswith(_ZIP) else _legacy(data, budget)
+    content = mapping(tree) or {}
+    nested = {key: inner for key, value in content.items() if (inner := mapping(value)) is not None}
+    own = next(([nested[key]] for key in _GENERATORS if key in nested), list(nested.values()))
+    beside = {key: value for key, value in content.items() if _is_tensor(value)} if len(own) == 1 else {}
+    state = beside | own[0] if len(own) == 1 else content
+    if not state or not all(isinstance(key, str) and _is_tensor(value) for key, value in state.items()):
+        message = f"{name} is a torch file, but holds no single mapping from names to tensors"
+        raise GeneratorError(message, "save the generator's state dict alone: torch.save(module.state_dict(), …)")
+    return {key: made.tensor(value) for key, value in state.items()}, _arguments(content.get("args"))
+
+
+def _is_tensor(node: object) -> bool:
+    return isinstance(node, Object) and node.of in tensors.TENSORS and mapping(node) is None
+
+
+def _arguments(node: object) -> dict:
+    if not (isinstance(node, Object) and node.of == _NAMESPACE and isinstance(node.state, dict)):
+        return {}
+    return {k: v for k, v in node.state.items() if v is None or isinstance(v, bool | int | float | str)}
+
+
+def _legacy(data: bytes, budget: Budget) -> tuple[object, Tensors]:
+    tree, parts = tensors.legacy(data, _KNOWN, budget)
+    return tree, Tensors(budget, parts.__getitem__)
+
+
+def _zipped(data: bytes, budget: Budget) -> tuple[object, Tensors]:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except _DAMAGED as error:
+        raise ValueError(*error.args) from error
+    members = {member.filename: member for member in archive.infolist()}
+
+    def part(name: str) -> bytes:
+        member = members[name]
+        stored = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & _ENCRYPTED
+        need(stored and member.file_size == member.compress_size, "it is compressed, which torch's files never are")
+        try:
+            return archive.read(member)
+        except _DAMAGED as error:
+            raise ValueError(*error.args) from error
+
+    pickled = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    need(len(pickled) == 1, "it is a zip file, but none of torch's")
+    folder = pickled[0].removesuffix("data.pkl")
+    order = part(f"{folder}byteorder") if f"{folder}byteorder" in members else b"little"
+    need(order == b"little", "its numbers are not little-endian")
+    tree = parse(io.BytesIO(part(pickled[0])), _KNOWN, budget, tensors.storage)
+    return tree, Tensors(budget, lambda key: part(f"{folder}data/{key}"))

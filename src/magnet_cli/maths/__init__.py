@@ -1,0 +1,1 @@
+"""Mathematics in torch, numpy and scipy: Jacobians, metrics, priors. No files, no generators."""

@@ -1,0 +1,218 @@
+"""Solvers: the leading singular values of a function's Jacobian, exact or from fewer products.
+
+Owns the algorithms, one function each. Knows nothing of generators, files, or how a solver is chosen.
+"""
+
+import torch
+from torch import Tensor
+
+from magnet_cli.errors import SpecError
+from magnet_cli.maths.jacobian.products import Function, forward, reverse
+
+PROJECTION_ROWS = 128  # of the published algorithm (Humayun et al. 2022, released code)
+_SLICE = 1 << 16  # outputs whose float64 copy is held at once
+_DEPENDENT = 1e-12  # directions of a range below this share of its largest squared length are rounding
+
+
+def exact(function: Function, latents: Tensor, top_k: int, chunk_size: int | None = None) -> Tensor:
+    """The top_k singular values of the Jacobian of `function` at each latent, from all D forward products.
+
+    Each column J e_i is one forward-mode product; JᵀJ is formed in float64 and its eigenvalues are the squares of the
+    singular values. Forming JᵀJ squares the condition number, which float64 has room for: values down to 1e-7 of the
+    largest keep three digits, far below the rounding of float32 products.
+
+    Args:
+        function: maps [B, D] to [B, ...], differentiable, row b of the result a function of row b alone.
+        latents: [B, D], the dtype the products are made in.
+        top_k: K, 1 ≤ K ≤ D.
+        chunk_size: tangents pushed at a time; bounds memory. Default: all D.
+
+    Returns:
+        [B, K] float64, descending, ≥ 0, nan where J is not finite; units of the output per unit of latent. Cost: D
+        forward products a latent.
+
+    Raises:
+        SpecError: top_k outside 1..D.
+        GeneratorError: the function cannot be differentiated in forward mode.
+    """
+    _check_top_k(top_k, latents.shape[1])
+    return roots(gram(function, latents, chunk_size), top_k)
+
+
+def gram(function: Function, latents: Tensor, chunk_size: int | None = None) -> Tensor:
+    """JᵀJ at each latent, from D forward products; all of J is held at once.
+
+    Args:
+        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        latents: [B, D].
+        chunk_size: tangents pushed at a time.
+
+    Returns:
+        [B, D, D] float64.
+
+    Raises:
+        GeneratorError: the function cannot be differentiated in forward mode.
+    """
+    return _inner(forward(function, latents, _basis(latents), chunk_size))
+
+
+def gram_by_columns(function: Function, latents: Tensor, chunk_size: int = 1) -> Tensor:
+    """JᵀJ at each latent where J does not fit: its columns Jᵀ(J e_i), by one forward and one reverse product each.
+
+    Args:
+        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        latents: [B, D].
+        chunk_size: columns at a time; nothing but these and D×D numbers is held.
+
+    Returns:
+        [B, D, D] float64. Cost: 2D products a latent.
+
+    Raises:
+        GeneratorError: the function cannot be differentiated in both modes.
+    """
+    columns = []
+    for tangents in _basis(latents).split(chunk_size):
+        pushed = forward(function, latents, tangents)  # [B, c, M]
+        columns.append(reverse(function, latents, pushed.transpose(0, 1)).to(torch.float64))
+    rows = torch.cat(columns, dim=1)  # [B, D, D], symmetric up to rounding
+    return (rows + rows.mT) / 2
+
+
+def pilot(
+    function: Function, latents: Tensor, top_k: int, basis: Tensor, *, sweep: bool, chunk_size: int | None = None
+) -> Tensor:
+    """Approximate leading singular values from products along directions known to be strong elsewhere.
+
+    The leading eigenvectors of the mean JᵀJ over pilot latents span much of each latent's strongest directions. Without
+    the reverse sweep the values are those of J restricted to their span, which can only be too small; with it, those of
+    J projected on the range they reach (Halko et al. 2011, algorithms 4.1 and 5.1, with a fixed test matrix).
+
+    Args:
+        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        latents: [B, D].
+        top_k: K, 1 ≤ K ≤ m.
+        basis: [D, m], orthonormal columns.
+        sweep: follow the forward products with as many reverse products.
+        chunk_size: vectors at a time.
+
+    Returns:
+        [B, K] float64, descending. Cost: m forward products a latent, with `sweep` m reverse products more.
+
+    Raises:
+        SpecError: top_k outside 1..m.
+        GeneratorError: the function cannot be differentiated.
+    """
+    _check_top_k(top_k, basis.shape[1])
+    pushed = forward(function, latents, basis.T.to(latents), chunk_size)
+    if not sweep:
+        return roots(_inner(pushed), top_k)
+    return _swept(function, latents, top_k, pushed, chunk_size)
+
+
+def sketch(
+    function: Function, latents: Tensor, top_k: int, tests: Tensor, *, power: int = 0, chunk_size: int | None = None
+) -> Tensor:
+    """Approximate leading singular values by randomised subspace iteration (Halko et al. 2011, algorithms 4.4, 5.1).
+
+    Args:
+        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        latents: [B, D].
+        top_k: K, 1 ≤ K ≤ m.
+        tests: [B, D, m], test matrices; a function of each row's number, so that its values are too.
+        power: further passes of J and Jᵀ before the last; each doubles the gap between the values.
+        chunk_size: vectors at a time.
+
+    Returns:
+        [B, K] float64, descending. Cost: (1 + power)·m forward and as many reverse products a latent.
+
+    Raises:
+        SpecError: top_k outside 1..m.
+        GeneratorError: the function cannot be differentiated.
+    """
+    _check_top_k(top_k, tests.shape[2])
+    tangents = tests.to(latents).permute(2, 0, 1)  # [m, B, D]
+    for _ in range(power):
+        pushed = _orthonormal(forward(function, latents, tangents, chunk_size))
+        pulled = reverse(function, latents, pushed.transpose(0, 1), chunk_size)
+        tangents = _orthonormal(pulled).transpose(0, 1)
+    return _swept(function, latents, top_k, forward(function, latents, tangents, chunk_size), chunk_size)
+
+
+def projection(function: Function, latents: Tensor, top_k: int, rows: Tensor, chunk_size: int | None = None) -> Tensor:
+    """The published algorithm: singular values of W J, W a fixed semi-orthonormal map of the output to P numbers.
+
+    Humayun et al. 2022 (Polarity Sampling, section on approximation; P = 128 in their code). The values are those of
+    W J, not of J, and at most P of them are not zero: an approximation whose error the authors do not state.
+
+    Args:
+        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        latents: [B, D].
+        top_k: K, 1 ≤ K ≤ min(P, D).
+        rows: [P, M], the rows of W (`projection_rows`).
+        chunk_size: rows at a time.
+
+    Returns:
+        [B, K] float64, descending. Cost: P reverse products a latent.
+
+    Raises:
+        SpecError: top_k outside 1..min(P, D).
+        GeneratorError: the function cannot be differentiated in reverse mode.
+    """
+    _check_top_k(top_k, min(len(rows), latents.shape[1]))
+    pulled = reverse(function, latents, rows.to(latents), chunk_size)  # [B, P, D]
+    return _values(pulled, top_k)
+
+
+def projection_rows(outputs: int, seed: int = 0) -> Tensor:
+    """The fixed semi-orthonormal map of the published algorithm: [P, M] float32, P = min(128, M), W Wᵀ = 1.
+
+    A function of (M, seed); not bit for bit that of the published code, whose generator is TensorFlow's.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(outputs, min(PROJECTION_ROWS, outputs), generator=generator)
+    return torch.linalg.qr(drawn)[0].T.contiguous()
+
+
+def _check_top_k(top_k: int, largest: int) -> None:
+    if not 1 <= top_k <= largest:
+        message = f"top_k {top_k} is outside 1..{largest}, what the Jacobian or the solver's size allow"
+        raise SpecError(message, f"pass --top-k between 1 and {largest}")
+
+
+def _basis(latents: Tensor) -> Tensor:
+    return torch.eye(latents.shape[1], dtype=latents.dtype, device=latents.device)
+
+
+def _inner(vectors: Tensor) -> Tensor:
+    """[B, T, M] to the inner products [B, T, T], accumulated in float64, a slice of M at a time."""
+    slices = (part.to(torch.float64) for part in vectors.split(_SLICE, dim=2))
+    return sum(part @ part.mT for part in slices)
+
+
+def roots(squares: Tensor, top_k: int) -> Tensor:
+    """Square roots of the top_k eigenvalues of symmetric [B, n, n] float64: [B, K] descending, nan where not finite."""
+    finite = squares.isfinite().all(dim=2).all(dim=1)
+    usable = torch.where(finite[:, None, None], squares, 0)  # the library raises, or does not end, on the others
+    values = torch.linalg.eigvalsh(usable).clamp_min(0).sqrt().flip(-1)[:, :top_k]
+    return torch.where(finite[:, None], values, torch.nan)
+
+
+def _orthonormal(vectors: Tensor) -> Tensor:
+    """Rows [B, T, M] replaced by orthonormal ones of the same span; by zeros where the span has fewer directions."""
+    values, rotation = torch.linalg.eigh(_inner(vectors).nan_to_num(0, 0, 0))  # what is not finite stays so below
+    kept = values > _DEPENDENT * values[:, -1:]
+    scale = torch.where(kept, values, 1).rsqrt() * kept
+    return ((rotation * scale[:, None, :]).mT @ vectors.to(torch.float64)).to(vectors)
+
+
+def _swept(function: Function, latents: Tensor, top_k: int, pushed: Tensor, chunk_size: int | None) -> Tensor:
+    """Singular values of QᵀJ, Q an orthonormal basis of the range [B, m, M] that was reached."""
+    pulled = reverse(function, latents, _orthonormal(pushed).transpose(0, 1), chunk_size)  # [B, m, D]
+    return _values(pulled, top_k)
+
+
+def _values(matrices: Tensor, top_k: int) -> Tensor:
+    """Leading singular values of [B, m, D], in float64; nan where a matrix is not finite."""
+    finite = matrices.isfinite().all(dim=2).all(dim=1)
+    usable = torch.where(finite[:, None, None], matrices.to(torch.float64), 0)
+    return torch.where(finite[:, None], torch.linalg.svdvals(usable)[:, :top_k], torch.nan)

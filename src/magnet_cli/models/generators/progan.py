@@ -1,0 +1,212 @@
+"""ProGAN (Karras et al. 2018), at any resolution and width, conditional or not.
+
+Owns the network, how its sizes are read from a state dict in the naming of genforce's code (the convention of the
+TensorFlow original; huggan's files too) or of pytorch_GAN_zoo's, and what no state dict tells. Knows nothing of files.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from magnet_cli.errors import GeneratorError
+from magnet_cli.models.generators.state_dict import State, conv, doubling, linear
+
+_EPSILON = 1e-8  # of the normalisation of pixels
+_LEAK = 0.2
+_ZOO = {"formatLayer.module.weight", "toRGBLayers.0.module.weight"}
+
+
+class ProGAN(nn.Module):
+    """Convolutions with leaky ReLU and pixel normalisation after each, from 4x4 up; the last is shown as an image.
+
+    Args:
+        first: [D + label_size] to [I · 4 · 4].
+        stages: the later convolutions, by resolution: one at 4x4, then two each, the first of which doubles the side.
+        shown: (1x1 convolution to the image, of the last stage; that of the stage before, or None), their shares in the
+            image multiplied in.
+        label_size: numbers of a label.
+        again: whether z is normalised a second time, its label with it.
+        squashed: whether the image goes through a tanh.
+        scale: the image is shown so many times larger, its pixels repeated.
+    """
+
+    prior = "sphere"  # z is scaled to |z| = √D before anything else
+    truncates = ""
+
+    def __init__(
+        self,
+        first: nn.Linear,
+        stages: list[list[nn.Module]],
+        shown: tuple[nn.Conv2d, nn.Conv2d | None],
+        *,
+        label_size: int,
+        again: bool,
+        squashed: bool,
+        scale: int,
+    ) -> None:
+        super().__init__()
+        self.first = first
+        self.stages = nn.ModuleList(nn.ModuleList(stage) for stage in stages)
+        self.to_image, self.to_image_before = shown
+        self.again, self.squashed, self.scale = again, squashed, scale
+        self.latent_dim = first.in_features - label_size
+        self.num_classes = label_size
+        side = (4 << (len(stages) - 1)) * scale
+        self.image_shape = (self.to_image.out_channels, side, side)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
+        """Latents [B, D] to images [B, C, H, W], about in [-1, 1]; labels [B] int64 or [B, num_classes] floating.
+
+        Truncation has no effect: the network normalises z, whatever it is scaled by.
+        """
+        x = _normalised(z)
+        if self.num_classes:
+            soft = labels if labels.is_floating_point() else functional.one_hot(labels, self.num_classes)
+            x = torch.cat([x, soft.to(z)], dim=1)
+        x = self.first(_normalised(x) if self.again else x)
+        x = before = _activated(x.unflatten(1, (-1, 4, 4)))
+        for stage in self.stages:
+            before = x
+            for layer in stage:
+                x = _activated(layer(x))
+        image = self.to_image(x)
+        if self.to_image_before is not None:
+            image = image + _enlarged(self.to_image_before(before), 2)
+        return _enlarged(image.tanh() if self.squashed else image, self.scale)
+
+
+def recognises(state: dict[str, Tensor]) -> bool:
+    """Whether a state dict is this family's, in either naming."""
+    return state.keys() >= {"layer0.weight", "output0.weight"} or state.keys() >= _ZOO
+
+
+def build(
+    state: dict[str, Tensor],
+    *,
+    label_size: int = 0,
+    lod: float | None = None,
+    final_tanh: bool = False,
+    fused_scale: bool | None = None,
+) -> ProGAN:
+    """The network of a state dict, its sizes read from names and shapes, in eval mode; float64.
+
+    Args:
+        state: in the naming of genforce, or of pytorch_GAN_zoo's GNet.
+        label_size: numbers of a label, which stands behind z; published networks have none.
+        lod: level of detail: 0 is full resolution, each 1 halves it, between two both are blended (pytorch_GAN_zoo's
+            alpha, between 0 and 1, is the same number). None: as stored, or 0.
+        final_tanh: whether a tanh follows the image; published networks have none.
+        fused_scale: whether the weights of the convolutions that double the side are those of transposed ones. None: as
+            their shapes say, and not where they say nothing.
+
+    Raises:
+        GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting outside its range.
+    """
+    reader = _Reader(State(state, "a ProGAN"))
+    stored = reader.state.take("lod").item() if "lod" in state else 0.0
+    network = reader.network(label_size, stored if lod is None else lod, fused_scale, squashed=final_tanh)
+    network.num_parameters = reader.state.num_parameters("lod")
+    reader.state.finish()
+    return network.to(torch.float64).eval().requires_grad_(False)
+
+
+class _Reader:
+    """Reads the layers of either naming, the scale of equalised learning rates multiplied in.
+
+    Args:
+        state: the tensors.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.zoo = state.tensors.keys() >= _ZOO
+        self.num_stages = state.count(self._image_name(0).replace("0", "{}") + ".weight")
+
+    def network(self, label_size: int, lod: float, fused: bool | None, *, squashed: bool) -> ProGAN:
+        """The network down to a level of detail."""
+        if not 0 <= lod <= self.num_stages - 1:
+            message = f"lod {lod:g} is asked for, and the network has 0..{self.num_stages - 1}"
+            raise GeneratorError(message, "pass a lod in that range; 0 is full resolution")
+        first = self._first()
+        if not 0 <= label_size < first.in_features or (label_size and self.zoo):
+            message = f"label_size {label_size} is asked for, and the first layer takes {first.in_features} numbers"
+            message += " in pytorch_GAN_zoo's naming, of which labels are not known" * self.zoo
+            raise GeneratorError(message, "pass the label_size it was trained with; published networks have 0")
+        fused = self._is_fused(first.out_features // 16) if fused is None else fused
+        stages, images, width = [], [], first.out_features // 16
+        for stage in range(self.num_stages):
+            layers = []
+            for number in (0, 1) if stage else (1,):
+                layers.append(self._layer(stage, number, width, fused=fused and number == 0))
+                width = layers[-1].out_channels
+            stages.append(layers)
+            images.append(self._image(stage, width))
+        last, share = self.num_stages - 1 - math.floor(lod), lod % 1
+        shown = self._part(images[last], 1 - share), self._part(images[last - 1], share) if share else None
+        choices = {"label_size": label_size, "again": not self.zoo, "squashed": squashed}
+        return ProGAN(first, stages[: last + 1], shown, **choices, scale=1 << math.floor(lod))
+
+    def _first(self) -> nn.Linear:
+        if self.zoo:
+            weight = self.state.take("formatLayer.module.weight", None, None)
+            gain = math.sqrt(2 / weight.shape[1])
+            return linear(weight * gain, self.state.take("formatLayer.module.bias", len(weight)) * gain)
+        weight = self.state.take("layer0.weight", None, None, 4, 4)
+        # A 4x4 convolution of a single pixel with a border of 3: each output takes one weight, from the far end.
+        flat = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2) * math.sqrt(2 / weight[0].numel())
+        return linear(flat, self.state.take("layer0.bias", len(weight)).repeat_interleave(16))
+
+    def _is_fused(self, width: int) -> bool:
+        """What the first convolution that doubles the side and changes the width says; none says no."""
+        for stage in range(self.num_stages):
+            for number in (0, 1) if stage else (1,):
+                found = self.state.tensors.get(self._layer_name(stage, number) + ".weight")
+                if found is None or found.ndim != 4:  # noqa: PLR2004  (said where it is taken)
+                    return False
+                if number == 0 and found.shape[0] != found.shape[1]:
+                    return found.shape[0] == width
+                width = found.shape[0]
+        return False
+
+    def _layer_name(self, stage: int, number: int) -> str:
+        if self.zoo:
+            return f"scaleLayers.{stage - 1}.{number}.module" if stage else "groupScale0.0.module"
+        return f"layer{2 * stage + number}"
+
+    def _image_name(self, stage: int | str) -> str:
+        return f"toRGBLayers.{stage}.module" if self.zoo else f"output{stage}"
+
+    def _layer(self, stage: int, number: int, width: int, *, fused: bool) -> nn.Module:
+        name = self._layer_name(stage, number)
+        weight = self.state.take(f"{name}.weight", *((width, None) if fused else (None, width)), 3, 3)
+        if fused:  # a transposed convolution's, [I, O, 3, 3] and turned about
+            weight = weight.transpose(0, 1).flip(2, 3)
+        gain = math.sqrt(2 / (9 * width))
+        bias = self.state.take(f"{name}.bias", len(weight)) * (gain if self.zoo else 1)
+        return conv(weight * gain, bias) if number else doubling(weight * gain, bias)
+
+    def _image(self, stage: int, width: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution that shows a stage."""
+        name = self._image_name(stage)
+        weight = self.state.take(f"{name}.weight", None, width, 1, 1)
+        gain = math.sqrt((2 if self.zoo else 1) / width)
+        return weight * gain, self.state.take(f"{name}.bias", len(weight)) * (gain if self.zoo else 1)
+
+    @staticmethod
+    def _part(image: tuple[Tensor, Tensor], share: float) -> nn.Conv2d:
+        return conv(image[0] * share, image[1] * share)
+
+
+def _normalised(x: Tensor) -> Tensor:
+    """[B, C, …] scaled to a mean square of 1 over the channels."""
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + _EPSILON)
+
+
+def _activated(x: Tensor) -> Tensor:
+    return _normalised(functional.leaky_relu(x, _LEAK))
+
+
+def _enlarged(image: Tensor, scale: int) -> Tensor:
+    return image if scale == 1 else functional.interpolate(image, scale_factor=scale, mode="nearest")

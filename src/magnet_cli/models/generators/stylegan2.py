@@ -1,0 +1,332 @@
+"""StyleGAN2 and StyleGAN2-ADA (Karras et al. 2020a, 2020b), at any resolution and width, conditional or not.
+
+Owns the network, how its sizes are read from a state dict in the naming of NVlabs' PyTorch code, and what no state dict
+tells; `stylegan2_names` has the other namings. Knows nothing of files, caches or Jacobians.
+"""
+
+import math
+import re
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from magnet_cli.errors import GeneratorError
+from magnet_cli.models.generators import stylegan2_names
+from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, Tensors, check_positive, clamped
+
+TRANSLATIONS = {
+    "nvlabs-pytorch": stylegan2_names.from_pytorch,
+    "nvlabs-tensorflow": stylegan2_names.from_tensorflow,
+}
+_EPSILON = 1e-8  # of the normalisation of a convolution's modulated weights
+_LEAK = 0.2
+_FIR = (1.0, 3.0, 3.0, 1.0)  # the filter of all up-sampling, where a file does not carry it
+_BLOCK = re.compile(r"synthesis\.b(\d{1,5})\.conv1\.weight")
+
+
+class ModulatedConv(nn.Module):
+    """A convolution whose weights a style scales for each image (Karras et al. 2020a, section 2.2).
+
+    Written as its weight shared by all images, between a scaling of its input's channels and one of its output's, which
+    is the same function (equations 1 and 3) and lets many tangents share one convolution.
+
+    Args:
+        weight: [O, I, k, k].
+        epsilon: inside the root of the demodulation; None for a convolution without demodulation.
+        gain: of the output.
+        fir: [4, 4], the filter that follows where the convolution doubles the side; None where it does not.
+    """
+
+    def __init__(
+        self, weight: Tensor, epsilon: float | None = _EPSILON, gain: float = 1.0, fir: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.epsilon, self.gain = epsilon, gain
+        self.weight = nn.Parameter(weight if fir is None else weight.transpose(0, 1).contiguous())
+        self.register_buffer("power", None if epsilon is None else weight.square().sum(dim=(2, 3)))
+        # A convolution of torch is a correlation, hence the flip.
+        self.register_buffer("fir", None if fir is None else 4 * fir.flip(0, 1)[None, None])
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Features [B, I, H, W] and their style [B, I] to features [B, O, H, W], or [B, O, 2H, 2W]."""
+        x = x * style[:, :, None, None]
+        if self.fir is None:
+            x = functional.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
+        else:
+            x = functional.conv_transpose2d(x, self.weight, stride=2)
+            x = functional.conv2d(x, self.fir.expand(x.shape[1], -1, -1, -1), padding=1, groups=x.shape[1])
+        if self.power is None:
+            return x
+        scale = self.gain * torch.rsqrt(functional.linear(style.square(), self.power) + self.epsilon)
+        return x * scale[:, :, None, None]
+
+
+class Layer(nn.Module):
+    """A modulated convolution, its noise, bias and leaky ReLU, and a clamp.
+
+    Args:
+        conv: its gain is that of the whole layer; the leaky ReLU, being homogeneous, does not mind where it stands.
+        bias: [O].
+        noise: (constant noise [H, W], strength []), or None.
+        clamp: bound on the size of what the layer gives; None for none.
+    """
+
+    def __init__(
+        self, conv: ModulatedConv, bias: Tensor, noise: tuple[Tensor, Tensor] | None, clamp: float | None
+    ) -> None:
+        super().__init__()
+        self.conv, self.clamp = conv, clamp
+        self.bias = nn.Parameter(conv.gain * bias[:, None, None])
+        self.register_buffer("noise", None if noise is None else noise[0][None])
+        self.noise_strength = None if noise is None else nn.Parameter(conv.gain * noise[1])
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Features [B, I, H, W] and their style [B, I] to features [B, O, H, W], or [B, O, 2H, 2W]."""
+        x = self.conv(x, style) + self.bias
+        if self.noise is not None:
+            x = x + self.noise * self.noise_strength
+        return clamped(functional.leaky_relu(x, _LEAK), self.clamp)
+
+
+class ToRGB(nn.Module):
+    """Features to the channels of the image: a 1x1 modulated convolution, a bias, and a clamp."""
+
+    def __init__(self, conv: ModulatedConv, bias: Tensor, clamp: float | None) -> None:
+        super().__init__()
+        self.conv, self.clamp = conv, clamp
+        self.bias = nn.Parameter(bias[:, None, None])
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Features [B, I, H, W] and their style [B, I] to [B, C, H, W]."""
+        return clamped(self.conv(x, style) + self.bias, self.clamp)
+
+
+class Upsample(nn.Module):
+    """Doubles the side of an image: zeros between its pixels, then the filter.
+
+    Args:
+        fir: [4, 4].
+    """
+
+    def __init__(self, fir: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("fir", 4 * fir[None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C, 2H, 2W]."""
+        kernel = self.fir.expand(x.shape[1], -1, -1, -1)
+        return functional.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+
+
+class Residual(nn.Module):
+    """The way past a block of the "resnet" architecture: a 1x1 convolution, then twice the side."""
+
+    def __init__(self, weight: Tensor, upsample: Upsample) -> None:
+        super().__init__()
+        self.weight, self.upsample = nn.Parameter(weight), upsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] to [B, O, 2H, 2W]."""
+        return self.upsample(functional.conv2d(x, self.weight))
+
+
+class Block(nn.Module):
+    """The layers of one resolution.
+
+    Args:
+        layers: one at 4x4, else two, the first of which doubles the side.
+        to_rgb: features to image; None where the architecture has none here.
+        upsample: for the image of the block before.
+        residual: the way past the layers; None where the architecture has none here.
+    """
+
+    def __init__(
+        self, layers: list[Layer], to_rgb: ToRGB | None, upsample: Upsample, residual: Residual | None
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.to_rgb, self.upsample, self.residual = to_rgb, upsample, residual
+        self.num_styles = len(layers) + (to_rgb is not None)
+
+    def forward(self, x: Tensor, image: Tensor | None, styles: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
+        """Features and image so far, [B, I, H, W] and [B, C, H, W] or None, to those after the block."""
+        past = None if self.residual is None else self.residual(x)
+        for layer, style in zip(self.layers, styles[: len(self.layers)], strict=True):
+            x = layer(x, style)
+        if past is not None:
+            x = x + past
+        if self.to_rgb is not None:
+            own = self.to_rgb(x, styles[-1])
+            image = own if image is None else own + self.upsample(image)
+        return x, image
+
+
+class StyleGAN2(StyleNetwork):
+    """From w to the styles of all layers, from the styles to an image.
+
+    Args:
+        mapping: the mapping network.
+        mean: [Dw], the mean of w, which truncation goes towards.
+        affine: (W [S, Dw], b [S]) of all layers' styles one after the other, every gain multiplied in.
+        cut: [S] bool, the styles that truncation applies to; None for all.
+        const: [I, 4, 4], what the first block starts from.
+        blocks: from 4x4 to the image's resolution.
+        noise: what `build` was asked for; empty where the network has no noise inputs.
+    """
+
+    def __init__(
+        self,
+        mapping: Mapping,
+        mean: Tensor,
+        affine: tuple[Tensor, Tensor],
+        cut: Tensor | None,
+        const: Tensor,
+        blocks: list[Block],
+        noise: str,
+    ) -> None:
+        super().__init__(mapping, mean, affine, cut)
+        self.const = nn.Parameter(const[None])
+        self.blocks = nn.ModuleList(blocks)
+        self.noise = noise
+        side = 4 << (len(blocks) - 1)
+        self.image_shape = (len(blocks[-1].to_rgb.bias), side, side)
+        convs = [part.conv for block in blocks for part in (*block.layers, block.to_rgb) if part is not None]
+        self.style_widths = [conv.weight.shape[0 if conv.fir is not None else 1] for conv in convs]
+
+    def images(self, styles: Tensor) -> Tensor:
+        """Images [B, C, H, W] from the styles [B, S] of all layers."""
+        parts = styles.split(self.style_widths, dim=1)
+        x, image = self.const.expand(len(styles), -1, -1, -1), None
+        for block in self.blocks:
+            x, image = block(x, image, parts[: block.num_styles])
+            parts = parts[block.num_styles :]
+        return image
+
+
+def recognises(state: dict[str, Tensor]) -> bool:
+    """Whether a state dict is this family's, in any naming."""
+    return stylegan2_names.known(state)
+
+
+def build(
+    state: dict[str, Tensor],
+    *,
+    noise: str = "const",
+    truncation_cutoff: int | None = None,
+    conv_clamp: float | None = None,
+    lr_multiplier: float = 0.01,
+) -> StyleGAN2:
+    """The network of a state dict, its sizes and architecture read from names and shapes, in eval mode; float64.
+
+    Args:
+        state: in the naming of stylegan2-ada-pytorch (also that of the StyleGAN2 in stylegan3), of NVlabs' TensorFlow
+            code, or of rosinality. Where it has no mean of w, that is estimated from 4,096 fixed latents.
+        noise: of the noise inputs: "const", as stored with the weights, or "none".
+        truncation_cutoff: number of leading w, one a layer, that truncation applies to; None for all.
+        conv_clamp: bound on the size of every layer's output; official networks trained with it have 256. None: none.
+        lr_multiplier: of the mapping network's layers, a factor of their weights and biases.
+
+    Raises:
+        GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting outside its range.
+    """
+    if noise not in {"const", "none"}:
+        message = f"noise {noise!r} is asked for, and StyleGAN2 has const and none"
+        raise GeneratorError(message, 'pass noise="const" or noise="none"')
+    check_positive(conv_clamp=conv_clamp, lr_multiplier=lr_multiplier)
+    scaled_epsilon = stylegan2_names.is_rosinality(state)
+    reader = _Reader(stylegan2_names.renamed(state), noise, conv_clamp, scaled_epsilon=scaled_epsilon)
+    mapping = reader.mapping(lr_multiplier)
+    mean = reader.mean(mapping)
+    const = reader.take("synthesis.b4.const", None, 4, 4)
+    blocks = reader.blocks(len(const), mapping.style_dim)
+    reader.finish(spare=(".resample_filter",))
+    noise = noise if reader.has_noise else ""
+    network = StyleGAN2(mapping, mean, reader.affine(), reader.cut(truncation_cutoff), const, blocks, noise)
+    return network.to(torch.float64).eval().requires_grad_(False)
+
+
+class _Reader(Tensors):
+    """The tensors of a StyleGAN2.
+
+    Args:
+        state: in NVlabs' naming.
+        noise: "const" or "none".
+        clamp: of all layers.
+        scaled_epsilon: whether weights are scaled by 1/√fan-in before they are demodulated, as rosinality does: then
+            the epsilon weighs more by the fan-in.
+    """
+
+    def __init__(self, state: dict[str, Tensor], noise: str, clamp: float | None, *, scaled_epsilon: bool) -> None:
+        super().__init__(state, "StyleGAN2")
+        self.noise, self.clamp, self.scaled_epsilon = noise, clamp, scaled_epsilon
+        self.has_noise = False
+
+    def blocks(self, width: int, style_dim: int) -> list[Block]:
+        """The blocks; the affine maps of their styles are gathered on the way.
+
+        Args:
+            width: channels of the constant.
+            style_dim: Dw.
+        """
+        sides = sorted(int(m[1]) for name in self.state if (m := _BLOCK.fullmatch(name)))
+        if not sides or sides != [4 << i for i in range(len(sides))]:
+            message = f"the weights look like a StyleGAN2, and have blocks of {', '.join(map(str, sides))} pixels"
+            raise GeneratorError(message, "check that the file holds the whole generator")
+        # "skip" has an image at every resolution, "orig" and "resnet" at the last; "resnet" has a way past each block.
+        shown = sides if "synthesis.b4.torgb.weight" in self.state else sides[-1:]
+        past = sides[1:] if any(n.endswith(".skip.weight") for n in self.state) else []
+        blocks = []
+        for side in sides:
+            blocks.append(self._block(side, width, style_dim, shown=side in shown, past=side in past))
+            width = len(blocks[-1].layers[-1].bias)
+        return blocks
+
+    def _block(self, side: int, width: int, style_dim: int, *, shown: bool, past: bool) -> Block:
+        name = f"synthesis.b{side}"
+        upsample = Upsample(self._fir(f"{name}.resample_filter"))
+        residual = self._residual(f"{name}.skip", width, upsample) if past else None
+        place = 2 * (side.bit_length() - 3)  # of conv1; the w of an image is that of the next block's conv0
+        layers = []
+        for number in (0, 1) if self.places else (1,):
+            layer, gain = f"{name}.conv{number}", math.sqrt(0.5) if past and number else 1.0
+            self.style(layer, width, style_dim, place - 1 + number)
+            layers.append(self._layer(layer, width, side, gain, doubles=number == 0))
+            width = len(layers[-1].bias)
+        to_rgb = None
+        if shown:
+            self.style(f"{name}.torgb", width, style_dim, place + 1)
+            to_rgb = self._to_rgb(f"{name}.torgb", width)
+        return Block(layers, to_rgb, upsample, residual)
+
+    def _fir(self, name: str) -> Tensor:
+        line = torch.tensor(_FIR, dtype=torch.float64)
+        known = torch.outer(line, line) / line.sum() ** 2
+        return self.take(name, 4, 4) if name in self.state else known
+
+    def _layer(self, name: str, width: int, side: int, gain: float, *, doubles: bool) -> Layer:
+        weight = self.take(f"{name}.weight", None, width, 3, 3)
+        epsilon = _EPSILON * (weight[0].numel() if self.scaled_epsilon else 1)
+        fir = self._fir(f"{name}.resample_filter") if doubles else None
+        conv = ModulatedConv(weight, epsilon, math.sqrt(2) * gain, fir)
+        bias = self.take(f"{name}.bias", len(weight))
+        clamp = None if self.clamp is None else self.clamp * gain
+        return Layer(conv, bias, self._noise(name, side), clamp)
+
+    def _noise(self, name: str, side: int) -> tuple[Tensor, Tensor] | None:
+        if f"{name}.noise_strength" not in self.state and f"{name}.noise_const" not in self.state:
+            return None  # a network without noise inputs
+        self.has_noise = True
+        if self.noise == "none":
+            self.taken |= {f"{name}.noise_strength", f"{name}.noise_const"}
+            return None
+        return self.take(f"{name}.noise_const", side, side), self.take(f"{name}.noise_strength")
+
+    def _to_rgb(self, name: str, width: int) -> ToRGB:
+        weight = self.take(f"{name}.weight", None, width, 1, 1)
+        conv = ModulatedConv(weight / math.sqrt(width), epsilon=None)
+        return ToRGB(conv, self.take(f"{name}.bias", len(weight)), self.clamp)
+
+    def _residual(self, name: str, width: int, upsample: Upsample) -> Residual:
+        weight = self.take(f"{name}.weight", None, width, 1, 1)
+        return Residual(weight * math.sqrt(0.5 / width), upsample)

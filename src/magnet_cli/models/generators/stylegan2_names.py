@@ -1,0 +1,192 @@
+"""What the codes that write StyleGAN2s call things: tensors, and what their networks are made with.
+
+Owns the translation into NVlabs' naming of PyTorch from rosinality's and from NVlabs' of TensorFlow. Knows nothing of
+the network.
+"""
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from magnet_cli.errors import GeneratorError
+from magnet_cli.models.generators import nvlabs_settings
+
+_ROSINALITY = {"input.input", "style.1.weight", "conv1.conv.modulation.weight"}
+_TENSORFLOW = {"mapping/Dense0/weight", "synthesis/4x4/Const/const"}
+
+# rosinality's names: of layers, and of the tensors in them with what makes their shapes NVlabs'
+_LAYERS = [
+    (re.compile(r"style\.(?P<n>\d{1,2})\.(?P<rest>weight|bias)"), "mapping.fc{before}"),
+    (re.compile(r"(?P<rest>latent_avg)"), "mapping"),
+    (re.compile(r"input\.(?P<rest>input)"), "synthesis.b4"),
+    (re.compile(r"conv1\.(?P<rest>.+)"), "synthesis.b4.conv1"),
+    (re.compile(r"to_rgb1\.(?P<rest>.+)"), "synthesis.b4.torgb"),
+    (re.compile(r"convs\.(?P<n>\d{1,2})\.(?P<rest>.+)"), "{conv}"),
+    (re.compile(r"to_rgbs\.(?P<n>\d{1,2})\.(?P<rest>.+)"), "{torgb}"),
+    (re.compile(r"noises\.(?P<rest>noise_)0"), "synthesis.b4.conv1"),
+    (re.compile(r"noises\.(?P<rest>noise_)(?P<n>\d{1,2})"), "{noise}"),
+]
+_INSIDE = {
+    "latent_avg": ("w_avg", torch.flatten),
+    "input": ("const", lambda tensor: tensor[0]),
+    "conv.weight": ("weight", lambda tensor: tensor[0]),
+    "conv.modulation.weight": ("affine.weight", torch.clone),
+    "conv.modulation.bias": ("affine.bias", torch.clone),
+    "activate.bias": ("bias", torch.clone),
+    "noise.weight": ("noise_strength", lambda tensor: tensor.reshape(())),
+    "bias": ("bias", torch.flatten),
+    "noise_": ("noise_const", lambda tensor: tensor[0, 0]),
+    "conv.blur.kernel": ("resample_filter", lambda tensor: tensor / tensor.sum()),  # theirs carries a gain of 4
+    "upsample.kernel": ("resample_filter", lambda tensor: tensor / tensor.sum()),
+}
+
+# TensorFlow's, the same way; a convolution is stored [k, k, I, O], the one that doubles the side mirrored
+_VARIABLES = [
+    (re.compile(r"(?P<rest>dlatent_avg)"), "mapping"),
+    (re.compile(r"mapping/Dense(?P<n>\d{1,2})/(?P<rest>weight|bias)"), "mapping.fc{n}"),
+    (re.compile(r"mapping/LabelEmbed/(?P<rest>weight|bias)"), "mapping.embed"),
+    (re.compile(r"synthesis/4x4/Const/(?P<rest>const)"), "synthesis.b4"),
+    (re.compile(r"synthesis/(?P<rest>noise)(?P<n>\d{1,2})"), "{noise}"),
+    (re.compile(r"synthesis/4x4/(?P<rest>Conv/.+)"), "synthesis.b4.conv1"),
+    (re.compile(r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>Conv0_up/.+)"), "synthesis.b{n}.conv0"),
+    (re.compile(r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>Conv1/.+)"), "synthesis.b{n}.conv1"),
+    (re.compile(r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>ToRGB/.+)"), "synthesis.b{n}.torgb"),
+    (re.compile(r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>Skip/.+)"), "synthesis.b{n}.skip"),
+]
+_OF_VARIABLES = {
+    "dlatent_avg": ("w_avg", torch.clone),
+    "const": ("const", lambda tensor: tensor[0]),
+    "noise": ("noise_const", lambda tensor: tensor[0, 0]),
+    "Conv0_up/weight": ("weight", lambda tensor: tensor.flip(0, 1).permute(3, 2, 0, 1)),
+    "Conv/weight": ("weight", lambda tensor: tensor.permute(3, 2, 0, 1)),
+    "mod_weight": ("affine.weight", torch.t),
+    "mod_bias": ("affine.bias", lambda tensor: tensor + 1),
+    "weight": ("weight", torch.t),
+    "bias": ("bias", torch.clone),
+    "noise_strength": ("noise_strength", torch.clone),
+}
+
+# What networks are made with. Names and shapes tell the first; the second changes rounding or training alone; the
+# third can be one thing only. What is left are settings of `build`.
+_TOLD = {
+    *("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "num_layers"),
+    *("embed_features", "layer_features", "architecture", "resample_filter", "use_noise"),
+}
+_ASIDE = {"num_fp16_res", "use_fp16", "fp16_channels_last", "fused_modconv_default", "w_avg_beta"}
+_ONLY = {"activation": "lrelu"}
+_SETTINGS = {"conv_clamp": "conv_clamp", "lr_multiplier": "lr_multiplier"}
+
+_TOLD_TENSORFLOW = {
+    *("latent_size", "label_size", "dlatent_size", "resolution", "num_channels", "fmap_base", "fmap_decay", "fmap_min"),
+    *("fmap_max", "mapping_layers", "mapping_fmaps", "label_fmaps", "architecture", "use_noise"),
+}
+_ASIDE_TENSORFLOW = {
+    *("num_fp16_res", "dtype", "fused_modconv", "dlatent_avg_beta", "w_avg_beta", "style_mixing_prob"),
+    *("truncation_psi", "truncation_cutoff", "randomize_noise"),  # of its own calls; magnet has them of the user
+}
+_ONLY_TENSORFLOW = {
+    **{"mapping_nonlinearity": "lrelu", "nonlinearity": "lrelu", "normalize_latents": True},
+    **{"resample_kernel": [1, 3, 3, 1], "mapping_func": "G_mapping", "synthesis_func": "G_synthesis_stylegan2"},
+}
+_SETTINGS_TENSORFLOW = {"conv_clamp": "conv_clamp", "mapping_lrmul": "lr_multiplier"}
+
+
+def known(state: dict[str, Tensor]) -> bool:
+    """Whether a state dict is of one of the namings."""
+    own = {"mapping.fc0.weight", "synthesis.b4.const"}
+    return any(state.keys() >= names for names in (own, _ROSINALITY, _TENSORFLOW))
+
+
+def is_rosinality(state: dict[str, Tensor]) -> bool:
+    """Whether a state dict is in the naming of rosinality's code."""
+    return state.keys() >= _ROSINALITY
+
+
+def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict under NVlabs' names of PyTorch, in their shapes; what has no place keeps its name.
+
+    Raises:
+        GeneratorError: a tensor has another number of dimensions than its name says.
+    """
+    if is_rosinality(state):
+        return _renamed(state, _place_of_rosinality)
+    return _renamed(state, _place_of_tensorflow) if state.keys() >= _TENSORFLOW else state
+
+
+def _renamed(
+    state: dict[str, Tensor], place: Callable[[str], tuple[str, Callable[[Tensor], Tensor]]]
+) -> dict[str, Tensor]:
+    found = {}
+    for name, value in state.items():
+        to, shaped = place(name)
+        to = name if to in found else to  # two names of one place: the second is left over, and refused
+        try:
+            found[to] = shaped(value)
+        except (RuntimeError, IndexError) as error:
+            message = f"{name} is [{', '.join(map(str, value.shape))}], which no StyleGAN2 has"
+            raise GeneratorError(message, "check that the file holds one whole generator") from error
+    return found
+
+
+def _place_of_rosinality(name: str) -> tuple[str, Callable[[Tensor], Tensor]]:
+    layer, _, rest = _nvlabs_layer(name).partition(":")
+    to, shaped = _INSIDE.get(rest, (rest, lambda tensor: tensor))
+    if rest == "upsample.kernel":  # the image's, which NVlabs has in the block
+        layer = layer.removesuffix(".torgb")
+    return (f"{layer}.{to}" if rest else layer), shaped
+
+
+def _place_of_tensorflow(name: str) -> tuple[str, Callable[[Tensor], Tensor]]:
+    for pattern, where in _VARIABLES:
+        if found := pattern.fullmatch(name):
+            number = int(found.groupdict().get("n", 0))
+            layer = where.format(n=number, noise=f"synthesis.b{4 << (number + 1) // 2}.conv{1 - number % 2}")
+            rest = found["rest"]
+            if rest.endswith("/weight") and not rest.startswith("Conv0_up"):
+                rest = "Conv/weight"
+            to, shaped = _OF_VARIABLES.get(rest) or _OF_VARIABLES.get(rest.partition("/")[2], ("", torch.clone))
+            return (f"{layer}.{to}" if to else name), shaped
+    return name, torch.clone
+
+
+def from_pytorch(arguments: dict, attributes: dict[str, dict]) -> dict:
+    """Settings of `build` from what NVlabs' network of PyTorch was made with.
+
+    Args:
+        arguments: of its constructor.
+        attributes: of its modules. The clamp is read here: where it is not given, its default differs between releases.
+
+    Raises:
+        GeneratorError: one is unknown, or has a value that this StyleGAN2 does not have.
+    """
+    given = nvlabs_settings.flattened(arguments)
+    ran = attributes.get("synthesis.b4.conv1", {})
+    given += [(key, ran[key]) for key in ("conv_clamp", "activation") if key in ran]
+    return nvlabs_settings.translated("StyleGAN2", given, _TOLD | _ASIDE, _ONLY, _SETTINGS)
+
+
+def from_tensorflow(arguments: dict, _: dict[str, dict]) -> dict:
+    """Settings of `build` from what NVlabs' network of TensorFlow was made with.
+
+    Raises:
+        GeneratorError: one is unknown, or has a value that this StyleGAN2 does not have.
+    """
+    given, without = list(arguments.items()), _TOLD_TENSORFLOW | _ASIDE_TENSORFLOW
+    return nvlabs_settings.translated("StyleGAN2", given, without, _ONLY_TENSORFLOW, _SETTINGS_TENSORFLOW)
+
+
+def _nvlabs_layer(name: str) -> str:
+    """NVlabs' name of the layer, a colon, and rosinality's of the tensor in it."""
+    for pattern, where in _LAYERS:
+        if found := pattern.fullmatch(name):
+            number = int(found.groupdict().get("n", 0))
+            places = {
+                "before": number - 1,
+                "conv": f"synthesis.b{8 << number // 2}.conv{number % 2}",
+                "torgb": f"synthesis.b{8 << number}.torgb",
+                "noise": f"synthesis.b{8 << (number - 1) // 2}.conv{(number - 1) % 2}" if number else "",
+            }
+            return f"{where.format(**places)}:{found['rest']}"
+    return name

@@ -1,0 +1,1 @@
+"""Choose a volume, draw from it, temper, render."""

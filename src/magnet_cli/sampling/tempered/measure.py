@@ -1,0 +1,119 @@
+"""Log-volumes and features of latents that are in no volume, by the solver of one that is.
+
+Joins compute, index and the surrogate's features. Knows nothing of how the latents were found.
+"""
+
+import numpy as np
+import torch
+
+from magnet_cli import computing, index
+from magnet_cli.computing import memory
+from magnet_cli.errors import GeneratorError
+from magnet_cli.maths import priors
+from magnet_cli.models import Generator
+from magnet_cli.models.image_models import ImageModel
+from magnet_cli.sampling import render
+from magnet_cli.sampling.tempered import surrogate
+from magnet_cli.volume import Volume
+
+
+class Measure:
+    """Measures latents of a volume's generator.
+
+    Attributes:
+        spec: of the volume.
+        generator: on its device.
+        cut: how the work is cut.
+        groups: sizes of the groups of features, once some were measured.
+
+    Args:
+        volume: whose spec, solver and pilot basis are used.
+        generator: on its device, its weights in the spec's precision.
+        top_k: k.
+        cut: how the work is cut; default `memory.cut_for`.
+        output: the image model that follows, in the same precision.
+        label: the labels that draws from the prior have in turn; empty for those of the volume.
+
+    Raises:
+        GeneratorError: the function is no function of each latent alone.
+        VolumeError: the pilot basis is damaged.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        generator: Generator,
+        top_k: int,
+        cut: memory.Plan | None = None,
+        output: ImageModel | None = None,
+        label: tuple[int, ...] = (),
+    ) -> None:
+        self.spec = volume.spec
+        self.groups: list[int] = []
+        self.generator = generator
+        self.cut = cut or memory.cut_for(generator, volume.spec.vectors)
+        self._top_k = top_k
+        self._classes = np.array(label or volume.spec.classes, np.int64)
+        self._output = output
+        self._basis = volume.pilot()
+        computing.check(generator, volume.spec, output)
+
+    def prior(self, rng: np.random.Generator, count: int, first: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Draws from the prior: latents [count, D] float32, and labels [count] int64 that take turns, or none.
+
+        Args:
+            rng: of the latents.
+            count: how many.
+            first: number of the first: which label is whose turn.
+        """
+        latents = priors.draw(rng, count, self.spec.latent_dim, self.spec.prior)
+        if not len(self._classes):
+            return latents, None
+        return latents, self._classes[(first + np.arange(count)) % len(self._classes)]
+
+    def log_volume(self, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """Log-volumes, each a function of latent and label alone: a sketch has the same test matrix for all of them.
+
+        Args:
+            latents: [r, D] float32.
+            labels: [r] int64, where the generator takes labels.
+
+        Returns:
+            [r] float64, natural log; −inf where one of the k values is rounding (METHOD: rank floor), which do not
+            compete.
+
+        Raises:
+            GeneratorError: singular values are not finite.
+        """
+        weight = next(self.generator.module.parameters())
+        memory.set_arithmetic(weight.device, self.spec.precision)
+        parts, size = [np.empty((0, self.spec.top_k), np.float32)], self.cut.batch
+        for start in range(0, len(latents), size):
+            rows = np.arange(start, start + size).clip(max=len(latents) - 1)  # padded: every call has the same shape
+            z, named = self._tensors(latents[rows], None if labels is None else labels[rows])
+            of = computing.function(self.generator, self.spec, self._output, named)
+            at = computing.inputs(self.generator, self.spec, z, named)
+            values = computing.solve(of, at, self.spec, self.cut, self._basis, [0] * size)
+            parts.append(values[: len(latents) - start].to(device="cpu", dtype=torch.float32).numpy())
+        values = np.concatenate(parts)
+        if not np.isfinite(values).all():
+            message = f"the Jacobian of {self.generator.name} is not finite at a latent that a move led to"
+            raise GeneratorError(message, "check the weights for overflow, or use a volume of --precision float64")
+        least = values[:, self._top_k - 1]
+        real = (least > 0) & (least >= self.spec.rank_floor * values[:, 0])
+        return np.where(real, index.log_volume(values, self._top_k), -np.inf)
+
+    def features(self, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """What the layers say of latents [r, D] float32: [r, F] float32 (surrogate.features)."""
+        size, parts = render.batch_size(self.generator), []
+        for start in range(0, len(latents), size):
+            rows = slice(start, start + size)
+            z, named = self._tensors(latents[rows], None if labels is None else labels[rows])
+            found, self.groups = surrogate.features(self.generator, z, named, self.spec.truncation)
+            parts.append(found)
+        return np.concatenate(parts)
+
+    def _tensors(self, latents: np.ndarray, labels: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        weight = next(self.generator.module.parameters())
+        named = None if labels is None else torch.from_numpy(labels).to(weight.device)
+        return torch.from_numpy(latents).to(weight), named

@@ -1,0 +1,1 @@
+"""Exchange volumes with others: published arrays, fetch, publish."""

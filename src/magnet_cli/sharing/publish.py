@@ -1,0 +1,164 @@
+"""Publish a volume as a dataset of the Hugging Face Hub: its files, a manifest of them, a card, an entry for a list.
+
+Owns what is published and the words that go with it. What the hub's client says becomes an error in `sources`.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+
+from magnet_cli import __version__, index
+from magnet_cli.catalog import cache, manifest, sources
+from magnet_cli.catalog.entries import MANIFEST
+from magnet_cli.errors import ArtifactError, MagnetError, VolumeError
+from magnet_cli.files import atomic
+from magnet_cli.volume import Volume
+
+_RHOS = (-1.0, -0.5, 0.5, 1.0)  # of the effective sizes in a card
+_CARD, _ENTRY = "README.md", "artifacts.toml"
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What is sent.
+
+    Attributes:
+        repository: OWNER/NAME.
+        volume: the folder.
+        names: of its files, in order.
+        manifest: the bytes of manifest.json.
+        size: bytes in all.
+    """
+
+    repository: str
+    volume: Volume
+    names: tuple[str, ...]
+    manifest: bytes
+    size: int
+
+    def source(self, commit: str) -> str:
+        """Where the volume is, at a commit: what `magnet fetch` takes."""
+        return f"hub:datasets/{self.repository}@{commit}/{MANIFEST}"
+
+    def entry(self, commit: str, license_: str) -> str:
+        """The table for artifacts.toml that fetches it."""
+        spec = self.volume.spec
+        fields = {"kind": "volume", "generator": spec.generator, "family": spec.family, "output": spec.output}
+        fields |= {"source": self.source(commit), "sha256": atomic.sha256_bytes(self.manifest)}
+        fields |= {"size": len(self.manifest), "license": license_}
+        rows = f"{self.volume.num_rows:,} rows of {spec.generator}, top_k {spec.top_k}"
+        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value]
+        name = re.sub(r"[^A-Za-z0-9]+", "-", self.repository.partition("/")[2]).strip("-") or "volume"
+        return "\n".join([f"[{name}]", *lines, f"description = {json.dumps(rows, ensure_ascii=False)}", ""])
+
+
+def parcel(volume: Volume, repository: str) -> Parcel:
+    """What would be sent of a volume; every byte of it is checked first.
+
+    Raises:
+        VolumeError: it holds no rows, or is damaged.
+        ArtifactError: the repository's name is none.
+        MagnetError: a file cannot be read.
+    """
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository, re.ASCII) or ".." in repository:
+        message = f"{repository!r} is no repository of the hub"
+        raise ArtifactError(message, "pass OWNER/NAME")
+    shards = volume.shards()
+    if not shards:
+        message = f"{volume.path} holds no rows yet"
+        raise VolumeError(message, f"fill it: magnet compute {volume.spec.generator} --volume {volume.path}")
+    if problems := volume.check():
+        message = f"{volume.path} is damaged: {problems[0]}"
+        raise VolumeError(message, f"see all of it: magnet info {volume.path} --check")
+    paths = [volume.path / "volume.json", *(p for s in shards for p in (volume.shard_path(s), volume.mark_path(s)))]
+    paths += volume.beside
+    names = tuple(sorted(p.relative_to(volume.path).as_posix() for p in paths))
+    listing = manifest.of_folder(volume.path, list(names))
+    size = len(listing) + sum((volume.path / name).stat().st_size for name in names)
+    return Parcel(repository, volume, names, listing, size)
+
+
+def card(sent: Parcel, commit: str, license_: str) -> str:
+    """The dataset's card: what, how, the spec, effective sizes, how to use it."""
+    spec, volume = sent.volume.spec, sent.volume
+    k = index.default_top_k(spec.top_k, spec.latent_dim)
+    rows = "\n".join(f"| {key} | {value} |" for key, value in asdict(spec).items() if value not in {"", 0, ()})
+    try:
+        built = index.build(volume, k)
+        effective = "\n".join(f"| {rho:g} | {index.effective_size(built, rho):,.1f} |" for rho in _RHOS)
+    except MagnetError as error:  # k falls below what the arithmetic resolves: published all the same
+        effective = f"| | {error.message} |"
+    return f"""---
+tags: [magnet, singular-values]
+pretty_name: {json.dumps(f"Volume of {spec.generator}")}
+---
+# Latents of {spec.generator} and the singular values of its Jacobian there
+
+{volume.num_rows:,} latents of the generator `{spec.generator}` ({spec.family}, sha256 `{spec.sha256 or "not pinned"}`),
+each with the {spec.top_k} leading singular values of the Jacobian of `{spec.output}` with respect to {spec.space}.
+Float32, in HDF5 shards; magnet {__version__}, solver {spec.solver}. With weights exp(rho x log-volume) they give MaGNET
+(rho 1) and Polarity Sampling.
+
+## Use
+
+```sh
+magnet fetch {sent.source(commit)}
+magnet sample {spec.generator} --volume "$(magnet fetch --quiet {sent.source(commit)})" --rho 0.5
+```
+
+Or with this in a list of your own (`MAGNET_ARTIFACTS`), where `magnet sample {spec.generator}` finds it:
+
+```toml
+{sent.entry(commit, license_)}```
+
+`{MANIFEST}` has the size and sha256 of every file; magnet verifies them.
+
+## Effective size, of {volume.num_rows:,} rows, at top_k {k}
+
+| rho | rows |
+|---|---|
+{effective}
+
+## Spec
+
+| field | value |
+|---|---|
+{rows}
+
+Licence of these files: {license_}.
+"""
+
+
+def push(sent: Parcel, license_: str) -> str:
+    """Send a volume: one commit with its files and the manifest; one, which names the first, with card and entry.
+
+    What is there already is not sent again; where all of it is, nothing is.
+
+    Returns:
+        The commit at which the volume is.
+
+    Raises:
+        ArtifactError: offline, no access, or the hub is in trouble; what was sent stays, the same command goes on.
+    """
+    if cache.offline():
+        message = f"{sent.repository} is to be published, and MAGNET_OFFLINE=1 forbids it"
+        raise ArtifactError(message, "unset MAGNET_OFFLINE")
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi()
+    where = {"repo_id": sent.repository, "repo_type": "dataset"}
+    what = f"{sent.volume.path} could not be published as {sent.repository}"
+    with sources.hub_errors(what):
+        api.create_repo(**where, exist_ok=True)
+        head = api.repo_info(**where).sha
+        adds = [CommitOperationAdd(name, str(sent.volume.path / name)) for name in sent.names]
+        adds.append(CommitOperationAdd(MANIFEST, sent.manifest))
+        message = f"Volume of {sent.volume.spec.generator}, {sent.volume.num_rows:,} rows"
+        commit = api.create_commit(**where, operations=adds, commit_message=message).oid
+        there = {sibling.rfilename for sibling in api.repo_info(**where, revision=commit).siblings or []}
+    if commit != head or _ENTRY not in there:
+        texts = {_CARD: card(sent, commit, license_), _ENTRY: sent.entry(commit, license_)}
+        adds = [CommitOperationAdd(name, text.encode()) for name, text in texts.items()]
+        with sources.hub_errors(f"{what}: its card is missing"):
+            api.create_commit(**where, operations=adds, commit_message="Card, and entry for a list of artifacts")
+    return commit

@@ -1,0 +1,183 @@
+"""What SLOGAN is trained on: the synthetic set, an npz file, or a folder of images; and a few labelled samples.
+
+Owns how each becomes one array, and its hash. Labels, where there are some, are for judging alone: training sees none
+but those of the probe.
+"""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from magnet_cli.errors import MagnetError, SampleError, SpecError
+from magnet_cli.files import atomic
+from magnet_cli.files.image_folder import ImageSet
+
+SYNTHETIC = "synthetic"
+_PER_UNIT = 5_000  # points of the synthetic set in a sixteenth
+_RADIUS, _VARIANCE, _MODES = 2.0, 0.01, 8
+_KINDS = ("points", "images")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Points or images, all of one shape.
+
+    Attributes:
+        name: what was asked for.
+        values: [N, F] float32 points, or [N, C, S, S] uint8 pixels.
+        labels: [N] int64, or None where nobody knows.
+        classes: names of the labels.
+        sha256: of the values.
+    """
+
+    name: str
+    values: np.ndarray
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    sha256: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one: (F,) or (C, S, S)."""
+        return self.values.shape[1:]
+
+    def intensities(self, rows: np.ndarray) -> np.ndarray:
+        """Some of them as the networks see them: float32, images in [-1, 1]."""
+        return intensities(self.values[rows])
+
+    @property
+    def shares(self) -> np.ndarray | None:
+        """[C] float64, of each class; None where nobody knows."""
+        if self.labels is None:
+            return None
+        return np.bincount(self.labels, minlength=len(self.classes)) / len(self.labels)
+
+
+def intensities(values: np.ndarray) -> np.ndarray:
+    """Points as they are, pixels in [-1, 1]: float32."""
+    return values / np.float32(127.5) - np.float32(1) if values.dtype == np.uint8 else values
+
+
+def synthetic() -> DataSet:
+    """The paper's 80,000 points of 8 Gaussians on a circle, weights alternating 1/16 and 3/16; always the same points.
+
+    Radius 2 and covariance 0.01 I, then each coordinate brought to [-1, 1] by its smallest and largest value.
+    """
+    counts = _PER_UNIT * np.resize([1, 3], _MODES)
+    labels = np.repeat(np.arange(_MODES), counts)
+    noise = np.random.default_rng(0).standard_normal((len(labels), 2)) * np.sqrt(_VARIANCE)
+    points = _circle()[labels] + noise
+    low, high = points.min(axis=0), points.max(axis=0)
+    values = (2 * (points - low) / (high - low) - 1).astype(np.float32)
+    return _of(SYNTHETIC, values, labels, tuple(map(str, range(_MODES))))
+
+
+def _circle() -> np.ndarray:
+    angles = 2 * np.pi * np.arange(_MODES) / _MODES
+    return _RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def load(reference: str) -> DataSet:
+    """The data that were asked for.
+
+    Args:
+        reference: "synthetic"; an npz file with `points` [N, F] or `images` [N, S, S], [N, S, S, C] or [N, C, S, S]
+            uint8, and `labels` [N] whole numbers if they are known; a folder of images, those of a class in a folder of
+            its name if classes are known.
+
+    Raises:
+        SpecError: there is no such thing, or it holds something else.
+        SampleError, MagnetError: a file cannot be read, or is no image.
+    """
+    if reference == SYNTHETIC:
+        return synthetic()
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        return _folder(path, reference)
+    if not path.is_file():
+        message = f"{reference} is asked for as data, and there is no such file or folder"
+        raise SpecError(message, "pass a folder of images, an npz file with images or points, or synthetic")
+    return _archive(path, reference)
+
+
+def load_probe(path: Path, like: DataSet, components: int) -> DataSet:
+    """A few labelled samples; label c is component c's.
+
+    Raises:
+        SpecError: they have no labels, more of them than there are components, or another shape than the data.
+        MagnetError: the file cannot be read.
+    """
+    found = load(str(path))
+    hint = "pass an npz file with images (or points) like the data, and labels 0..K-1, a few of each"
+    if found.labels is None or found.labels.max() >= components:
+        message = f"{path} is asked for as labelled samples of {components} components, and holds "
+        raise SpecError(message + ("no labels" if found.labels is None else f"label {found.labels.max()}"), hint)
+    if found.shape != like.shape or found.values.dtype != like.values.dtype:
+        message = f"{path} holds samples of shape {list(found.shape)}, and the data are {list(like.shape)}"
+        raise SpecError(message, hint)
+    return found
+
+
+def _archive(path: Path, name: str) -> DataSet:
+    with atomic.explained("read", path):
+        data = path.read_bytes()
+    hint = "pass an npz file with points [N, F] or images [N, S, S] uint8, and labels [N] if they are known"
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            kind = next((kind for kind in _KINDS if kind in arrays), None)
+            values = None if kind is None else arrays[kind]
+            labels = arrays.get("labels", None)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        message = f"{path} is no npz file that can be read: {next(iter(str(error).splitlines()), type(error).__name__)}"
+        raise SpecError(message, hint) from error
+    if values is None:
+        message = f"{path} holds neither points nor images"
+        raise SpecError(message, hint)
+    values = _points(values) if kind == "points" else _channels_first(values)
+    if values is None:
+        message = f"{path} holds {kind} that are none: points are numbers [N, F], images square pixels of 8 bits"
+        raise SpecError(message, hint)
+    if labels is not None and (labels.shape != values.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0):
+        message = f"{path} holds labels {labels.dtype} {list(labels.shape)} beside {len(values):,} {kind}"
+        raise SpecError(message, hint)
+    classes = () if labels is None else tuple(map(str, range(int(labels.max()) + 1)))
+    return _of(name, values, None if labels is None else labels.astype(np.int64), classes)
+
+
+def _points(values: np.ndarray) -> np.ndarray | None:
+    right = values.ndim == 2 and values.dtype.kind in "iuf" and values.size  # noqa: PLR2004
+    found = values.astype(np.float32) if right else None
+    return found if right and np.isfinite(found).all() else None
+
+
+def _channels_first(values: np.ndarray) -> np.ndarray | None:
+    if values.ndim == 3:  # noqa: PLR2004
+        values = values[:, None]
+    elif values.ndim == 4 and values.shape[3] in {1, 3} and values.shape[1] not in {1, 3}:  # noqa: PLR2004
+        values = values.transpose(0, 3, 1, 2)
+    right = values.dtype == np.uint8 and values.ndim == 4 and values.shape[1] in {1, 3} and values.size  # noqa: PLR2004
+    return np.ascontiguousarray(values) if right and values.shape[2] == values.shape[3] else None
+
+
+def _folder(path: Path, name: str) -> DataSet:
+    shown = ImageSet.open(path)
+    values = np.concatenate(list(shown.batches(0, len(shown)))).transpose(0, 3, 1, 2)
+    if values.shape[2] != values.shape[3]:
+        message = f"the images of {path} are {values.shape[3]}×{values.shape[2]}, and square ones are asked for"
+        raise SpecError(message, "crop them first")
+    try:
+        labels, classes = shown.classes()
+    except SampleError:  # nobody knows them
+        labels, classes = None, ()
+    return _of(name, np.ascontiguousarray(values), labels, classes)
+
+
+def _of(name: str, values: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...]) -> DataSet:
+    if len(values) < 2:  # noqa: PLR2004
+        message = f"{name} holds {len(values)} samples, and a distribution is to be learned"
+        raise MagnetError(message, "pass more data")
+    shape = repr((values.shape, values.dtype.str)).encode()
+    return DataSet(name, values, labels, classes, atomic.sha256_bytes(shape + values.tobytes()))

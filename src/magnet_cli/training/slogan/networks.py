@@ -1,0 +1,116 @@
+"""The networks beside the generator: critic and encoder, for points and for images; and how all are made.
+
+Owns their sizes, and first weights from a torch.Generator that is passed along. Knows nothing of losses.
+"""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from magnet_cli.models.generators import slogan
+
+_POINT_WIDTH, _POINT_DEPTH = 128, 2
+_WIDEST = 8  # times the width at half of the side
+
+
+class Looking(nn.Module):
+    """Images [B, C, S, S] to numbers [B, F]: the start halves the side, and each residual block does again.
+
+    Args:
+        channels: C.
+        widths: channels behind the start, and behind each block.
+        last: side of the last image.
+        features: F.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, ...], last: int, features: int) -> None:
+        super().__init__()
+        self.start = nn.Conv2d(channels, widths[0], 4, stride=2, padding=1)
+        self.blocks = nn.ModuleList(DownBlock(a, b) for a, b in itertools.pairwise(widths))
+        self.hidden = nn.Linear(widths[-1] * last * last, 128)
+        self.end = nn.Linear(128, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Numbers."""
+        x = self.start(x)
+        for block in self.blocks:
+            x = block(x)
+        x = functional.leaky_relu(self.hidden(functional.leaky_relu(x, 0.2).flatten(1)), 0.2)
+        return self.end(x)
+
+
+class DownBlock(nn.Module):
+    """Halves the side: a convolution with stride 2, beside the mean of what is there.
+
+    Args:
+        n_in: channels before.
+        n_out: and after.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(n_in, n_out, 4, stride=2, padding=1)
+        self.skip = nn.Conv2d(n_in, n_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, n_in, S, S] to [B, n_out, S/2, S/2]."""
+        return self.one(functional.leaky_relu(x, 0.2)) + self.skip(functional.avg_pool2d(x, 2))
+
+
+def generator(latent_dim: int, shape: tuple[int, ...], width: int, rng: torch.Generator) -> nn.Module:
+    """The body of a generator of points (F,) or images (C, S, S), in float32.
+
+    Args:
+        latent_dim: D.
+        shape: of a point or an image.
+        width: channels at half of an image's side; twice as many at a quarter, and so on.
+        rng: of the first weights.
+
+    Raises:
+        SpecError: images of a side that cannot be.
+    """
+    with torch.device("meta"):
+        if len(shape) == 1:
+            body = slogan.points(latent_dim, _POINT_WIDTH, _POINT_DEPTH, shape[0])
+        else:
+            first = slogan.first_side(shape[1])
+            body = slogan.Residual(latent_dim, _widths(shape[1], first, width)[::-1], first, shape[0])
+    return _first_weights(body, rng)
+
+
+def looking(shape: tuple[int, ...], features: int, width: int, rng: torch.Generator) -> nn.Module:
+    """A network from points or images to [B, features]: a critic has one, an encoder those of a latent.
+
+    Args:
+        shape: of a point or an image.
+        features: numbers that it gives.
+        width: as for the generator.
+        rng: of the first weights.
+    """
+    with torch.device("meta"):
+        if len(shape) == 1:
+            body = slogan.points(shape[0], _POINT_WIDTH, _POINT_DEPTH, features)
+        else:
+            last = slogan.first_side(shape[1])
+            body = Looking(shape[0], _widths(shape[1], last, width), last, features)
+    return _first_weights(body, rng)
+
+
+def _widths(side: int, smallest: int, width: int) -> tuple[int, ...]:
+    """Channels at half of the side, a quarter, … and the smallest."""
+    return tuple(width * min(2**i, _WIDEST) for i in range(round(math.log2(side / smallest))))
+
+
+def _first_weights(body: nn.Module, rng: torch.Generator) -> nn.Module:
+    """He's first weights, and biases 0; the second convolution of a residual block begins small."""
+    body = body.to_empty(device="cpu")
+    for name, layer in body.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, a=0.2, generator=rng)
+            if name.endswith(".two"):
+                layer.weight.data.mul_(0.3)
+            nn.init.zeros_(layer.bias)
+    return body

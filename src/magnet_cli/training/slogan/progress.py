@@ -1,0 +1,104 @@
+"""How a training goes: clusters against classes where those are known, and pictures of what is drawn.
+
+Owns the choice of what is looked at: the same data and the same latents' noise every time. It draws from streams of its
+own, so that looking changes nothing.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from magnet_cli.files import contact_sheet, pictures
+from magnet_cli.maths.metrics import clusters
+from magnet_cli.training.slogan.data import DataSet
+from magnet_cli.training.slogan.trainer import Trainer
+
+_SHOWN = 10_000  # of the data, and of draws, that numbers are of
+_STREAM = 0x6A75646765  # keeps what is looked at apart from all else
+_NEAR = 3.0  # standard deviations from a mode's centre within which a draw is of it
+_THERE = 0.1  # of a mode's share of the data: a mode with less of the draws is lost
+_PLANE = 2  # numbers of points that can be pictured
+_SIDE, _MARGIN, _DOT, _TIMES = 320, 24, 1.2, 3  # pixels; drawn so many times larger and made smaller
+_GRID_ROWS = 32  # images of each component, and of the data
+_COLOURS = (
+    "#2a6f97",
+    "#b5543c",
+    "#5c8a3a",
+    "#8a5a9e",
+    "#c99a2e",
+    "#3a8a84",
+    "#a83f6f",
+    "#6b6b6b",
+    "#1f3b57",
+    "#7a4a1e",
+)
+
+
+def judged(trainer: Trainer, data: DataSet) -> dict:
+    """The numbers of a training as it is.
+
+    Returns:
+        "weights" [K]; where classes are known "nmi", "ari", "purity" of the encoder's clusters of 10,000 data,
+        "class_of" each component, and "weight_error" {mean, worst}; for points of known classes also "modes", those of
+        which there are draws, "near", the share of draws within 3 standard deviations of a mode, and "draws_nmi", of
+        the components of draws against the modes they are nearest to.
+
+    Raises:
+        MagnetError: classes are known, and scikit-learn is not installed.
+    """
+    mixture = trainer.mixture()
+    found: dict = {"weights": mixture.weights.round(6).tolist()}
+    if data.labels is None:
+        return found
+    rng = np.random.default_rng(_STREAM)
+    rows = np.sort(rng.choice(len(data.values), min(_SHOWN, len(data.values)), replace=False))
+    seen = trainer.clusters(data.intensities(rows))
+    found |= {name: round(value, 6) for name, value in clusters.agreement(data.labels[rows], seen).items()}
+    table = clusters.counts(data.labels[rows], seen, (len(data.classes), mixture.num_components))
+    class_of = clusters.matched(table)
+    errors = clusters.weight_errors(mixture.weights, data.shares, class_of)
+    found |= {"class_of": class_of.tolist(), "weight_error": {name: round(v, 6) for name, v in errors.items()}}
+    return found | (_modes(trainer, data) if data.values.ndim == _PLANE else {})
+
+
+def _modes(trainer: Trainer, data: DataSet) -> dict:
+    latents, components = trainer.mixture().draw(np.random.default_rng([_STREAM, 1]), _SHOWN)
+    drawn = trainer.render(latents)
+    groups = [data.values[data.labels == c] for c in range(len(data.classes))]
+    away = np.stack([np.linalg.norm((drawn - g.mean(axis=0)) / g.std(axis=0), axis=1) for g in groups], axis=1)
+    nearest, near = away.argmin(axis=1), away.min(axis=1) < _NEAR
+    there = np.bincount(nearest[near], minlength=len(groups)) / len(drawn) >= _THERE * data.shares
+    agreed = clusters.agreement(nearest, components)["nmi"]
+    return {"modes": int(there.sum()), "near": round(float(near.mean()), 6), "draws_nmi": round(agreed, 6)}
+
+
+def grid(trainer: Trainer, data: DataSet) -> bytes | None:
+    """A picture (PNG) of data and draws, apart by component; None where there is nothing to show."""
+    if data.values.ndim == _PLANE:
+        return _scatter(trainer, data) if data.shape == (_PLANE,) else None
+    mixture, rng = trainer.mixture(), np.random.default_rng([_STREAM, 2])
+    blocks = [("data", list(data.values[rng.choice(len(data.values), _GRID_ROWS)].transpose(0, 2, 3, 1)))]
+    for c, weight in enumerate(mixture.weights):
+        latents, _ = mixture.draw(np.random.default_rng([_STREAM, 2, c]), _GRID_ROWS, (c,))
+        blocks.append((f"component {c}, weight {weight:.3f}", list(pictures.pixels(trainer.render(latents)))))
+    return contact_sheet.contact_sheet(blocks)
+
+
+def _scatter(trainer: Trainer, data: DataSet) -> bytes:
+    """Points of the data on the left, draws in the colours of their components on the right."""
+    rows = np.random.default_rng([_STREAM, 3]).choice(len(data.values), min(4000, len(data.values)), replace=False)
+    latents, components = trainer.mixture().draw(np.random.default_rng([_STREAM, 3]), 4000)
+    page = Image.new("RGB", ((2 * _SIDE + 3 * _MARGIN) * _TIMES, (_SIDE + 2 * _MARGIN) * _TIMES), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(13 * _TIMES)
+    middle, span = (data.values.max(axis=0) + data.values.min(axis=0)) / 2, np.ptp(data.values, axis=0).max() * 1.15
+    blocks = [("data", data.values[rows], np.full(len(rows), 7))]
+    blocks.append((f"draws at step {trainer.step:,}, by component", trainer.render(latents), components))
+    for column, (title, points, colours) in enumerate(blocks):
+        left = _MARGIN + column * (_SIDE + _MARGIN)
+        pen.text((left * _TIMES, 4 * _TIMES), title, fill="black", font=font)
+        places = (points - middle) / span * [1, -1] + 0.5
+        inside = np.abs(places - 0.5).max(axis=1) < 0.5  # noqa: PLR2004
+        for (x, y), colour in zip((places[inside] * _SIDE + [left, _MARGIN]) * _TIMES, colours[inside], strict=True):
+            r = _DOT * _TIMES
+            pen.ellipse((x - r, y - r, x + r, y + r), fill=_COLOURS[colour % len(_COLOURS)])
+    small = page.resize((page.width // _TIMES, page.height // _TIMES), Image.Resampling.LANCZOS)
+    return pictures.encoded(np.asarray(small), "png")

@@ -1,0 +1,228 @@
+"""The training loop: critic, generator, encoder and prior in turns, from one seed to the same weights every time.
+
+Owns what a step is. The caller owns progress, stopping, and when something is kept. No global random state is used: all
+draws are made on the CPU by one torch.Generator, which is part of the state.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.errors import GeneratorError
+from magnet_cli.maths.mixture import Mixture
+from magnet_cli.training.slogan import losses, networks, stein
+from magnet_cli.training.slogan.data import DataSet
+from magnet_cli.training.slogan.stein import Explicit, Prior, Rates
+
+_BETAS = (0.0, 0.9)  # of Adam
+_MEANS_FASTER = 10  # than logits and covariances (the paper's code)
+_TEMPERATURE = 0.1  # of the Gumbel-softmax
+_DECAY_FROM = 0.5  # share of the steps after which the networks' rates fall
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the weights besides data, probe and device.
+
+    Attributes:
+        components: K.
+        latent_dim: D.
+        steps: of training.
+        batch: draws and data a step.
+        seed: of all random numbers.
+        width: channels of networks for images at half of the side.
+        spread: standard deviation of the first means.
+        rate: Adam's, of generator and encoder; the critic's is twice that.
+        prior_rate: of logits and covariances; the means' is ten times that. All rates fall to 0 in a line, those of the
+            networks from half of the steps on.
+        wait: share of the steps before the mixture's weights begin to move: while draws look like nothing, the critic's
+            scores say nothing of how many there should be.
+        contrast: weight of the contrastive loss as training begins.
+        margin: of that loss, in radians.
+        scale: of its cosines.
+        penalty: weight of the critic's slope at data.
+        penalty_every: steps between its uses.
+        explicit: the prior is learned by explicit reparameterisation, not by Stein's lemma.
+        no_contrastive: the contrastive loss trains the encoder alone, on images that it cannot change.
+    """
+
+    components: int
+    latent_dim: int
+    steps: int
+    batch: int
+    seed: int = 0
+    width: int = 16
+    spread: float = 1.0
+    rate: float = 2e-3
+    prior_rate: float = 2e-2
+    wait: float = 0.0
+    contrast: float = 4.0
+    margin: float = 0.5
+    scale: float = 4.0
+    penalty: float = 0.02
+    penalty_every: int = 2
+    explicit: bool = False
+    no_contrastive: bool = False
+
+
+class Trainer:
+    """Networks, optimisers, prior and random numbers, and how they go on.
+
+    Attributes:
+        step: steps done.
+        prior: as it is.
+        networks: generator, critic and encoder by name, on the device.
+        optimizers: theirs.
+        rng: of every draw.
+        said: losses of the last step by name.
+
+    Args:
+        recipe: of the training.
+        data: what is learned.
+        probe: a few labelled samples, if there are any.
+        device: of the networks.
+    """
+
+    def __init__(self, recipe: Recipe, data: DataSet, probe: DataSet | None = None, device: str = "cpu") -> None:
+        self.recipe, self.device = recipe, torch.device(device)
+        self.rng = torch.Generator().manual_seed(recipe.seed)
+        self.step = 0
+        self.said: dict[str, Tensor] = {}
+        self.prior = Prior.first(recipe.components, recipe.latent_dim, recipe.spread, self.rng)
+        made = {
+            "generator": networks.generator(recipe.latent_dim, data.shape, recipe.width, self.rng),
+            "critic": networks.looking(data.shape, 1, recipe.width, self.rng),
+            "encoder": networks.looking(data.shape, recipe.latent_dim, recipe.width, self.rng),
+        }
+        self.networks = {name: network.to(self.device) for name, network in made.items()}
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), lr=self._rate(name), betas=_BETAS, fused=True)
+            for name, network in self.networks.items()
+        }
+        self._values = torch.from_numpy(data.values)
+        self._probe = None
+        if probe is not None:
+            shown = torch.from_numpy(probe.intensities(np.arange(len(probe.values))))
+            self._probe = shown.to(self.device), torch.from_numpy(probe.labels).to(self.device)
+
+    def _rate(self, name: str) -> float:
+        return self.recipe.rate * (2 if name == "critic" else 1)
+
+    def advance(self) -> None:
+        """One step.
+
+        Raises:
+            GeneratorError: a loss is no finite number any more.
+        """
+        left = 1 - self.step / self.recipe.steps
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self._rate(name) * min(1.0, left / (1 - _DECAY_FROM))
+        self._critic_step()
+        self._generator_step(left)
+        self.step += 1
+
+    def _batch(self) -> Tensor:
+        rows = torch.randint(len(self._values), (self.recipe.batch,), generator=self.rng)
+        values = self._values[rows].to(self.device)
+        return values / 127.5 - 1 if values.dtype == torch.uint8 else values
+
+    def _critic_step(self) -> None:
+        recipe, critic = self.recipe, self.networks["critic"]
+        real = self._batch()
+        z, _ = self.prior.draw(recipe.batch, self.rng)
+        with torch.no_grad():
+            fake = self.networks["generator"](self._on_device(z))
+        if self.step % recipe.penalty_every == 0:
+            scores, slope = losses.slope_penalty(critic, real)
+            penalty = recipe.penalty * recipe.penalty_every * slope
+        else:
+            scores, penalty = critic(real), 0.0
+        loss = losses.critic_loss(scores, critic(fake))
+        self.optimizers["critic"].zero_grad()
+        (loss + penalty).backward()
+        self.optimizers["critic"].step()
+        self.said["critic"] = loss.detach()
+
+    def _generator_step(self, left: float) -> None:
+        recipe, (generator, critic, encoder) = self.recipe, self.networks.values()
+        explicit = Explicit(self.prior, recipe.batch, _TEMPERATURE, self.rng) if recipe.explicit else None
+        z = explicit.z.detach() if explicit else self.prior.draw(recipe.batch, self.rng)[0]
+        at = self._on_device(z).requires_grad_()
+        critic.requires_grad_(False)
+        images = generator(at)
+        adversarial = losses.adversarial(critic(images))
+        chosen = stein.assigned(self.prior, z, _TEMPERATURE, self.rng)
+        seen = images.detach() if recipe.no_contrastive else images
+        targets = self._on_device(chosen @ self.prior.means)
+        contrast = losses.contrastive(encoder(seen), targets, recipe.margin, recipe.scale)
+        weight = losses.annealed(recipe.contrast, 1 - left)
+        total = (adversarial + weight * contrast).mean()
+        if self._probe is not None:
+            shown, labels = self._probe
+            means = self._on_device(self.prior.means)
+            total = total + weight * losses.probe(encoder(shown), labels, means, recipe.scale)
+        of_adversarial = None
+        if explicit:
+            (of_adversarial,) = torch.autograd.grad(adversarial.sum(), at, retain_graph=True)
+        for name in ("generator", "encoder"):
+            self.optimizers[name].zero_grad()
+        total.backward()
+        critic.requires_grad_(True)
+        for name in ("generator", "encoder"):
+            self.optimizers[name].step()
+        slopes = self._double(at.grad) * recipe.batch
+        rate = recipe.prior_rate * left
+        waiting = 1 - left < recipe.wait
+        rates = Rates(0.0 if waiting else rate, _MEANS_FASTER * rate, rate)
+        if explicit:
+            self.prior = explicit.step(slopes, self._double(of_adversarial), rates)
+        else:
+            found = stein.gradients(self.prior, z, slopes, self._double(adversarial.detach()))
+            self.prior = stein.step(self.prior, found, rates)
+        self.said |= {"adversarial": adversarial.detach().mean(), "contrastive": contrast.detach().mean()}
+
+    def _on_device(self, values: Tensor) -> Tensor:
+        return values.to(device=self.device, dtype=torch.float32)
+
+    @staticmethod
+    def _double(values: Tensor) -> Tensor:
+        return values.to(device="cpu", dtype=torch.float64)
+
+    def losses(self) -> dict[str, float]:
+        """Those of the last step.
+
+        Raises:
+            GeneratorError: one is no finite number any more.
+        """
+        found = {name: value.item() for name, value in self.said.items()}
+        if wrong := [name for name, value in found.items() if not np.isfinite(value)]:
+            message = f"the {wrong[0]} loss is not finite at step {self.step:,}: training has come apart"
+            raise GeneratorError(message, "begin again with a smaller --rate, or another --seed")
+        return found
+
+    def mixture(self) -> Mixture:
+        """The prior as it is, as generators have it."""
+        weights = self.prior.weights.numpy()
+        return Mixture(weights / weights.sum(), self.prior.means.numpy(), self.prior.factors.numpy())
+
+    @torch.no_grad()
+    def render(self, z: np.ndarray) -> np.ndarray:
+        """Points or images of latents [n, D], float32."""
+        generator: nn.Module = self.networks["generator"]
+        parts = torch.from_numpy(z).split(500)
+        return torch.cat([generator(self._on_device(part)).cpu() for part in parts]).numpy()
+
+    @torch.no_grad()
+    def clusters(self, values: np.ndarray) -> np.ndarray:
+        """The component of each of some data [n], as the encoder has it: that whose mean is nearest in angle.
+
+        Args:
+            values: [n, ...], as DataSet.intensities gives them.
+        """
+        means = nn.functional.normalize(self._on_device(self.prior.means), dim=1)
+        parts = torch.from_numpy(values).split(500)
+        found = [(self.networks["encoder"](part.to(self.device)) @ means.T).argmax(1).cpu() for part in parts]
+        return torch.cat(found).numpy()

@@ -1,0 +1,59 @@
+"""Arrays in files of their own beside volume.json, which keeps their hashes: the pilot basis, the mixture of the prior.
+
+Owns how they are written and verified. Knows nothing of what they mean.
+"""
+
+import io
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from magnet_cli.errors import VolumeError
+from magnet_cli.files import atomic, hdf5
+
+PILOT = "pilot.h5"
+MIXTURE = "mixture.h5"
+
+
+def keep(path: Path, arrays: dict[str, np.ndarray] | None) -> str:
+    """Publish arrays as float64, unless the file is there; the hash of its bytes. None: no file, and "".
+
+    Raises:
+        MagnetError: it cannot be written.
+    """
+    if arrays is None:
+        return ""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver="earliest") as file:
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values, dtype=np.float64)
+    atomic.publish(path, buffer.getvalue(), replace=False)
+    return atomic.sha256_file(path)
+
+
+def read(path: Path, sha256: str, forms: dict[str, hdf5.Form], lost: str) -> dict[str, np.ndarray]:
+    """The arrays in a file, every byte verified before the HDF5 library sees it.
+
+    Args:
+        path: of the file.
+        sha256: of its bytes, as volume.json has it.
+        forms: of the arrays.
+        lost: what is without them, for messages.
+
+    Raises:
+        VolumeError: its bytes are not those.
+        MagnetError: it cannot be read.
+    """
+    data = b""
+    if path.is_file():
+        with atomic.explained("read", path):
+            data = path.read_bytes()
+    if atomic.sha256_bytes(data) != sha256:
+        message = f"{path} is damaged or gone: its {len(data):,} bytes are not those the volume was made with"
+        raise VolumeError(message, f"restore it from a copy; without it {lost}")
+    try:
+        return {name: array.copy() for name, array in hdf5.read(data, forms)[0].items()}
+    except ValueError as error:
+        message = f"{path} is not what magnet wrote: {error}"
+        raise VolumeError(message, f"restore it from a copy; without it {lost}") from error

@@ -1,0 +1,287 @@
+"""sample: what is written is what was drawn, and stopping loses nothing."""
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from magnet_cli import index
+from magnet_cli.errors import SampleError
+from magnet_cli.files import atomic, pictures
+from magnet_cli.sampling import render, sample
+from magnet_cli.volume import Volume
+
+
+def prepare(volume, generator, **changes):
+    built = index.build(volume, 5)
+    fields = {"n": 40, "rho": 0.3, "seed": 0, "replace": False, "truncation": 1.0} | changes
+    spec = sample.SampleSpec(
+        generator=generator.name,
+        sha256=generator.sha256,
+        fingerprint=volume.fingerprint,
+        pool=built.num_rows,
+        top_k=5,
+        **fields,
+    )
+    return spec, index.draw(built, spec.n, spec.rho, spec.seed, replace=spec.replace)
+
+
+def make(out, volume, generator, batch=16, **changes):
+    spec, drawn = prepare(volume, generator, **changes)
+    list(sample.write(out, spec, drawn, volume, generator, batch))
+    sample.finish(out, spec, drawn, volume, ["magnet", "sample"], {"sample": str(out)})
+    return spec, drawn
+
+
+def test_files_agree_with_each_other(toy_volume, toy_generator, tmp_path):
+    out = tmp_path / "s"
+    _, drawn = make(out, toy_volume, toy_generator)
+    latents = np.load(out / "latents.npy")
+    assert latents.dtype == np.float32
+    np.testing.assert_array_equal(latents, toy_volume.latents(drawn.rows))
+    records = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    assert len(records) == 40
+    logs = index.build(toy_volume, 5).log_volume
+    images = list(render.batches(toy_generator, latents, 1.0, 16))
+    for i, record in enumerate(records):
+        assert record["file_name"] == f"images/{i:06d}.png"
+        assert record["source"] == "polarity"
+        assert record["label"] is None
+        assert record["log_volume"] == logs[record["row"]]
+        np.testing.assert_array_equal(toy_volume.latents(np.array([record["row"]]))[0], latents[i])
+        with Image.open(out / record["file_name"]) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), images[i][:, :, 0])
+    provenance = json.loads((out / "sample.json").read_text())
+    assert provenance["volume"]["fingerprint"] == toy_volume.fingerprint
+    assert provenance["spec"]["sha256"] == toy_generator.sha256
+    assert provenance["effective_size"] == drawn.effective_size
+    assert {"magnet", "torch", "numpy", "python"} <= provenance["versions"].keys()
+    with Image.open(out / "grid.png") as sheet:
+        assert sheet.width > 16 * 64
+    assert sample.check(out) == []
+
+
+def test_a_smaller_sample_is_the_beginning_of_a_larger_one(toy_volume, toy_generator, tmp_path):
+    make(tmp_path / "small", toy_volume, toy_generator, n=11)
+    make(tmp_path / "large", toy_volume, toy_generator, n=37)
+    np.testing.assert_array_equal(np.load(tmp_path / "small/latents.npy"), np.load(tmp_path / "large/latents.npy")[:11])
+    for i in range(11):
+        name = f"images/{i:06d}.png"
+        assert (tmp_path / "small" / name).read_bytes() == (tmp_path / "large" / name).read_bytes()
+
+
+def test_stopping_and_going_on_changes_no_file(toy_volume, toy_generator, tmp_path):
+    make(tmp_path / "whole", toy_volume, toy_generator, 8)
+    spec, drawn = prepare(toy_volume, toy_generator)
+    out = tmp_path / "s"
+    list(itertools.islice(sample.write(out, spec, drawn, toy_volume, toy_generator, 8), 1))
+    assert 8 <= len(list((out / "images").iterdir())) < 40  # batches under way are there in part
+    assert sample.finished(out, spec) is None
+    make(out, toy_volume, toy_generator, 8)
+    for path in sorted(p for p in (tmp_path / "whole").rglob("*") if p.is_file() and p.name != "sample.json"):
+        assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+
+
+def test_a_finished_sample_is_known_again(toy_volume, toy_generator, tmp_path):
+    spec, _ = make(tmp_path / "s", toy_volume, toy_generator)
+    assert sample.finished(tmp_path / "s", spec) == {"sample": str(tmp_path / "s")}
+    other, _ = prepare(toy_volume, toy_generator, rho=-1.0, n=12)
+    with pytest.raises(SampleError, match=r"n 40 \(asked 12\), rho 0.3 \(asked -1.0\)"):
+        sample.finished(tmp_path / "s", other)
+
+
+def test_folders_of_others_are_left_alone(toy_volume, toy_generator, tmp_path):
+    spec, _ = prepare(toy_volume, toy_generator)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for name in ("mine", "file"):
+        with pytest.raises(SampleError, match="asked for as a sample folder"):
+            sample.finished(tmp_path / name, spec)
+        with pytest.raises(SampleError, match="holds files that no sample has"):
+            sample.discard(tmp_path / name)
+    make(tmp_path / "s", toy_volume, toy_generator)
+    (tmp_path / "s" / "notes.txt").write_text("mine")
+    with pytest.raises(SampleError, match=r"notes\.txt"):
+        sample.discard(tmp_path / "s")
+    (tmp_path / "s" / "notes.txt").unlink()
+    sample.discard(tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+FILES = ("images/000003.png", "latents.npy", "metadata.jsonl", "grid.png", "checksums.txt", "sample.json")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_byte_in_any_file_is_found(toy_volume, toy_generator, tmp_path, magnet, name):
+    make(tmp_path / "s", toy_volume, toy_generator)
+    path = tmp_path / "s" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    done = magnet("info", tmp_path / "s", "--check")
+    assert done.code == 1
+    assert name.rpartition("/")[2] in done.out + done.err
+    assert bool(done.out) == (name != "sample.json")
+
+
+def test_with_replacement_rows_repeat(toy_volume, toy_generator, tmp_path):
+    _, drawn = make(tmp_path / "s", toy_volume, toy_generator, replace=True, rho=3.0, n=60)
+    assert drawn.unique_rows < 60
+    assert len(np.load(tmp_path / "s" / "latents.npy")) == 60
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_other_formats(toy_volume, toy_generator, tmp_path, ending):
+    _, drawn = make(tmp_path / "s", toy_volume, toy_generator, format=ending)
+    images = list(render.batches(toy_generator, toy_volume.latents(drawn.rows), 1.0, 16))
+    records = [json.loads(line) for line in (tmp_path / "s/metadata.jsonl").read_text().splitlines()]
+    for i, record in enumerate(records):
+        assert record["file_name"] == f"images/{i:06d}.{ending}"
+        assert (tmp_path / "s" / record["file_name"]).read_bytes() == pictures.encoded(images[i], ending)
+    assert sample.check(tmp_path / "s") == []
+
+
+def test_a_sample_of_an_earlier_magnet_is_known_again(toy_volume, toy_generator, tmp_path):
+    """One whose document lacks the fields that came later: they had the values that are now the defaults."""
+    spec, _ = make(tmp_path / "s", toy_volume, toy_generator)
+    path = tmp_path / "s" / "sample.json"
+    fields = atomic.read_document(path)
+    for name in ("label", "bn_truncation", "format", "no_images", "montage"):
+        del fields["spec"][name]
+    path.write_bytes(atomic.document(fields))
+    assert sample.finished(tmp_path / "s", spec) == {"sample": str(tmp_path / "s")}
+    for changes in ({"format": "webp"}, {"no_images": True}, {"montage": (1.0, 0.5)}):
+        other, _ = prepare(toy_volume, toy_generator, **changes)
+        name, value = next(iter(changes.items()))
+        asked = list(value) if isinstance(value, tuple) else value
+        with pytest.raises(SampleError, match=re.escape(f"(asked {asked})")) as refused:
+            sample.finished(tmp_path / "s", other)
+        assert f"sample: {name} " in refused.value.message
+
+
+# --- latents alone --------------------------------------------------------------------------------------------------
+
+WITHOUT = (
+    "import sys\n"
+    "from magnet_cli.cli.app import app\n"
+    "try: app(sys.argv[1:], prog_name='magnet')\n"
+    "except SystemExit as end: assert end.code == 0, end.code\n"
+    "assert 'torch' not in sys.modules\n"
+)
+
+
+def test_latents_alone_need_no_torch_and_no_generator(magnet, toy, tmp_path):
+    """The generator's file is gone: its entry in a list says whose volume it is."""
+    gone = tmp_path / "gone.safetensors"
+    sha256, size = atomic.sha256_file(toy), toy.stat().st_size
+    entry = f'[toy]\nkind = "generator"\nfamily = "dcgan"\nsource = "file:{gone}"\nlicense = "MIT"\ndescription = "x"\n'
+    (tmp_path / "mine.toml").write_text(f'{entry}size = {size}\nsha256 = "{sha256}"\n')
+    magnet("compute", toy, "--n", 60)
+    drawn = magnet("sample", toy, "--n", 20, "--rho", 0.2, "--out", "images").code
+    assert drawn == 0
+    command = [sys.executable, "-c", WITHOUT, "sample", "toy", "--n", "20", "--rho", "0.2", "--no-images", "--json"]
+    environment = os.environ | {"MAGNET_ARTIFACTS": str(tmp_path / "mine.toml")}
+    done = subprocess.run([*command, "--out", "s"], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["n"], report["images"]) == (20, 0)
+    assert "next: magnet render toy --latents s/latents.npy" in done.stderr
+    found = {p.name for p in Path("s").iterdir()}
+    assert found == {"latents.npy", "metadata.jsonl", "checksums.txt", "sample.json"}
+    assert Path("s/latents.npy").read_bytes() == Path("images/latents.npy").read_bytes()
+    records = [json.loads(line) for line in Path("s/metadata.jsonl").read_text().splitlines()]
+    others = [json.loads(line) for line in Path("images/metadata.jsonl").read_text().splitlines()]
+    assert records == [{k: v for k, v in other.items() if k != "file_name"} for other in others]
+    provenance = atomic.read_document(Path("s/sample.json"))
+    assert provenance["spec"]["no_images"] is True
+    assert "torch" not in provenance["versions"]
+    assert magnet("info", "s", "--check").code == 0
+    again = subprocess.run([*command, "--out", "s"], capture_output=True, text=True, check=False, env=environment)
+    assert again.stdout == done.stdout
+    assert magnet("render", toy, "--latents", "s/latents.npy", "--out", "r").code == 0
+    for path in Path("images/images").iterdir():
+        assert (Path("r/images") / path.name).read_bytes() == path.read_bytes()
+
+
+# --- the montage ----------------------------------------------------------------------------------------------------
+
+
+def test_the_montage_shows_prior_and_draws_at_each_truncation(magnet, toy, toy_generator):
+    volume = magnet("compute", toy, "--n", 60, "--json").json["volume"]
+    line = ("sample", toy, "--n", 20, "--rho", 0.2, "--out", "s")
+    assert magnet(*line, "--montage", "--truncation", "1,.5").code == 0
+    provenance = atomic.read_document(Path("s/sample.json"))
+    assert (provenance["spec"]["truncation"], provenance["spec"]["montage"]) == (1.0, [1.0, 0.5])
+    sheet = np.asarray(Image.open("s/montage.png").convert("L"))
+    side = 64  # 8x8 images, each pixel 8x8
+    prior, ours = Volume.open(Path(volume)).read(0).latents[:16], np.load("s/latents.npy")[:16]
+    top = 8 + 28
+    for psi in (1.0, 0.5):
+        for latents in (prior, ours):
+            known = np.stack(list(render.batches(toy_generator, latents, psi, 16)))[:, :, :, 0]
+            row = sheet[top : top + side, 8 : 8 + 16 * side]
+            shown = row.reshape(side, 16, side).transpose(1, 0, 2)[:, 4::8, 4::8]
+            np.testing.assert_array_equal(shown, known)
+            top += side + 3
+        top += 8 - 3 + 28
+    assert sheet.shape == (top - 28, 16 * side + 16)
+    assert magnet("info", "s", "--check").code == 0
+    assert magnet(*line).code == 1  # without one it is another sample
+    assert "look at s/montage.png" in magnet(*line, "--montage", "--truncation", "1", "--force").err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--truncation", "1,.7"],
+        ["--truncation", "1,0", "--montage"],
+        ["--truncation", "1,1.2", "--montage"],
+        ["--truncation", "1,,.5", "--montage"],
+        ["--truncation", "1,nan", "--montage"],
+        ["--truncation", "half"],
+        ["--format", "gif"],
+        ["--format", "npy"],
+        ["--no-images", "--format", "png"],
+        ["--no-images", "--montage"],
+    ],
+)
+def test_usage_errors_of_what_is_written(magnet, home, args):
+    done = magnet("sample", *args)
+    assert (done.code, done.out) == (2, "")
+    assert args[0] in done.err
+    assert not home.exists()
+
+
+def test_what_cannot_be_shown_has_no_format_and_no_montage(magnet):
+    Path("line.py").write_text(
+        "import torch\n"
+        "class Line(torch.nn.Module):\n"
+        "    latent_dim = 2\n"
+        "    def forward(self, z):\n"
+        "        return torch.sin(z @ torch.arange(14, dtype=z.dtype).reshape(2, 7))\n"
+    )
+    assert magnet("compute", "line.py:Line", "--n", 9, "--solver", "exact").code == 0
+    for more in (["--format", "png"], ["--montage"]):
+        done = magnet("sample", "line.py:Line", "--n", 3, "--rho", 0.1, *more, "--out", "s")
+        assert (done.code, done.out) == (1, "")
+        assert "gives arrays [7]" in done.err
+        assert not Path("s").exists()
+
+
+def test_image_range_is_rounded_and_clipped(toy_generator):
+    images = render.images(toy_generator, np.zeros((2, 5), np.float32), 1.0, 4)
+    assert images.shape == (2, 8, 8, 1)
+    assert images.dtype == np.uint8
+    import torch
+
+    with torch.no_grad():
+        known = toy_generator(torch.zeros(1, 5))[0].permute(1, 2, 0).numpy()
+    assert np.abs(images[0] - (known + 1) * 127.5).max() <= 0.51
