@@ -1,6 +1,7 @@
-"""The layers of the house (ARCHITECTURE): who may import whom, and who may print."""
+"""The floors of the house (docs/architecture.md): nobody imports upward, rooms form no circle, who needs no torch."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,280 +10,106 @@ import pytest
 import magnet_cli
 
 PACKAGE = Path(magnet_cli.__file__).parent
-MODULES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
-
-# module or folder -> what of ours it may import; verbs join nouns, nouns know as little as they must
-ALLOWED = {
-    "__init__.py": set(),
-    "__main__.py": {"cli"},
-    "errors.py": set(),
-    "files.py": {"errors"},
-    "locks.py": set(),
-    "console.py": {"errors"},
-    "jacobian/": {"errors", "jacobian"},
-    "classes.py": {"errors"},
-    "mixture.py": {"errors"},
-    "factories.py": {"errors"},
-    "extras.py": {"errors"},
-    "image_models/": {"errors", "files", "extras", "artifacts", "factories", "generators.readers", "image_models"},
-    "metrics/": {"extras", "metrics"},
-    "images.py": {"errors", "files"},
-    "features.py": {"errors", "files", "artifacts.cache", "image_models", "images"},
-    "evaluate.py": {"errors", "features", "image_models", "images", "metrics"},
-    "scored/": {"errors", "files", "given", "outputs", "generators.readers", "scored"},
-    "balance/": {
-        "errors",
-        "files",
-        "balance",
-        "generators",
-        "images",
-        "metrics",
-        "outputs",
-        "pictures",
-        "render",
-        "scored",
-        "sheet",
-    },
-    "direction/": {
-        "errors",
-        "extras",
-        "files",
-        "priors",
-        "direction",
-        "generators",
-        "given",
-        "image_models",
-        "metrics",
-        "outputs",
-        "pictures",
-        "render",
-        "scored",
-    },
-    "edit.py": {
-        "errors",
-        "files",
-        "priors",
-        "direction",
-        "features",
-        "generators",
-        "image_models",
-        "images",
-        "outputs",
-        "pictures",
-        "render",
-        "scored",
-        "sheet",
-    },
-    "attributes.py": {
-        "errors",
-        "files",
-        "priors",
-        "features",
-        "generators",
-        "image_models",
-        "images",
-        "metrics",
-        "render",
-        "sample",
-        "scored",
-    },
-    "artifacts/": {"errors", "files", "locks", "artifacts"},
-    "generators/": {"errors", "artifacts.cache", "factories", "generators", "mixture"},
-    "volume/": {"errors", "files", "locks", "mixture", "volume"},
-    "index/": {"errors", "files", "index", "mixture", "volume"},
-    "slogan/": {"errors", "files", "generators", "images", "metrics", "mixture", "pictures", "sheet", "slogan"},
-    "pictures.py": set(),
-    "sheet.py": {"pictures"},
-    "plots.py": {"extras"},
-    "given.py": {"errors", "files"},
-    "outputs.py": {"errors", "files"},
-    "render.py": {"errors", "files", "generators", "outputs", "pictures"},
-    "plan.py": {"errors", "generators"},
-    "priors.py": {"generators"},
-    "compute.py": {"plan", "priors", "errors", "generators", "image_models", "jacobian", "volume"},
-    "workers.py": {
-        "plan",
-        "errors",
-        "artifacts.cache",
-        "compute",
-        "generators",
-        "image_models",
-        "jacobian.PRECISIONS",
-        "volume",
-    },
-    "ray_engine.py": {"errors", "compute", "volume", "workers"},
-    "tune.py": {"plan", "priors", "errors", "compute", "generators", "image_models", "jacobian", "volume"},
-    "convert.py": {"errors", "files", "artifacts.cache", "generators"},
-    "sample.py": {
-        "errors",
-        "files",
-        "fresh",
-        "generators",
-        "index",
-        "outputs",
-        "pictures",
-        "render",
-        "sheet",
-        "volume",
-    },
-    "fresh.py": set(),
-    "sweep/": {
-        "errors",
-        "files",
-        "attributes",
-        "priors",
-        "evaluate",
-        "extras",
-        "features",
-        "generators",
-        "image_models",
-        "images",
-        "index",
-        "metrics",
-        "outputs",
-        "pictures",
-        "plots",
-        "render",
-        "sample",
-        "sweep",
-        "volume",
-    },
-    "tempered/": {
-        "errors",
-        "files",
-        "locks",
-        "compute",
-        "generators",
-        "image_models",
-        "index",
-        "plan",
-        "priors",
-        "render",
-        "tempered",
-        "volume",
-    },
-    "exchange.py": {"errors", "files", "volume"},
-    "fetch.py": {"errors", "files", "artifacts", "classes", "exchange", "volume"},
-    "push.py": {"errors", "files", "artifacts", "index", "volume"},
-    "info.py": {
-        "errors",
-        "files",
-        "artifacts",
-        "attributes",
-        "direction",
-        "generators",
-        "outputs",
-        "sweep",
-        "tempered.stored",
-        "volume",
-    },
-    "report/": {
-        "errors",
-        "files",
-        "attributes",
-        "generators",
-        "images",
-        "index",
-        "metrics",
-        "outputs",
-        "plots",
-        "render",
-        "report",
-        "sample",
-        "sheet",
-        "sweep",
-        "volume",
-    },
-    "commands/": None,
-    "cli.py": None,
-}
-WITHOUT_TORCH = (
-    "errors.py",
-    "files.py",
-    "locks.py",
-    "console.py",
-    "volume/",
-    "index/",
-    "mixture.py",
-    "priors.py",
-    "exchange.py",
-    "fetch.py",
-    "push.py",
-    "classes.py",
-    "given.py",
-    "scored/",
-    "balance/",
-    "outputs.py",
-    "pictures.py",
-    "sheet.py",
-    "plots.py",
-    "report/",
-    "sample.py",
-    "extras.py",
-    "metrics/",
-    "images.py",
-    "artifacts/",
-    "commands/",
-    "cli.py",
-)
+FLOORS = [
+    ["errors"],
+    ["files", "maths"],
+    ["volume", "catalog"],
+    ["index", "models"],
+    ["computing", "training", "sharing"],
+    ["sampling"],
+    ["evaluating", "editing"],
+    ["reporting"],
+    ["cli"],
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+OUTSIDE = {"__init__", "__main__"}  # the door of the package, above all floors
+PENDING = {("maths", "models")}  # gone with one Prior
+TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in sorted(PACKAGE.rglob("*.py"))}
+# Rooms, and modules of others, that work where torch is not installed: torch is imported inside functions at most.
+WITHOUT_TORCH = ["errors", "volume", "catalog", "index", "sharing", "sampling.sample", "reporting", "cli"]
+WITHOUT_TORCH += ["files.atomic", "files.results", "files.image_folder", "files.npy", "maths.metrics", "maths.priors"]
 
 
-def imports(name, *, top_level_only=False):
-    tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
+def room(path):
+    """The room of a module: the first folder, or the module itself at the top of the package."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rule(name):
-    keys = [key for key in ALLOWED if name == key or (key.endswith("/") and name.startswith(key))]
-    assert keys, f"{name} has no place in the layers yet: add it to ALLOWED"
-    return ALLOWED[keys[0]]
+def inner_rooms(tree):
+    """The rooms of ours that a module imports, functions and type annotations included."""
+    for name in imports(tree):
+        if name.startswith("magnet_cli.") and name != "magnet_cli.__version__":
+            yield name.split(".")[1]
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_stay_within_the_layers(name):
-    allowed = rule(name)
-    if allowed is None:
-        return
-    for imported in imports(name):
-        if not imported.startswith("magnet_cli."):
-            continue
-        inner = imported.removeprefix("magnet_cli.")
-        known = {"__version__", *allowed}
-        assert any(inner == a or inner.startswith(f"{a}.") for a in known), f"{name} may not import {inner}"
+def test_every_module_has_a_floor():
+    assert {room(path) for path in TREES} == FLOOR.keys() | OUTSIDE
 
 
-@pytest.mark.parametrize("name", [m for m in MODULES if m.startswith(WITHOUT_TORCH)])
-def test_torch_stays_out_where_it_is_not_needed(name):
-    assert not [i for i in imports(name) if i.split(".")[0] == "torch"]
+def test_nobody_imports_upward():
+    upward = [
+        f"{path.relative_to(PACKAGE)} imports {other}"
+        for path, tree in TREES.items()
+        if room(path) not in OUTSIDE
+        for other in inner_rooms(tree)
+        if FLOOR[other] > FLOOR[room(path)] and (room(path), other) not in PENDING
+    ]
+    assert upward == []
 
 
-@pytest.mark.parametrize(
-    "name", [m for m in MODULES if m.startswith(("commands/", "cli.py", "errors.py", "console.py"))]
-)
-def test_commands_import_heavy_things_inside(name):
-    light = {"magnet_cli", "typer", *sys.stdlib_module_names}
-    for imported in imports(name, top_level_only=True):
-        assert imported.split(".")[0] in light
-        if name.startswith("commands/") and name != "commands/lookup.py" and imported.startswith("magnet_cli."):
-            assert imported.split(".")[1] in {"commands", "console", "errors"}
+def test_rooms_of_a_floor_form_no_circle():
+    sideways = {(room(path), other) for path, tree in TREES.items() for other in inner_rooms(tree)}
+    assert [pair for pair in sideways - PENDING if pair[0] < pair[1] and pair[::-1] in sideways] == []
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_no_click_and_no_printing_outside_the_console(name):
-    assert not [i for i in imports(name) if i.split(".")[0] == "click"]
-    if name != "console.py":
-        names = {n.id for n in ast.walk(ast.parse((PACKAGE / name).read_text())) if isinstance(n, ast.Name)}
-        assert "print" not in names
-        assert not [i for i in imports(name) if i.split(".")[0] == "rich"]
-    if not name.startswith(("commands/", "cli.py")):
-        assert not [i for i in imports(name) if i.split(".")[0] == "typer"]
+def test_at_most_eighteen_rooms():
+    assert len({room(path) for path in TREES} - OUTSIDE) <= 18
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_every_module_says_what_it_owns(name):
-    assert ast.get_docstring(ast.parse((PACKAGE / name).read_text(encoding="utf-8")))
+def test_no_file_is_long():
+    long = {str(p.relative_to(PACKAGE)): len(p.read_text(encoding="utf-8").splitlines()) for p in TREES}
+    assert {name: lines for name, lines in long.items() if lines > 550} == {}
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_works_where_torch_is_not_installed(name):
+    code = (
+        "import importlib, pkgutil, sys\n"
+        "sys.modules['torch'] = None\n"
+        f"module = importlib.import_module('magnet_cli.{name}')\n"
+        "for inner in pkgutil.walk_packages(getattr(module, '__path__', []), module.__name__ + '.'):\n"
+        "    importlib.import_module(inner.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_starts_without_heavy_libraries():
+    heavy = ("torch", "h5py", "huggingface_hub", "numpy", "scipy", "rich")
+    code = f"import sys, magnet_cli.cli.app; print(*[n for n in {heavy} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_only_the_command_line_knows_typer_and_only_the_console_prints():
+    for path, tree in TREES.items():
+        roots = {name.split(".")[0] for name in imports(tree)}
+        name = path.relative_to(PACKAGE).as_posix()
+        assert "click" not in roots, name
+        if room(path) != "cli":
+            assert "typer" not in roots, name
+        if name != "cli/console.py":
+            assert "rich" not in roots, name
+            assert "print" not in {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}, name
+
+
+def test_every_module_says_what_it_is():
+    assert [str(path) for path, tree in TREES.items() if not ast.get_docstring(tree)] == []
