@@ -4,6 +4,9 @@ Owns MagnetError and its kinds. Knows nothing of how they are shown (console) or
 is not a MagnetError is a bug and keeps its traceback.
 """
 
+import importlib
+from types import ModuleType
+
 
 class MagnetError(Exception):
     """An expected failure that a user can act on.
@@ -41,3 +44,24 @@ class DamageError(VolumeError):
 
 class SampleError(MagnetError):
     """A sample folder that is taken, or cannot be written."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import a module of an optional dependency.
+
+    Args:
+        module: the module's name, as in an import statement.
+        extra: the extra of magnet that installs the dependency.
+
+    Raises:
+        MagnetError: the dependency is not installed; the hint is the `pip install` command.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        raise MagnetError(
+            f"{package} is needed for this, and is not installed", f"pip install 'magnet-cli[{extra}]'"
+        ) from error

@@ -2,18 +2,17 @@
 
 import pytest
 
-from magnet_cli import extras
-from magnet_cli.errors import MagnetError
+from magnet_cli.errors import MagnetError, require
 
 
 def test_what_is_there_is_given():
-    assert extras.needed("json.decoder", "evaluate").JSONDecoder
+    assert require("json.decoder", "evaluate").JSONDecoder
 
 
 def test_what_is_missing_is_answered_with_its_extra():
     for module in ("no_such_library", "no_such_library.part"):
         with pytest.raises(MagnetError, match="no_such_library is needed") as error:
-            extras.needed(module, "evaluate")
+            require(module, "evaluate")
         assert error.value.hint == "pip install 'magnet-cli[evaluate]'"
 
 
@@ -21,4 +20,4 @@ def test_a_library_that_lacks_something_itself_keeps_its_traceback(tmp_path, mon
     (tmp_path / "half_installed.py").write_text("import what_it_needs")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="what_it_needs"):
-        extras.needed("half_installed", "evaluate")
+        require("half_installed", "evaluate")

@@ -107,7 +107,7 @@ def _preprocess_values(table: dict) -> Iterator[tuple[str, str]]:
         "crop": (0 < how.crop <= 1, "is not in (0, 1]"),
         "resize": (how.resize in RESIZES, f"is not one of {', '.join(RESIZES)}"),
         "channels": (how.channels in CHANNELS, f"is not one of {', '.join(CHANNELS)}"),
-        "range": (len(how.range) == 2 and how.range[0] < how.range[-1], "is not a lower and a higher number"),  # noqa: PLR2004
+        "range": (len(how.range) == 2 and how.range[0] < how.range[-1], "is not a lower and a higher number"),
         "mean": (len(how.mean) in {1, len(how.channels)}, "is not one number, nor one a channel"),
         "std": (
             len(how.std) in {1, len(how.channels)} and min(how.std) > 0,

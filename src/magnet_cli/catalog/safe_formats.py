@@ -62,7 +62,7 @@ def of_file(path: Path, file_name: str) -> str:
 def _of_json(file: IO[bytes], file_name: str) -> str:
     """Safetensors begin with the length of a JSON object and that object; a manifest is one."""
     start = file.read(8)
-    length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MOST  # noqa: PLR2004
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MOST
     try:
         if length < _MOST and isinstance(json.loads(file.read(length)), dict):
             return "safetensors"

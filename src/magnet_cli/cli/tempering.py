@@ -138,7 +138,7 @@ class Tempering:
 
 
 def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"  # noqa: PLR2004
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _tell(found: "tempered.Outcome", spec: "SampleSpec", console: console_.Console) -> dict:

@@ -39,7 +39,7 @@ def default_rows(name: str) -> int:
 
 def default_top_k(latent_dim: int) -> int:
     """K where none is asked: D where D ≤ 128, else 30."""
-    return latent_dim if latent_dim <= 128 else 30  # noqa: PLR2004
+    return latent_dim if latent_dim <= 128 else 30
 
 
 def shard_rows(generator: Generator) -> int:

@@ -114,7 +114,7 @@ def target(attributes: tuple[Attribute, ...], asked: dict[str, float | dict[str,
             raise SpecError(message, "pass --target with their names")
         classes = known[name].classes
         if not isinstance(shares, dict):
-            if len(classes) != 2:  # noqa: PLR2004
+            if len(classes) != 2:
                 message = f"one share of {name} is asked for, and it has {len(classes)} classes: {', '.join(classes)}"
                 raise SpecError(message, f"say of which, as --target '{name}:{classes[-1]}=0.3'")
             shares = {classes[1]: shares}  # noqa: PLW2901
@@ -130,7 +130,7 @@ def _shares(attribute: Attribute, asked: dict[str, float]) -> np.ndarray:
             raise SpecError(message, "pass shares, as 0.3 for 30 %")
         made[attribute.number(name)] = share
     rest, others = 1 - np.nansum(made), np.isnan(made)
-    if rest < -1e-9 or (not others.any() and abs(rest) > 1e-9):  # noqa: PLR2004
+    if rest < -1e-9 or (not others.any() and abs(rest) > 1e-9):
         message = f"shares of {attribute.name} that sum to 1 are asked for, and these sum to {1 - rest:g}"
         raise SpecError(message, "classes that are not named share the rest equally")
     made[others] = max(rest, 0) / max(others.sum(), 1)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli import extras
 from magnet_cli.editing.scored import Attribute, Scored, class_number
-from magnet_cli.errors import SampleError, SpecError
+from magnet_cli.errors import SampleError, SpecError, require
 from magnet_cli.files import atomic, pictures, results
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class Way:
     def name(self) -> str:
         """The attribute, and the class where that has more than two."""
         own = f"{self.attribute.name}={self.attribute.classes[self.positive]}"
-        return own if len(self.attribute.classes) > 2 or self.positive != 1 else self.attribute.name  # noqa: PLR2004
+        return own if len(self.attribute.classes) > 2 or self.positive != 1 else self.attribute.name
 
     def is_there(self, rows: np.ndarray) -> np.ndarray:
         """Whether the images of some rows are of the class, [n] bool."""
@@ -48,7 +47,7 @@ class Way:
     def words(self) -> str:
         """From what to what."""
         classes = self.attribute.classes
-        rest = classes[1 - self.positive] if len(classes) == 2 else "the rest"  # noqa: PLR2004
+        rest = classes[1 - self.positive] if len(classes) == 2 else "the rest"
         return f"{self.attribute.name}: from {rest} to {classes[self.positive]}"
 
 
@@ -117,7 +116,7 @@ def ways(attributes: tuple[Attribute, ...]) -> list[Way]:
     found = []
     for each in attributes:
         count = len(each.classes)
-        found += [Way(each, i) for i in (range(count) if count > 2 else [1])]  # noqa: PLR2004
+        found += [Way(each, i) for i in (range(count) if count > 2 else [1])]
     return found
 
 
@@ -135,7 +134,7 @@ def way(attributes: tuple[Attribute, ...], asked: str) -> Way:
     classes = known[name].classes
     if value:
         return Way(known[name], class_number(name, classes, value))
-    if len(classes) > 2:  # noqa: PLR2004
+    if len(classes) > 2:
         message = f"a direction of {name} is asked for, which has {len(classes)} classes: {', '.join(classes)}"
         raise SpecError(message, f"name one, as --attribute '{name}={classes[-1]}', or --cut it into two")
     return Way(known[name], 1)
@@ -160,7 +159,7 @@ def learn(latents: np.ndarray, positive: np.ndarray, method: str) -> np.ndarray:
         message = f"a direction between two classes is asked for, and all {len(latents):,} latents are of one"
         raise SampleError(message, "choose more latents (--n), or another --attribute")
     if method == "svm":
-        machine = extras.needed("sklearn.svm", "evaluate").SVC(kernel="linear")
+        machine = require("sklearn.svm", "evaluate").SVC(kernel="linear")
         found = machine.fit(latents, positive).coef_[0].astype(np.float64)
     else:
         wide = latents.astype(np.float64)

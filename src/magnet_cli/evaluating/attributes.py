@@ -244,7 +244,7 @@ def tally(judge: Judge, probabilities: np.ndarray) -> Tally:
     Raises:
         SampleError: there are not two classes.
     """
-    if probabilities.shape[1] < 2:  # noqa: PLR2004
+    if probabilities.shape[1] < 2:
         message = f"{judge.name} knows one class, and shares are of two or more"
         raise SampleError(message, "pass a model that gives a score for each of two or more classes")
     return Tally.of(judge.classes(probabilities.shape[1]), probabilities)

@@ -90,7 +90,7 @@ class ImageSet:
             return labels, tuple(map(str, range(int(labels.max()) + 1)))
         parents = [each.relative_to(self.path).parent.as_posix() for each in self.files]
         names = tuple(sorted(set(parents)))
-        if "." in names or len(names) < 2:  # noqa: PLR2004
+        if "." in names or len(names) < 2:
             message = f"{self.path} holds no classes: its images are not in two folders or more, one a class"
             raise SampleError(message, "leave --by-class out, or sort them into folders named by class")
         return np.array([names.index(parent) for parent in parents], np.int64), names
@@ -152,4 +152,4 @@ def _pixels(path: Path) -> np.ndarray:
     if pixels is None:
         message = f"{path} has more than 8 bits a channel (Pillow's mode {mode})"
         raise SampleError(message, "convert it to 8 bits first: how is yours to choose")
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels  # noqa: PLR2004
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels

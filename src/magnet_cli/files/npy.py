@@ -30,7 +30,7 @@ def latents(path: Path) -> np.ndarray:
         MagnetError: the file cannot be read.
     """
     found = _array(path, "save them as one array [n, D]: numpy.save(path, z.astype('float32'))")
-    if found.ndim != 2 or 0 in found.shape or found.dtype.kind != "f":  # noqa: PLR2004
+    if found.ndim != 2 or 0 in found.shape or found.dtype.kind != "f":
         message = f"latents [n, D] of floating numbers are asked for, and {path} holds {_form(found)}"
         raise SpecError(message, "save them as one array [n, D]: numpy.save(path, z.astype('float32'))")
     rows = max(1, _BLOCK // found.shape[1])
@@ -53,7 +53,7 @@ def vector(path: Path) -> np.ndarray:
     """
     hint = "pass a direction of `magnet direction`, or a boundary as InterFaceGAN writes it"
     found = _array(path, hint)
-    line = found.ndim == 1 or (found.ndim == 2 and found.shape[0] == 1)  # noqa: PLR2004
+    line = found.ndim == 1 or (found.ndim == 2 and found.shape[0] == 1)
     wide = np.asarray(found, np.float64).reshape(1, -1) if line and found.dtype.kind == "f" else np.empty((1, 0))
     length = np.linalg.norm(wide)
     if not np.isfinite(length) or length == 0:
@@ -82,7 +82,7 @@ def labels(path: Path, num_rows: int, num_classes: int) -> np.ndarray:
     found = _array(path, hint)
     message = f"labels of {num_rows:,} latents in {num_classes} classes are asked for, and {path} holds "
     whole = found.ndim == 1 and found.dtype.kind in "iu"
-    one_hot = found.ndim == 2 and found.shape[1] == num_classes and found.dtype.kind in "iufb"  # noqa: PLR2004
+    one_hot = found.ndim == 2 and found.shape[1] == num_classes and found.dtype.kind in "iufb"
     if len(found.shape) == 0 or len(found) != num_rows or not (whole or one_hot):
         raise SpecError(message + _form(found), hint)
     if one_hot:

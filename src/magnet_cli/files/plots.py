@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli.extras import needed
+from magnet_cli.errors import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -267,7 +267,7 @@ def heat(
     Returns:
         The SVG, as high as it needs. Each cell that has warmth is a mark.
     """
-    rectangle = needed("matplotlib.patches", "report").Rectangle
+    rectangle = require("matplotlib.patches", "report").Rectangle
 
     def draw(axes: "Axes") -> None:
         for i, j in np.ndindex(*np.shape(warmth)):
@@ -313,21 +313,21 @@ def _draw_line(axes: "Axes", line: Line, i: int, *, shade: float, log_y: bool) -
 
 def _scale(axis: object, *, log: bool) -> None:
     """Ticks in plain numbers, a few on each axis."""
-    ticker = needed("matplotlib.ticker", "report")
+    ticker = require("matplotlib.ticker", "report")
     if not log:
         axis.set_major_locator(ticker.MaxNLocator(7, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
         return
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
-    wide = high / low > 1000  # noqa: PLR2004
+    wide = high / low > 1000
     axis.set_major_locator(ticker.LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=9))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _power(value)))
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _power(value: float) -> str:
-    if 1e-3 <= value < 1e5:  # noqa: PLR2004
+    if 1e-3 <= value < 1e5:
         return f"{value:,.6g}"
     exponent = int(np.floor(np.log10(value) + 1e-9))
     factor = f"{value / 10.0**exponent:.3g}"
@@ -353,7 +353,7 @@ def _legend(
         thick: whether it is bars that have the names.
         marks: what stands for each instead of a line; empty for a line.
     """
-    line, shown = needed("matplotlib.lines", "report").Line2D, []
+    line, shown = require("matplotlib.lines", "report").Line2D, []
     for i, name in enumerate(names):
         if marks and marks[i] and name:
             style = {"color": _SENTINELS[_SERIES[i % len(_SERIES)]], "linestyle": "none", "marker": marks[i]}
@@ -391,8 +391,8 @@ def _plain(text: str) -> str:
 
 def _svg(draw: Callable[["Axes"], None], title: str, height: float) -> str:
     """What a function draws on axes, as SVG: whatever the user's own settings of matplotlib are."""
-    matplotlib = needed("matplotlib", "report")
-    figure_of = needed("matplotlib.figure", "report").Figure
+    matplotlib = require("matplotlib", "report")
+    figure_of = require("matplotlib.figure", "report").Figure
     buffer = io.StringIO()
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts have it, or show a box

@@ -18,7 +18,7 @@ _FACTORS = 4  # float32 values whose product no float64 over- or underflows
 
 def default_top_k(kept: int, latent_dim: int) -> int:
     """The k used where none is asked: min(K, 30); all of them where D ≤ 32."""
-    return kept if latent_dim <= 32 else min(kept, 30)  # noqa: PLR2004
+    return kept if latent_dim <= 32 else min(kept, 30)
 
 
 def log_volume(singular_values: np.ndarray, top_k: int) -> np.ndarray:
@@ -161,7 +161,7 @@ def of_labels(index: Index, volume: Volume, label: tuple[int, ...] = (), *, equa
     rows_of = np.bincount(labels, minlength=spec.num_classes)
     if not rows_of[wanted].any():
         classes = np.flatnonzero(rows_of).tolist()
-        has = f"labels {', '.join(map(str, classes[:10]))}{'…' * (len(classes) > 10)}" if classes else "no labels"  # noqa: PLR2004
+        has = f"labels {', '.join(map(str, classes[:10]))}{'…' * (len(classes) > 10)}" if classes else "no labels"
         message = f"rows of label {', '.join(map(str, label))} are asked for, and those of {volume.path} have {has}"
         raise VolumeError(message, f"pass one of those, or compute: magnet compute GENERATOR --label {label[0]}")
     competing = None if rows_of[wanted].sum() == len(labels) else np.isin(labels, wanted)

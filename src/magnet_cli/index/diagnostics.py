@@ -57,7 +57,7 @@ def _displaced(log_w: np.ndarray, counts: np.ndarray, n: int) -> float:
         inclusion = -np.expm1(-expected)
         total = (counts * inclusion).sum()
         excess = np.log(total / n)
-        if abs(excess) < 1e-10:  # noqa: PLR2004  (relative error of Σπ)
+        if abs(excess) < 1e-10:
             break
         low, high = (low, log_t) if excess > 0 else (log_t, high)
         slope = (counts * expected * np.exp(-expected)).sum() / total
@@ -83,7 +83,7 @@ def largest_useful_rho(index: Index, n: int, rho: float, mix: float = 1.0) -> fl
     low = high / 2
     while not useful(low):
         low, high = low / 2, low
-        if low < 1e-4:  # noqa: PLR2004  (below this no weight differs visibly)
+        if low < 1e-4:
             return 0.0
     for _ in range(7):
         middle = (low + high) / 2

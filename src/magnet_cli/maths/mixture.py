@@ -35,10 +35,10 @@ class Mixture:
         Raises:
             SpecError: shapes that do not fit, or values that are no mixture's.
         """
-        k, d = self.means.shape if self.means.ndim == 2 else (0, 0)  # noqa: PLR2004
+        k, d = self.means.shape if self.means.ndim == 2 else (0, 0)
         shapes = self.weights.shape == (k,) and self.factors.shape == (k, d, d) and k > 0 and d > 0
         finite = shapes and all(np.isfinite(each).all() for each in (self.weights, self.means, self.factors))
-        right = finite and (self.weights > 0).all() and abs(self.weights.sum() - 1) < 1e-6  # noqa: PLR2004
+        right = finite and (self.weights > 0).all() and abs(self.weights.sum() - 1) < 1e-6
         if not (
             right and (np.diagonal(self.factors, axis1=1, axis2=2) > 0).all() and not np.triu(self.factors, 1).any()
         ):

@@ -30,7 +30,7 @@ def _within_two(rng: np.random.Generator, count: int) -> np.ndarray:
     kept = np.empty(0, np.float32)
     while len(kept) < count:
         drawn = rng.standard_normal(count, dtype=np.float32)
-        kept = np.concatenate([kept, drawn[np.abs(drawn) <= 2]])  # noqa: PLR2004
+        kept = np.concatenate([kept, drawn[np.abs(drawn) <= 2]])
     return kept[:count]
 
 

@@ -192,7 +192,7 @@ def _output_shape(source: OwnModule, module: nn.Module, precision: torch.dtype) 
     if not isinstance(found, Tensor):
         message = f"{source.factory} maps latents {asked} to a {type(found).__name__}, and a tensor is asked for"
         raise GeneratorError(message, hint)
-    if not found.is_floating_point() or found.ndim < 2 or len(found) != _ROWS or not found[0].numel():  # noqa: PLR2004
+    if not found.is_floating_point() or found.ndim < 2 or len(found) != _ROWS or not found[0].numel():
         message = f"{source.factory} maps latents {asked} to {found.dtype} of shape {list(found.shape)}"
         raise GeneratorError(message, hint)
     if not found.isfinite().all():

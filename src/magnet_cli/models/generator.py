@@ -311,7 +311,7 @@ def load(
 
 def shows(shape: tuple[int, ...]) -> bool:
     """Whether what a generator gives is an image of one colour or three, (C, H, W)."""
-    return len(shape) == 3 and shape[0] in {1, 3}  # noqa: PLR2004
+    return len(shape) == 3 and shape[0] in {1, 3}
 
 
 def check_device(device: str) -> torch.device:

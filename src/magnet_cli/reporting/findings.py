@@ -145,7 +145,7 @@ def _shares(fields: dict) -> Shares:
     said = {key: _estimate(change[key]) for key in ("gap", "total_variation") if change}
     shares = estimates(fields["shares"])
     n = _count(fields["n"])
-    if len(shares) < 2 or not all(0 <= each.value <= 1 for each in shares.values()):  # noqa: PLR2004
+    if len(shares) < 2 or not all(0 <= each.value <= 1 for each in shares.values()):
         message = f"{len(shares)} shares, or some outside 0 and 1"
         raise ValueError(message)
     measures = (_estimate(fields[key]) for key in ("gap", "total_variation"))

@@ -159,7 +159,7 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> Array | None:
     wrong = {
         "holds Python objects, which are never loaded": dtype.hasobject,
         f"is of type {dtype}, not {' or '.join(allowed)}": dtype.str[1:] not in allowed,
-        f"is of shape {shape}: rows of numbers are wanted": not empty and len(shape) < 2,  # noqa: PLR2004
+        f"is of shape {shape}: rows of numbers are wanted": not empty and len(shape) < 2,
         f"has rows of {shape[-1] if shape else 0:,} numbers": bool(shape) and shape[-1] > _WIDEST,
         "is in Fortran order; save numpy.ascontiguousarray of it": not empty and fortran,
         f"claims {size:,} bytes and holds {member.file_size:,}": size != member.file_size or min(shape, default=0) < 0,

@@ -73,9 +73,9 @@ def run(
       magnet report typical --compare prior
       magnet report typical --compare prior --include found.json --out typical.html --json
     """
-    from magnet_cli import extras, reporting
+    from magnet_cli.errors import reporting, require
 
-    extras.needed("matplotlib", "report")
+    require("matplotlib", "report")
     start = time.monotonic()
     console = Console(as_json=json, quiet=quiet)
     path = Path(target).expanduser()

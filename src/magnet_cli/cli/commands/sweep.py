@@ -69,7 +69,7 @@ Out = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace another sweep in that folder.")]
 
 
-def run(
+def run(  # noqa: PLR0915
     generator: options.Generator = "mnist",
     rho: Rhos = "-1,-.5,-.2,-.1,.1,.2,.5,1",
     n: Images = 1000,
@@ -252,7 +252,7 @@ def _announce(
 def _tell(console: console_.Console, spec: "SweepSpec", point: dict) -> None:
     """One point, in words."""
     where = f"rho {point['rho']:g}" + f", truncation {point['truncation']:g}" * (len(spec.truncation) > 1)
-    where += ", the other half" * (point["half"] == 2)  # noqa: PLR2004
+    where += ", the other half" * (point["half"] == 2)
     said = [f"effective size {point['effective_size']:,.0f}", f"displaced {point['displaced_share']:.3f}"]
     shown = [name for name in point["metrics"] if name.startswith(("fid", "precision", "recall"))]
     said += [f"{name} {point['metrics'][name]['value']:.4g}" for name in shown]

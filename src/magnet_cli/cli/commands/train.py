@@ -125,7 +125,7 @@ def slogan(
     models.check_device(place)
     loaded = data_.load(data)
     labelled = None if probe is None else data_.load_probe(probe, loaded, components)
-    points = loaded.values.ndim == 2  # noqa: PLR2004
+    points = loaded.values.ndim == 2
     recipe = Recipe(
         components=components,
         latent_dim=latent_dim,

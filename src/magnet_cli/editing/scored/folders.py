@@ -165,7 +165,7 @@ def _blocks(file: zipfile.ZipExtFile, num_classes: int) -> Iterator[np.ndarray]:
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = header(file)
-    if dtype.kind != "f" or fortran or len(shape) != 2 or shape[1] != num_classes:  # noqa: PLR2004
+    if dtype.kind != "f" or fortran or len(shape) != 2 or shape[1] != num_classes:
         message = f"{dtype} of shape {list(shape)}, and a probability for each of {num_classes} classes is asked for"
         raise ValueError(message)
     rows = max(1, _BLOCK // num_classes)

@@ -103,14 +103,14 @@ def _of_column(name: str, columns: dict[str, list], path: Path, cut: str | None)
     cells = columns[name]
     kinds = {type(cell) for cell in cells}
     if kinds <= {float, int, bool}:
-        scores = np.array([math.nan if abs(cell) > 1e300 else cell for cell in cells], np.float64)  # noqa: PLR2004
+        scores = np.array([math.nan if abs(cell) > 1e300 else cell for cell in cells], np.float64)
         return _of_scores(name, scores, cut, str(path))
     if kinds != {str} or "" in cells:
         row = _odd_row(cells)
         message = f"classes or scores of {name} are asked for, and row {row} of {path} has {cells[row]!r}"
         raise SpecError(message, "rows count from 0; give a number in [0, 1] in every row, or text in every row")
     classes = tuple(sorted(set(cells)))
-    if not 2 <= len(classes) <= _MOST_CLASSES:  # noqa: PLR2004
+    if not 2 <= len(classes) <= _MOST_CLASSES:
         message = f"classes of {name} are asked for, and {path} has {len(classes):,} different texts there"
         raise SpecError(message, f"pass a column of 2 to {_MOST_CLASSES:,} classes")
     numbers = {each: i for i, each in enumerate(classes)}
@@ -143,18 +143,18 @@ def _of_dictionary(path: Path, names: tuple[str, ...], num_rows: int, cuts: dict
     held = _dictionary(path)
     found = {}
     for name in chosen(names, list(held), path):
-        array = held[name][:, 0] if held[name].ndim == 2 and held[name].shape[1] == 1 else held[name]  # noqa: PLR2004
+        array = held[name][:, 0] if held[name].ndim == 2 and held[name].shape[1] == 1 else held[name]
         check_length(len(array) if array.ndim else 1, num_rows, name, str(path))
         if array.ndim == 1 and array.dtype.kind == "f":
             found[name] = _of_scores(name, array.astype(np.float64), cuts.get(name), str(path))
         elif array.ndim == 1 and array.dtype.kind in "iub":
             texts = np.unique(array)
-            if not 2 <= len(texts) <= _MOST_CLASSES:  # noqa: PLR2004
+            if not 2 <= len(texts) <= _MOST_CLASSES:
                 message = f"classes of {name} are asked for, and {path} has {len(texts):,} different numbers there"
                 raise SpecError(message, f"pass 2 to {_MOST_CLASSES:,} classes")
             labels = np.searchsorted(texts, array)
             found[name] = of_labels(name, tuple(map(str, texts.tolist())), labels, None, cuts.get(name))
-        elif array.ndim == 2 and array.dtype.kind == "f":  # noqa: PLR2004
+        elif array.ndim == 2 and array.dtype.kind == "f":
             classes = tuple(map(str, range(array.shape[1])))
             found[name] = of_probabilities(name, classes, iter([array]), num_rows, cuts.get(name), str(path))
         else:

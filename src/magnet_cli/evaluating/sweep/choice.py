@@ -74,7 +74,7 @@ def concluded(spec: SweepSpec, found: list[dict]) -> dict | None:
     if not spec.pick:
         return None
     chosen = best(spec, [point for point in found if point["half"] == 1])
-    reported = {point["rho"]: point for point in found if point["half"] == 2}  # noqa: PLR2004
+    reported = {point["rho"]: point for point in found if point["half"] == 2}
     fields = {"by": spec.pick, "direction": direction(spec.pick), "rho": chosen["rho"]}
     fields["truncation"] = chosen["truncation"]
     return fields | {"chosen": reported[chosen["rho"]], "baseline": reported[0.0]}

@@ -43,8 +43,7 @@ from pathlib import Path
 
 import numpy as np
 
-from magnet_cli import extras
-from magnet_cli.errors import VolumeError
+from magnet_cli.errors import VolumeError, require
 from magnet_cli.evaluating import attributes, evaluate
 from magnet_cli.evaluating.evaluate import Progress, no_progress
 from magnet_cli.evaluating.sweep import choice, figures
@@ -114,8 +113,8 @@ def check_extras() -> None:
     Raises:
         MagnetError: one is not.
     """
-    extras.needed("sklearn.neighbors", "evaluate")
-    extras.needed("matplotlib", "report")
+    require("sklearn.neighbors", "evaluate")
+    require("matplotlib", "report")
 
 
 def check_rows(spec: SweepSpec, pools: list[Pool]) -> None:
@@ -221,7 +220,7 @@ def concluded(
             judge.name: {"sha256": judge.sha256, "classes": list(of_classes[judge.name]["shares"])}
             for judge in judges.models
         },
-        "points": [point for point in found if point["half"] != 2],  # noqa: PLR2004
+        "points": [point for point in found if point["half"] != 2],
         "choice": choice.concluded(spec, found),
     }
 

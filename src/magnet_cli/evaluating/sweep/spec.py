@@ -92,7 +92,7 @@ class Point:
     def name(self) -> str:
         """Of its sample's folder."""
         rho, truncation = (np.format_float_positional(value, trim="-") for value in (self.rho, self.truncation))
-        return f"rho{rho}-truncation{truncation}" + "-half2" * (self.half == 2)  # noqa: PLR2004
+        return f"rho{rho}-truncation{truncation}" + "-half2" * (self.half == 2)
 
 
 @dataclass(frozen=True)

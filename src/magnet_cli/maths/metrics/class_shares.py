@@ -54,7 +54,7 @@ class Tally:
         """The largest share less the smallest."""
         shares = self.counts / self.n
         high, low = shares.max(), shares.min()
-        if len(shares) == 2:  # noqa: PLR2004
+        if len(shares) == 2:
             major = wilson(int(self.counts.max()), self.n)
             return Estimate(float(high - low), 2 * major.low - 1, 2 * major.high - 1).within(0, 1)
         reach = z() * np.sqrt((high + low - (high - low) ** 2) / self.n)

@@ -5,7 +5,7 @@ Owns the numbers, by scikit-learn where it has them. Knows nothing of what was c
 
 import numpy as np
 
-from magnet_cli.extras import needed
+from magnet_cli.errors import require
 
 
 def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
@@ -14,7 +14,7 @@ def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
     Raises:
         MagnetError: scikit-learn is not installed.
     """
-    sklearn = needed("sklearn.metrics", "evaluate")
+    sklearn = require("sklearn.metrics", "evaluate")
     table = counts(labels, clusters)
     return {
         "purity": float(table.max(axis=0).sum() / table.sum()),

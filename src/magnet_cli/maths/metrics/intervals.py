@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from magnet_cli import extras
+from magnet_cli.errors import require
 
 GROUPS = 20  # of the jackknife: a twentieth of the rows is left out at a time
 LEVEL = 0.95
@@ -75,7 +75,7 @@ def difference_of_pairs(ones: np.ndarray, others: np.ndarray) -> tuple[Estimate,
     differences = np.asarray(ones) - np.asarray(others)
     if np.ptp(differences) < _ROUNDING:
         return None
-    test = extras.needed("scipy.stats", "evaluate").ttest_1samp(differences, 0)
+    test = require("scipy.stats", "evaluate").ttest_1samp(differences, 0)
     return over_repeats(differences), float(test.pvalue)
 
 
@@ -86,7 +86,7 @@ def difference_of_means(ones: np.ndarray, others: np.ndarray) -> tuple[Estimate,
     """
     if max(np.ptp(ones), np.ptp(others)) < _ROUNDING:
         return None
-    test = extras.needed("scipy.stats", "evaluate").ttest_ind(ones, others, equal_var=False)
+    test = require("scipy.stats", "evaluate").ttest_ind(ones, others, equal_var=False)
     reach = test.confidence_interval(LEVEL)
     value = float(np.mean(ones) - np.mean(others))
     return Estimate(value, float(reach.low), float(reach.high)), float(test.pvalue)
@@ -108,4 +108,4 @@ def z() -> float:
 
 def _student(freedom: int) -> float:
     """The quantile of Student's t that 95 % of it lie within."""
-    return float(extras.needed("scipy.special", "evaluate").stdtrit(freedom, (1 + LEVEL) / 2))
+    return float(require("scipy.special", "evaluate").stdtrit(freedom, (1 + LEVEL) / 2))

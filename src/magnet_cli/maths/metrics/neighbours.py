@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from magnet_cli import extras
+from magnet_cli.errors import require
 from magnet_cli.maths.metrics.intervals import GROUPS
 
 METRICS = ("precision", "recall", "density", "coverage")
@@ -30,7 +30,7 @@ def radii(points: np.ndarray, k: int, dealt: np.ndarray, advance: Callable[[int]
     Returns:
         [n, GROUPS + 1] float64.
     """
-    library = extras.needed("sklearn.neighbors", "evaluate")
+    library = require("sklearn.neighbors", "evaluate")
     search = library.NearestNeighbors().fit(points)
     found = np.empty((len(points), GROUPS + 1))
     for start in range(0, len(points), _ROWS):
@@ -82,7 +82,7 @@ def prdc(
     Returns:
         METRICS, [GROUPS + 1] each: without each group on either side, and last without none.
     """
-    library = extras.needed("sklearn.metrics", "evaluate")
+    library = require("sklearn.metrics", "evaluate")
     own, theirs = dealt
     reach = radii(points, k, own, advance)
     other_reach = radii(reference, k, theirs, advance)

@@ -275,7 +275,7 @@ class _Reader:
     def _statistics(self, name: str, width: int) -> None:
         rows = len(self.statistics[0][0]) if self.statistics else None
         mean = self.state.take(f"{name}.running_means", rows, width)
-        if len(mean) < 2:  # noqa: PLR2004
+        if len(mean) < 2:
             message = f"{name}.running_means has {len(mean)} rows, and BigGAN-deep has one at truncation 0 and one at 1"
             raise GeneratorError(message, "check that the file holds one whole generator")
         self.statistics.append((mean, self.state.take(f"{name}.running_vars", len(mean), width)))

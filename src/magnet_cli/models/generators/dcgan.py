@@ -97,5 +97,5 @@ def _folded(network: DCGAN) -> DCGAN:
 
 
 def _convolutions(state: dict[str, Tensor]) -> list[Tensor]:
-    numbered = ((int(m[1]), v) for k, v in state.items() if (m := _CONV.fullmatch(k)) and v.ndim == 4)  # noqa: PLR2004
+    numbered = ((int(m[1]), v) for k, v in state.items() if (m := _CONV.fullmatch(k)) and v.ndim == 4)
     return [v for _, v in sorted(numbered, key=lambda pair: pair[0])]

@@ -163,7 +163,7 @@ class _Reader:
         for stage in range(self.num_stages):
             for number in (0, 1) if stage else (1,):
                 found = self.state.tensors.get(self._layer_name(stage, number) + ".weight")
-                if found is None or found.ndim != 4:  # noqa: PLR2004  (said where it is taken)
+                if found is None or found.ndim != 4:
                     return False
                 if number == 0 and found.shape[0] != found.shape[1]:
                     return found.shape[0] == width

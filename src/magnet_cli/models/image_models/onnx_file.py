@@ -8,8 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from magnet_cli import extras
-from magnet_cli.errors import GeneratorError
+from magnet_cli.errors import GeneratorError, require
 
 _ERRORS = 3  # of onnxruntime's severities: its warnings are about graphs that work
 
@@ -26,7 +25,7 @@ def runner(data: bytes, name: str, outputs: tuple[str, ...]) -> Callable[[Tensor
         GeneratorError: it is no ONNX, takes more than images, or has no such output.
         MagnetError: onnxruntime is not installed.
     """
-    onnxruntime = extras.needed("onnxruntime", "evaluate")
+    onnxruntime = require("onnxruntime", "evaluate")
     state = onnxruntime.capi.onnxruntime_pybind11_state
     failures = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
     options = onnxruntime.SessionOptions()

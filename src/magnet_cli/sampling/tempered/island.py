@@ -192,7 +192,7 @@ class Crowd:
         usable = np.isfinite(known.log_volume)
         usable[self.particles[self._folds == fold]] = False
         rows = np.flatnonzero(usable)[-int(np.clip(2 * known.features.shape[1], *_LEARNED)) :]
-        if len(rows) < 2:  # noqa: PLR2004
+        if len(rows) < 2:
             return surrogate.nothing(known.features.shape[1])
         fading = _FADING ** (self._age - 1 - known.ages[rows])
         return surrogate.fit(known.features[rows], known.measure.groups, known.log_volume[rows], fading)

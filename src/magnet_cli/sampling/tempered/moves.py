@@ -139,7 +139,7 @@ def effective_share(log_weights: np.ndarray) -> float:
 
 def shrunk_mean(z: np.ndarray) -> np.ndarray:
     """The mean [D] float64 of latents [n, D], drawn to 0 by what noise adds to its length (James and Stein 1961)."""
-    if len(z) < 2:  # noqa: PLR2004
+    if len(z) < 2:
         return np.zeros(z.shape[1])
     wide = z.astype(np.float64)
     mean, noise = wide.mean(axis=0), wide.var(axis=0, ddof=1).sum() / len(z)

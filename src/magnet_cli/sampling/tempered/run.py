@@ -60,7 +60,7 @@ class Schedule:
             SpecError: a value outside its range.
         """
         counts = (self.sweeps, self.rounds, self.moves, self.starts, self.chain)
-        if self.particles < 8 or min(counts) < 1 or not 0 < self.target < 1:  # noqa: PLR2004
+        if self.particles < 8 or min(counts) < 1 or not 0 < self.target < 1:
             message = f"{self.particles} particles, target {self.target} and {counts} sweeps, rounds, moves, "
             message += "starts and chain are asked for"
             raise SpecError(message, "pass --particles 8 or more")

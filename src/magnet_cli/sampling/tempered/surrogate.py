@@ -51,7 +51,7 @@ def features(
     finally:
         for hook in hooks:
             hook.remove()
-    if len(found) < 4:  # noqa: PLR2004
+    if len(found) < 4:
         found.extend((z, z.square()))
     squares = channels.square()
     found.append(squares.mean(dim=2))
@@ -63,7 +63,7 @@ def features(
 
 def _channels(output: Tensor) -> Tensor:
     """A layer's output as [B, C, units]."""
-    return output.flatten(2) if output.ndim > 2 else output[:, :, None]  # noqa: PLR2004
+    return output.flatten(2) if output.ndim > 2 else output[:, :, None]
 
 
 def _narrow(part: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ def _standing(steps: list[Step], at: Step) -> tuple[np.ndarray, np.ndarray, np.n
     """Latents, log-volumes and labels of an island's particles at the end of a temperature."""
     names = ("latents", "log_volume", *["labels"] * (at.labels is not None))
     found = [np.concatenate([getattr(step, name) for step in steps])[at.particles] for name in names]
-    return found[0], found[1], found[2] if len(found) > 2 else None  # noqa: PLR2004
+    return found[0], found[1], found[2] if len(found) > 2 else None
 
 
 def _at(every: list[list[Step]], rho: float) -> tuple[np.ndarray, np.ndarray]:
@@ -212,7 +212,7 @@ def r_hat(values: np.ndarray, weights: np.ndarray) -> float:
     shares = weights / weights.sum(axis=1, keepdims=True)
     means = (shares * values).sum(axis=1)
     within = float((shares * (values - means[:, None]) ** 2).sum(axis=1).mean())
-    if len(values) < 2 or within == 0:  # noqa: PLR2004
+    if len(values) < 2 or within == 0:
         return 1.0
     size = values.shape[1]
     return math.sqrt((size - 1) / size + float(means.var(ddof=1)) / within)

@@ -148,17 +148,17 @@ def _archive(path: Path, name: str) -> DataSet:
 
 
 def _points(values: np.ndarray) -> np.ndarray | None:
-    right = values.ndim == 2 and values.dtype.kind in "iuf" and values.size  # noqa: PLR2004
+    right = values.ndim == 2 and values.dtype.kind in "iuf" and values.size
     found = values.astype(np.float32) if right else None
     return found if right and np.isfinite(found).all() else None
 
 
 def _channels_first(values: np.ndarray) -> np.ndarray | None:
-    if values.ndim == 3:  # noqa: PLR2004
+    if values.ndim == 3:
         values = values[:, None]
-    elif values.ndim == 4 and values.shape[3] in {1, 3} and values.shape[1] not in {1, 3}:  # noqa: PLR2004
+    elif values.ndim == 4 and values.shape[3] in {1, 3} and values.shape[1] not in {1, 3}:
         values = values.transpose(0, 3, 1, 2)
-    right = values.dtype == np.uint8 and values.ndim == 4 and values.shape[1] in {1, 3} and values.size  # noqa: PLR2004
+    right = values.dtype == np.uint8 and values.ndim == 4 and values.shape[1] in {1, 3} and values.size
     return np.ascontiguousarray(values) if right and values.shape[2] == values.shape[3] else None
 
 
@@ -176,7 +176,7 @@ def _folder(path: Path, name: str) -> DataSet:
 
 
 def _of(name: str, values: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...]) -> DataSet:
-    if len(values) < 2:  # noqa: PLR2004
+    if len(values) < 2:
         message = f"{name} holds {len(values)} samples, and a distribution is to be learned"
         raise MagnetError(message, "pass more data")
     shape = repr((values.shape, values.dtype.str)).encode()

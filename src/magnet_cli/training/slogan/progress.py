@@ -96,7 +96,7 @@ def _scatter(trainer: Trainer, data: DataSet) -> bytes:
         left = _MARGIN + column * (_SIDE + _MARGIN)
         pen.text((left * _TIMES, 4 * _TIMES), title, fill="black", font=font)
         places = (points - middle) / span * [1, -1] + 0.5
-        inside = np.abs(places - 0.5).max(axis=1) < 0.5  # noqa: PLR2004
+        inside = np.abs(places - 0.5).max(axis=1) < 0.5
         for (x, y), colour in zip((places[inside] * _SIDE + [left, _MARGIN]) * _TIMES, colours[inside], strict=True):
             r = _DOT * _TIMES
             pen.ellipse((x - r, y - r, x + r, y + r), fill=_COLOURS[colour % len(_COLOURS)])
