@@ -135,6 +135,16 @@ def test_pruning(magnet, kept, home):
     assert magnet("cache", "prune").out == "\n"
 
 
+@pytest.mark.parametrize(("hours", "removed"), [(2, False), (23, False), (25, True)])
+def test_a_partial_file_is_pruned_when_it_is_a_day_old(magnet, kept, hours, removed):
+    partial = cache.folder_of(kept["one"]) / ".one.safetensors.partial"
+    partial.write_bytes(b"12345")
+    then = time.time() - 3600 * hours
+    os.utime(partial, (then, then))
+    magnet("cache", "prune")
+    assert partial.exists() != removed
+
+
 def test_a_link_out_of_the_cache_is_not_followed(magnet, home, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -167,6 +167,7 @@ def test_a_target_of_other_shares():
         ({"b": 0.5}, "one share of b is asked for, and it has 3 classes"),
         ({"b": {"b9": 0.5}}, "the class 'b9' of b is asked for"),
         ({"b": {"b0": 0.7, "b1": 0.7}}, "sum to 1 are asked for, and these sum to 1.4"),
+        ({"b": {"b0": 0.5, "b1": 0.505}}, "sum to 1 are asked for, and these sum to 1.005"),
         ({"a": {"a0": 0.5, "a1": 0.4}}, "these sum to 0.9"),
         ({"a": 1.5}, r"a share in \[0, 1\] is asked for"),
         ({"a": float("nan")}, r"a share in \[0, 1\] is asked for"),

@@ -103,6 +103,13 @@ def test_the_svm_direction_is_the_normal_that_separates():
     assert float(centroid[0] @ normal) > 0.9
 
 
+def test_the_svm_has_c_1():
+    """Latents ±a e1 and ±b e2: w = (min(2Ca, 1/a), min(2Cb, 1/b)), the minimum of ½|w|² + C Σ max(0, 1 - y w·z)."""
+    z = np.array([[0.5, 0], [-0.5, 0], [0, 2], [0, -2]], np.float32)
+    learned = direction.learn(z, np.array([True, False, True, False]), "svm")
+    np.testing.assert_allclose(learned[0], np.array([1, 0.5]) / np.hypot(1, 0.5), atol=1e-3)
+
+
 def test_what_cannot_be_told_apart():
     z = np.ones((6, 3), np.float32)
     with pytest.raises(SampleError, match="all 6 latents are of one"):

@@ -148,6 +148,15 @@ def test_an_attribute_is_cut_by_the_sum_of_its_probabilities(latents):
         opened(latents, "s.npy", saved({"age": AGE, "Smile": SMILE}), ("Smile",), {"age": "1"})
 
 
+@pytest.mark.parametrize("first", [1, 2, 3, 4])
+def test_the_probability_of_either_side_of_a_cut_is_a_sum(latents, first):
+    scores = np.random.default_rng(3).dirichlet(np.ones(5), N).astype(np.float32)
+    cut = opened(latents, "s.npy", saved({"age": scores}), cuts={"age": str(first)}).attributes["age"]
+    below = scores[:, :first].sum(axis=1, dtype=np.float64)
+    np.testing.assert_array_equal(cut.labels, below < 0.5)
+    np.testing.assert_allclose(cut.sure, np.maximum(below, 1 - below), rtol=1e-5)
+
+
 def changed(index, value):
     scores = SMILE.copy()
     scores[index] = value

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from magnet_cli.maths.metrics import frechet, intervals, kid, neighbours
 
@@ -119,6 +120,14 @@ def measured(seed, n, m, features, shift, scale):
     found |= kid.kid_and_diversity(points, reference, dealt(n, m))
     value, replicas = frechet.fid(points, reference, dealt(n, m))
     return found | {"fid": np.append(replicas, value)}
+
+
+def test_the_jackknife_of_a_mean_is_students_interval_of_the_group_means():
+    """Its closed form: the mean without group j is (g m - m_j) / (g - 1), and the variance that of m_j over g."""
+    means = np.random.default_rng(10).normal(3.0, 2.0, 20)
+    made = intervals.jackknife(means.mean(), (means.sum() - means) / 19)
+    low, high = stats.t.interval(0.95, 19, means.mean(), stats.sem(means))
+    assert (made.value, made.low, made.high) == pytest.approx((means.mean(), low, high), rel=1e-12)
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.4, 0.7)])
