@@ -1,4 +1,4 @@
-"""What magnet made before its modules moved is opened, recognised and drawn from alike (fixtures/before/README.md)."""
+"""What magnet made before its modules moved is opened, recognised and drawn from alike (tests/fixtures/before)."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-BEFORE = Path(__file__).parent / "fixtures" / "before"
+BEFORE = Path(__file__).parents[1] / "fixtures" / "before"
 COMMANDS = json.loads((BEFORE / "commands.json").read_text())
 DRAWS = json.loads((BEFORE / "draws.json").read_text())
 PRINTED = {entry["command"]: entry["json"] for entry in COMMANDS}
