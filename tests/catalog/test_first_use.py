@@ -222,7 +222,7 @@ def test_a_damaged_record_is_said_and_not_passed_over(home):
 RECORDS = """
 import sys
 from pathlib import Path
-from magnet_cli.artifacts.ledger import Ledger
+from magnet_cli.catalog.lockfile import Ledger
 
 for number in range(10):
     ledger = Ledger(Path(sys.argv[1]))

@@ -26,7 +26,7 @@ time.sleep = lambda seconds: wait(min(seconds, 0.01))  # the client waits half a
 for line in sys.stdin:
     step = ast.literal_eval(line)
     os.environ.update(step.get("env", {}))
-    from magnet_cli.cli import app
+    from magnet_cli.cli.app import app
     done = CliRunner().invoke(app, step["args"], prog_name="magnet", catch_exceptions=False)
     print([done.exit_code, done.stdout, done.stderr], flush=True)
 """

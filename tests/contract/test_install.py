@@ -20,13 +20,13 @@ PACKAGE = CHECKOUT / "src" / "magnet_cli"
 ASK = """
 import json
 import magnet_cli
-from magnet_cli.artifacts import cache, registry
+from magnet_cli.catalog import cache, entries
 
-known = registry.registry()
+known = entries.registry()
 built_in = [a for a in known.values() if a.scheme == "builtin"]
 print(json.dumps({
     "package": magnet_cli.__file__,
-    "list": str(registry.shipped_list()),
+    "list": str(entries.shipped_list()),
     "names": sorted(known),
     "downloaded": [cache.fetch(a) for a in built_in],
     "assets": sorted(p.name for p in cache.BUILT_IN.iterdir()),

@@ -272,7 +272,7 @@ def hook(event, args):
                 say(f"wrote {os.path.abspath(os.fsdecode(path))}")
 
 sys.addaudithook(hook)
-from magnet_cli.cli import app
+from magnet_cli.cli.app import app
 for line in sys.argv[1:]:
     try: app(line.split(), prog_name="magnet")
     except SystemExit as stop: say(f"ended {stop.code} {line}")
