@@ -51,7 +51,7 @@ def on_page(factory: str, x: np.ndarray) -> np.ndarray:
 
 def draws(of: "Manifold", folder: Path) -> tuple[str, list[np.ndarray]]:
     """The displaced share at rho 1, and the points of the manifold drawn at rho 0 and 1."""
-    generator = models.load(custom.find(of.reference))
+    generator = models.load(custom.from_factory(of.reference))
     spec = computing.asked(generator, rows_per_shard=50_000)
     volume = Volume.create(folder / of.factory, spec)
     list(computing.fill(volume, generator, ROWS, Plan(10_000)))

@@ -372,5 +372,5 @@ def test_a_generator_of_the_users_own_is_found_by_every_process(magnet):
         np.testing.assert_array_equal(rows.latents, same.latents)
         np.testing.assert_allclose(rows.singular_values, same.singular_values, rtol=1e-5)
         assert np.abs(rows.latents).max() <= 2
-    found = custom.find("waves.py:Waves")
+    found = custom.from_factory("waves.py:Waves")
     assert hash(pickle.loads(pickle.dumps(found))) == hash(found)

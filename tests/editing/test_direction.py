@@ -174,7 +174,7 @@ def test_a_balanced_direction_leaks_three_times_less(magnet, planted):
 def cache_own(reference):
     from magnet_cli.models import custom
 
-    return custom.find(reference)
+    return custom.from_factory(reference)
 
 
 def test_the_document_says_what_it_was_learned_from(magnet, planted):

@@ -60,7 +60,7 @@ def test_each_image_is_that_of_the_moved_latent(magnet, line16):
     assert magnet("render", "mnist", "--latents", "e/latents.npy", "--out", "r", "-q").code == 0
     np.testing.assert_array_equal(images("e"), images("r"))
     scores = np.load("e/scores.npz")
-    known = image_models.judge("digits").probabilities(images("e")[..., None])
+    known = image_models.load_scorer("digits").probabilities(images("e")[..., None])
     np.testing.assert_allclose(scores["digits"], known, atol=1e-4)
     for i, name in enumerate(scores["digits_classes"]):
         np.testing.assert_allclose(

@@ -145,7 +145,7 @@ def test_scores_are_those_of_the_images_and_nothing_else_is_kept(magnet, monkeyp
     scores = np.load("a/scores.npz")
     assert set(scores.files) == {"digits", "digits_classes", "digits-onnx", "digits-onnx_classes"}
     assert tuple(scores["digits_classes"]) == TEN
-    generator, judge = models.load(cache.checkpoint("mnist")), image_models.judge("digits")
+    generator, judge = models.load(cache.checkpoint("mnist")), image_models.load_scorer("digits")
     pixels = np.stack(list(render.batches(generator, latents, 1.0, 250)))
     np.testing.assert_allclose(scores["digits"], judge.probabilities(pixels), atol=2e-3)
     np.testing.assert_allclose(scores["digits-onnx"], scores["digits"], atol=1e-4)
@@ -192,7 +192,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(magnet):
     assert not Path("a/attributes.json").exists()
     made = (shards / "000000.npz").stat().st_mtime_ns
     (shards / "000001.npz").write_bytes(b"torn")
-    generator, judge = models.load(cache.checkpoint("mnist")), image_models.judge("digits")
+    generator, judge = models.load(cache.checkpoint("mnist")), image_models.load_scorer("digits")
     spec = attributes.AttributesSpec(**json.loads(Path("a/.attributes-started.json").read_text())["spec"])
     assert list(attributes.write(Path("a"), spec, generator, [judge])) == [4096, 104]
     assert (shards / "000000.npz").stat().st_mtime_ns == made
@@ -227,7 +227,7 @@ def test_classes_are_written_into_the_sample_and_it_stays_whole(magnet, drawn):
     done = magnet("attributes", drawn, "--model", "digits", "--json")
     assert done.code == 0, done.err
     records = [json.loads(line) for line in (drawn / "metadata.jsonl").read_text().splitlines()]
-    judge, shown = image_models.judge("digits"), ImageSet.open(drawn)
+    judge, shown = image_models.load_scorer("digits"), ImageSet.open(drawn)
     known = judge.probabilities(np.concatenate(list(shown.batches(0, 80))))
     for i, (old, new) in enumerate(zip(before, records, strict=True)):
         assert {name: new[name] for name in old} == old
@@ -247,7 +247,7 @@ def test_classes_are_written_into_the_sample_and_it_stays_whole(magnet, drawn):
 
 def test_stopped_while_files_are_replaced_all_are_old_or_all_new(drawn):
     old, staged = {p: (drawn / p).read_bytes() for p in ("metadata.jsonl", "checksums.txt")}, drawn / ".replacing"
-    shown, judge = ImageSet.open(drawn), image_models.judge("digits")
+    shown, judge = ImageSet.open(drawn), image_models.load_scorer("digits")
     whole = drawn.with_name("whole")
     shutil.copytree(drawn, whole)
     attributes.annotate(ImageSet.open(whole), judge, np.eye(10, dtype=np.float32)[np.arange(80) % 10], {"n": 80})
@@ -275,12 +275,12 @@ def test_a_sample_that_was_changed_is_left_alone(drawn):
     (drawn / "metadata.jsonl").write_bytes((drawn / "metadata.jsonl").read_bytes().replace(b"polarity", b"somebody", 1))
     changed = (drawn / "metadata.jsonl").read_bytes()
     with pytest.raises(SampleError, match="not as it was written"):
-        attributes.annotate(ImageSet.open(drawn), image_models.judge("digits"), np.eye(80, 10), {})
+        attributes.annotate(ImageSet.open(drawn), image_models.load_scorer("digits"), np.eye(80, 10), {})
     assert (drawn / "metadata.jsonl").read_bytes() == changed
 
 
 def test_two_prior_samples_do_not_differ_and_one_digit_does(magnet, tmp_path):
-    generator, judge = models.load(cache.checkpoint("mnist")), image_models.judge("digits")
+    generator, judge = models.load(cache.checkpoint("mnist")), image_models.load_scorer("digits")
 
     def save(name, pixels):
         (tmp_path / name).mkdir()

@@ -28,7 +28,7 @@ def digits(tmp_path_factory):
         return np.stack(list(render.batches(generator, priors.draw_latents(16, seed, 0, n), 1.0, 256)))
 
     folders = {seed: save_images(place / str(seed), drawn(seed, N)) for seed in range(4)}
-    judge = image_models.judge("digits")
+    judge = image_models.load_scorer("digits")
     many = drawn(9, 4000)
     digit = np.concatenate([judge.probabilities(part).argmax(axis=1) for part in np.split(many, 8)])
     return folders | {"threes": save_images(place / "threes", many[digit == 3][:300])}
@@ -36,7 +36,7 @@ def digits(tmp_path_factory):
 
 def of(sample, reference, judge=None, **how):
     sets = [ImageSet.open(path) for path in (sample if isinstance(sample, list) else [sample])]
-    return evaluate.evaluate(sets, ImageSet.open(reference), judge or image_models.judge("digits"), **how)
+    return evaluate.evaluate(sets, ImageSet.open(reference), judge or image_models.load_scorer("digits"), **how)
 
 
 def test_a_prior_sample_against_another_is_at_the_floor(digits):
@@ -98,9 +98,9 @@ def test_copies_within_a_sample_are_counted(digits, tmp_path):
 
 
 def test_features_are_those_of_the_model_and_are_kept_by_content(digits, tmp_path):
-    judge = image_models.judge("digits")
+    judge = image_models.load_scorer("digits")
     shown = ImageSet.open(digits[0])
-    found = kept_outputs.gathered(kept_outputs.look(shown, judge))
+    found = kept_outputs.concatenated(kept_outputs.score_images(shown, judge))
     pixels = np.concatenate(list(shown.batches(0, N)))
     np.testing.assert_allclose(found.values, judge.features(pixels), rtol=1e-4, atol=1e-4)
     assert found.values.dtype == np.float32
@@ -109,19 +109,23 @@ def test_features_are_those_of_the_model_and_are_kept_by_content(digits, tmp_pat
     def never(_images):
         raise AssertionError
 
-    blind = image_models.Judge(judge.name, judge.sha256, judge.preprocess, judge.outputs, never)
-    again = kept_outputs.gathered(kept_outputs.look(ImageSet.open(moved), blind))  # other names, the same bytes
+    blind = image_models.ImageScorer(judge.name, judge.sha256, judge.preprocess, judge.outputs, never)
+    again = kept_outputs.concatenated(
+        kept_outputs.score_images(ImageSet.open(moved), blind)
+    )  # other names, the same bytes
     np.testing.assert_array_equal(again.values, found.values)
     (kept,) = (cache.home() / "features").rglob("*.npz")
     kept.write_bytes(kept.read_bytes()[:-100])  # a damaged piece is made again
-    np.testing.assert_array_equal(kept_outputs.gathered(kept_outputs.look(shown, judge)).values, found.values)
+    np.testing.assert_array_equal(
+        kept_outputs.concatenated(kept_outputs.score_images(shown, judge)).values, found.values
+    )
 
 
 def test_two_preparations_of_one_model_are_kept_apart(digits):
-    judge = image_models.judge("digits")
+    judge = image_models.load_scorer("digits")
     from magnet_cli.catalog.image_model_entry import Preprocess
 
-    other = image_models.Judge(judge.name, judge.sha256, Preprocess(size=32, crop=0.5), judge.outputs, judge.run)
+    other = image_models.ImageScorer(judge.name, judge.sha256, Preprocess(size=32, crop=0.5), judge.outputs, judge.run)
     assert judge.key != other.key
 
 
@@ -219,6 +223,6 @@ def test_numbers_that_are_not_finite_are_refused():
     from magnet_cli.catalog.image_model_entry import Outputs, Preprocess
 
     gives = Outputs(features="output")
-    judge = image_models.Judge("broken", "0" * 64, Preprocess(), gives, lambda x: {"output": x.flatten(1) / 0})
+    judge = image_models.ImageScorer("broken", "0" * 64, Preprocess(), gives, lambda x: {"output": x.flatten(1) / 0})
     with pytest.raises(GeneratorError, match="not finite"):
         judge.features(np.zeros((2, 4, 4, 1), np.uint8))

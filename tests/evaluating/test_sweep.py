@@ -169,7 +169,7 @@ def test_points_are_what_their_samples_say(magnet, swept):
         "n": 120,
         "attributes": None,
     }
-    judge = image_models.judge("digits")
+    judge = image_models.load_scorer("digits")
     for point in (*fields["points"], told["chosen"]):
         drawn = index.draw(index.half(built, point["half"]), 60, point["rho"], 0)
         assert rows_of(point, out) == drawn.rows.tolist()
@@ -232,7 +232,7 @@ def test_a_flipped_byte_and_a_missing_sample_are_found(magnet, swept):
 def test_an_image_is_rendered_once_and_seen_once(magnet, tmp_path):
     """However many points a row is in: its file is one and the same, and each model looked at it a single time."""
     seen, pixels = Counter(), Counter()
-    judge = image_models.judge("digits")
+    judge = image_models.load_scorer("digits")
 
     def run(shown):
         seen.update(bytes(image.numpy().tobytes()) for image in shown)

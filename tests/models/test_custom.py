@@ -16,7 +16,7 @@ from magnet_cli.catalog import cache
 from magnet_cli.catalog import entries as entries_
 from magnet_cli.errors import ArtifactError, GeneratorError
 from magnet_cli.maths import priors
-from magnet_cli.models import custom, factories
+from magnet_cli.models import custom
 from magnet_cli.volume import Volume
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-generator.md").read_text(encoding="utf-8")
@@ -65,7 +65,7 @@ def test_the_page_runs_as_it_stands(magnet):
     assert not Path("drawn/grid.png").exists()
     records = [json.loads(line) for line in Path("drawn/metadata.jsonl").read_text().splitlines()]
     assert [r["file_name"] for r in records] == [f"arrays/{i:06d}.npy" for i in range(16)]
-    loaded = models.load(custom.find("waves.py:factory"))
+    loaded = models.load(custom.from_factory("waves.py:factory"))
     drawn = np.load("drawn/arrays/000003.npy")
     assert (drawn.dtype, drawn.shape) == (np.float32, (256,))
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_singular_values_equal_the_dense_jacobian(magnet, dense):
     assert done.code == 0, done.err
     volume = Volume.open(Path(done.json["volume"]))
     assert (volume.spec.family, volume.spec.image_range, volume.spec.generator) == ("own", (-1.0, 3.0), "own-make")
-    weight = factories.call(reference).weight.detach().double()
+    weight = custom.call_factory(reference).weight.detach().double()
     truth = dense(lambda z: torch.tanh(z @ weight), volume.read(0).latents)
     np.testing.assert_allclose(volume.read(0).singular_values, truth, rtol=1e-4)
     done = magnet("sample", reference, "--n", 2, "--rho", 0.1, "--out", "s")
@@ -101,7 +101,7 @@ def test_flags_go_before_attributes(magnet):
     told = magnet("info", reference, "--json").json
     assert (told["kind"], told["family"], told["latent_dim"], told["image_shape"]) == ("generator", "own", 3, [3, 4, 4])
     assert (told["prior"], told["image_range"], told["num_classes"]) == ("normal", [0, 1], 0)
-    assert (told["parameters"], told["sha256"]) == (144, factories.state_sha256(factories.call(reference)))
+    assert (told["parameters"], told["sha256"]) == (144, custom.state_sha256(custom.call_factory(reference)))
     flags = ("--latent-dim", 3, "--prior", "sphere", "--image-range", "-1,1")
     told = magnet("info", reference, *flags, "--json").json
     assert (told["prior"], told["image_range"]) == ("sphere", [-1, 1])
@@ -143,7 +143,7 @@ def test_labels_are_the_modules(magnet):
     volume = Volume.open(Path(done.json["volume"]))
     assert volume.read(0).labels.tolist() == [1, 3, 1, 3, 1, 3]
     assert volume.spec.num_classes == 4
-    weight = factories.call(reference).weight.detach()
+    weight = custom.call_factory(reference).weight.detach()
     z, labels = (torch.from_numpy(a) for a in (volume.read(0).latents, volume.read(0).labels))
     known = torch.func.vmap(torch.func.jacrev(lambda x, label: torch.tanh((x + label) @ weight)))(z, labels)
     np.testing.assert_allclose(volume.read(0).singular_values, torch.linalg.svdvals(known), rtol=1e-4)
@@ -196,16 +196,16 @@ def test_functions_that_change_fast_or_have_kinks_pass(magnet):
 def test_names_and_paths_are_no_part_of_the_fingerprint():
     Path("elsewhere").mkdir()
     specs = [
-        computing.asked(models.load(custom.find(reference)))
+        computing.asked(models.load(custom.from_factory(reference)))
         for reference in (write(), write("elsewhere/other.py", before="'a comment'"))
     ]
     assert specs[0].generator != specs[1].generator
     assert specs[0].fingerprint == specs[1].fingerprint
-    known = computing.asked(models.load(custom.find("own.py:make"))).fingerprint
+    known = computing.asked(models.load(custom.from_factory("own.py:make"))).fingerprint
     for changed in ({"seed": 1}, {"attributes": "image_range = (0, 1)"}, {"attributes": "prior = 'sphere'"}):
-        assert computing.asked(models.load(custom.find(write(**changed))), top_k=2).fingerprint != known
+        assert computing.asked(models.load(custom.from_factory(write(**changed))), top_k=2).fingerprint != known
     write()
-    assert computing.asked(models.load(custom.find("own.py:make"))).fingerprint == known
+    assert computing.asked(models.load(custom.from_factory("own.py:make"))).fingerprint == known
 
 
 def test_a_changed_function_is_an_error(magnet):
@@ -296,7 +296,7 @@ def test_references_that_lead_nowhere(magnet):
     for text in ("1,0", "0", "a,b", "0,inf", "0,1,2"):
         assert magnet("compute", "own.py:make", "--image-range", text).code == 2
     with pytest.raises(GeneratorError, match="setting 'nvae_latents', which the family own does not have"):
-        models.load(custom.find("own.py:make"), nvae_latents="all")
+        models.load(custom.from_factory("own.py:make"), nvae_latents="all")
 
 
 def test_a_module_on_the_path_and_what_lies_beside_it(magnet):
@@ -340,7 +340,7 @@ def test_a_name_in_a_file_is_never_imported(magnet, monkeypatch, tmp_path, toy):
 
 def test_weights_in_the_precision_asked_for():
     """A module's own buffers follow; one without weights is told by the wrapper."""
-    found = custom.find(write())
+    found = custom.from_factory(write())
     for dtype in (torch.float64, torch.float32):
         loaded = models.load(found, dtype=dtype)
         z = torch.zeros(2, 3, dtype=dtype)

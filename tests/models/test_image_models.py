@@ -17,7 +17,7 @@ from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
 from magnet_cli.files import atomic
 from magnet_cli.maths import priors
-from magnet_cli.models import factories, image_models
+from magnet_cli.models import custom, image_models
 from magnet_cli.models.image_models import efficientnet_lite, fid_inception, vgg16
 from magnet_cli.models.image_models.digits import DigitClassifier
 from magnet_cli.models.image_models.preprocess import prepared
@@ -225,7 +225,7 @@ def test_networks_have_the_weights_of_their_files_and_give_features(tmp_path, mo
     numbers = sum(v.numel() * v.element_size() for v in made.state_dict().values())
     assert 0 < size - numbers < 400 * len(made.state_dict())  # what torch.save adds; no tensor more or less
     listed(tmp_path, monkeypatch, name, made)
-    judge = image_models.judge(name)
+    judge = image_models.load_scorer(name)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     found = judge.features(pixels)
     assert found.shape == (2, count)
@@ -280,12 +280,12 @@ def test_weights_that_fit_no_network_are_named(tmp_path, monkeypatch):
     network = torch.nn.Linear(2, 2)
     listed(tmp_path, monkeypatch, "vgg16", network)
     with pytest.raises(GeneratorError, match="fit no image model magnet can build; their first tensors: weight, bias"):
-        image_models.judge("vgg16")
+        image_models.load_scorer("vgg16")
     broken = efficientnet_lite.EfficientNetLite0()
     broken._fc = torch.nn.Linear(1280, 3)
     listed(tmp_path, monkeypatch, "efficientnet-lite0", broken)
     with pytest.raises(GeneratorError, match="do not fit its network"):
-        image_models.judge("efficientnet-lite0")
+        image_models.load_scorer("efficientnet-lite0")
 
 
 # --- judges ---------------------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ class Own(torch.nn.Module):
 def test_judges_of_all_forms_agree(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    own = image_models.judge(f"{tmp_path / 'own.py'}:Own")
+    own = image_models.load_scorer(f"{tmp_path / 'own.py'}:Own")
     assert own.classes(2) == ("dark", "bright")
     level = (pixels.reshape(5, -1) / 127.5 - 1).mean(axis=1)
     known = 1 / (1 + np.exp(-2 * level))
@@ -313,18 +313,20 @@ def test_judges_of_all_forms_agree(tmp_path):
     np.testing.assert_allclose(own.features(pixels)[:, 1], level, rtol=1e-4, atol=1e-6)
     script = tmp_path / "script.pt"
     with warnings.catch_warnings(action="ignore"):  # that torch.jit is on its way out
-        torch.jit.trace(factories.call(f"{tmp_path / 'own.py'}:Own"), torch.zeros(5, 3, 8, 8)).save(script)
+        torch.jit.trace(custom.call_factory(f"{tmp_path / 'own.py'}:Own"), torch.zeros(5, 3, 8, 8)).save(script)
         with pytest.raises(ArtifactError, match="it holds code") as error:
-            image_models.judge(str(script))
-        trusted = image_models.judge(str(script), trust=True)
+            image_models.load_scorer(str(script))
+        trusted = image_models.load_scorer(str(script), trust=True)
         np.testing.assert_allclose(trusted.probabilities(pixels)[:, 1], known, rtol=1e-5)
     assert "--trust" in error.value.hint
     assert trusted.classes(2) == ("0", "1")
-    onnx = image_models.judge(str(cache.path_of(entries.find("digits-onnx"))))
+    onnx = image_models.load_scorer(str(cache.path_of(entries.find("digits-onnx"))))
     grey = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 1), dtype=np.uint8)
-    listed_model = image_models.judge("digits-onnx")
+    listed_model = image_models.load_scorer("digits-onnx")
     np.testing.assert_allclose(onnx.probabilities(grey), listed_model.probabilities(grey), rtol=1e-5)
-    np.testing.assert_allclose(listed_model.features(grey), image_models.judge("digits").features(grey), atol=1e-4)
+    np.testing.assert_allclose(
+        listed_model.features(grey), image_models.load_scorer("digits").features(grey), atol=1e-4
+    )
     with pytest.raises(GeneratorError, match="does not take 3×8×8 images"):
         onnx.probabilities(pixels)
 
@@ -332,22 +334,24 @@ def test_judges_of_all_forms_agree(tmp_path):
 def test_what_is_no_judge_is_said(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"no onnx")
     with pytest.raises(GeneratorError, match="cannot be read as ONNX"):
-        image_models.judge(str(tmp_path / "m.onnx"))
+        image_models.load_scorer(str(tmp_path / "m.onnx"))
     torch.save({"weight": torch.zeros(2)}, tmp_path / "state.pt")
     with pytest.raises(ArtifactError, match="neither ONNX nor TorchScript"):
-        image_models.judge(str(tmp_path / "state.pt"))
+        image_models.load_scorer(str(tmp_path / "state.pt"))
     with pytest.raises(GeneratorError, match="mnist is a generator"):
-        image_models.judge("mnist")
+        image_models.load_scorer("mnist")
 
 
 def test_a_file_called_like_a_listed_model_does_not_stand_for_it():
     cache.Path("digits").write_bytes(b"no model")
-    assert image_models.judge("digits").sha256 == entries.find("digits").sha256
+    assert image_models.load_scorer("digits").sha256 == entries.find("digits").sha256
 
 
 def test_groups_of_classes_are_summed():
     gives = Outputs(scores="p", classes=("young", "old"), starts=(0, 3))
-    judge = image_models.Judge("m", "0", Preprocess(), gives, lambda x: {"p": torch.tensor([[0.1, 0.2, 0.3, 0.4]])})
+    judge = image_models.ImageScorer(
+        "m", "0", Preprocess(), gives, lambda x: {"p": torch.tensor([[0.1, 0.2, 0.3, 0.4]])}
+    )
     np.testing.assert_allclose(judge.probabilities(np.zeros((1, 4, 4, 3), np.uint8)), [[0.6, 0.4]])
 
 
@@ -370,7 +374,7 @@ def test_the_models_that_others_published(magnet):
             assert network.eval()(prepared(image, how, "e"))[0].argmax() == number
     generator = models.load(cache.checkpoint("dcgan-digiface"))
     pixels = np.stack(list(render.batches(generator, priors.draw_latents(100, 0, 0, 200), 1.0, 50)))
-    gender, age = (image_models.judge(name).probabilities(pixels) for name in ("gender", "age"))
+    gender, age = (image_models.load_scorer(name).probabilities(pixels) for name in ("gender", "age"))
     assert 0.35 < (gender[:, 0] > 0.5).mean() < 0.65
     assert gender.max(axis=1).mean() > 0.8
     np.testing.assert_allclose(age.sum(axis=1), 1, atol=1e-4)
@@ -517,7 +521,7 @@ def test_the_celeba_predictor_is_built_from_the_authors_layout(tmp_path, monkeyp
     (tmp_path / "mine.toml").write_text("\n".join(own))
     monkeypatch.setenv("MAGNET_ARTIFACTS", str(tmp_path / "mine.toml"))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    judge = image_models.judge("my-smile")
+    judge = image_models.load_scorer("my-smile")
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255.0
     cropped = torch.nn.functional.interpolate(
         images[:, :, 4:60, 4:60], (224, 224), mode="bilinear", align_corners=False
@@ -529,7 +533,7 @@ def test_the_celeba_predictor_is_built_from_the_authors_layout(tmp_path, monkeyp
     known = (features @ state["fc_smile.weight"].T + state["fc_smile.bias"]).softmax(dim=1)
     np.testing.assert_allclose(judge.probabilities(pixels), known, atol=1e-4)
     known = features @ state["fc_gender.weight"].T + state["fc_gender.bias"]
-    logits = image_models.judge("my-gender").run(images * 2 - 1)["gender"]
+    logits = image_models.load_scorer("my-gender").run(images * 2 - 1)["gender"]
     np.testing.assert_allclose(logits, known, rtol=1e-3, atol=1e-3)
     assert judge.classes(2) == ("not smiling", "smiling")
 
@@ -542,9 +546,9 @@ def test_own_models_without_weights_are_told_apart(magnet, tmp_path):
     own.write_text(
         body + "\n\nclass Last(torch.nn.Module):\n    def forward(self, x):\n        return x.flatten(1)[:, -2:]\n"
     )
-    mean, last = (image_models.judge(f"{own}:{name}") for name in ("Mean", "Last"))
+    mean, last = (image_models.load_scorer(f"{own}:{name}") for name in ("Mean", "Last"))
     assert mean.sha256 == last.sha256
     assert mean.key != last.key
-    assert image_models.judge(f"{own}:Mean").key == mean.key
+    assert image_models.load_scorer(f"{own}:Mean").key == mean.key
     own.write_text(body.replace("[:, :2]", "[:, 2:4]"))
-    assert image_models.judge(f"{own}:Mean").key != mean.key
+    assert image_models.load_scorer(f"{own}:Mean").key != mean.key

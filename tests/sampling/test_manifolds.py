@@ -54,7 +54,7 @@ class Known:
 @pytest.fixture(scope="module", params=MANIFOLDS, ids=lambda each: each.factory)
 def known(request, tmp_path_factory):
     of = request.param
-    generator = models.load(custom.find(of.reference))
+    generator = models.load(custom.from_factory(of.reference))
     spec = computing.asked(generator, rows_per_shard=50_000)
     volume = Volume.create(tmp_path_factory.mktemp("volumes") / of.factory, spec)
     list(computing.fill(volume, generator, ROWS, Plan(10_000)))

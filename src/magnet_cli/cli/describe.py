@@ -16,7 +16,7 @@ from magnet_cli.volume import Volume
 
 if TYPE_CHECKING:
     from magnet_cli.models import Generator
-    from magnet_cli.models.custom import OwnModule
+    from magnet_cli.models.custom import CustomModule
 
 
 def describe(reference: str, *, check: bool) -> dict:
@@ -48,7 +48,7 @@ def describe(reference: str, *, check: bool) -> dict:
     return _with({"kind": artifact.kind, "path": str(found)} | dataclasses.asdict(artifact), problems)
 
 
-def describe_own(own: "OwnModule") -> dict:
+def describe_own(own: "CustomModule") -> dict:
     """What a generator of the user's own is, as fields; its factory is called once more.
 
     Raises:
@@ -162,7 +162,7 @@ def _network(found: "Generator") -> dict:
         fields |= {"nvae_latents": found.nvae_latents, "noise": found.noise}
     if found.mixture is not None:
         fields |= {"weights": found.mixture.weights.tolist()}
-    if found.is_own:
+    if found.is_custom:
         fields |= {"image_range": list(found.image_range or (-1.0, 1.0))}
     return fields | {"parameters": found.num_parameters}
 

@@ -22,9 +22,9 @@ from magnet_cli.volume import Volume
 from magnet_cli.volume.spec import VolumeSpec
 
 if TYPE_CHECKING:
-    from magnet_cli.models.custom import OwnModule
+    from magnet_cli.models.custom import CustomModule
 
-    Source = Checkpoint | OwnModule
+    Source = Checkpoint | CustomModule
 
 _FACTORY = re.compile(r".+:[^\W\d]\w*")
 
@@ -43,12 +43,12 @@ def source(reference: str, *, here: bool = True, **flags: object) -> "Source":
         **flags: latent_dim, prior, image_range of the user's own, None where they were left out.
 
     Raises:
-        ArtifactError, GeneratorError: as `cache.checkpoint` and `custom.find`.
+        ArtifactError, GeneratorError: as `cache.checkpoint` and `custom.from_factory`.
     """
     return own_module(reference, **flags) or cache.checkpoint(reference, here=here)
 
 
-def own_module(reference: str, **flags: object) -> "OwnModule | None":
+def own_module(reference: str, **flags: object) -> "CustomModule | None":
     """The module of the user's own that was typed, as `source`; None where something else was."""
     given = {name: value for name, value in flags.items() if value is not None}
     if not is_own(reference):
@@ -61,7 +61,7 @@ def own_module(reference: str, **flags: object) -> "OwnModule | None":
 
     texts = {name: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for name, v in given.items()}
     typed = reference + "".join(f" --{name.replace('_', '-')} {text}" for name, text in texts.items())
-    return custom.find(reference, **given, reference=typed)
+    return custom.from_factory(reference, **given, reference=typed)
 
 
 def volume_path(name: str, fingerprint: str) -> Path:

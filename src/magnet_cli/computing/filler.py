@@ -161,7 +161,7 @@ def check(generator: Generator, spec: VolumeSpec, output: ImageModel | None = No
     checks.check(checked, few)
     if few.dtype in {torch.float32, torch.float64}:
         checks.check_slope(checked, few)
-        if generator.is_own or output is not None:
+        if generator.is_custom or output is not None:
             checks.check_modes(checked, few)
 
 
@@ -177,7 +177,7 @@ def probe(generator: Generator, output: ImageModel | None) -> dict[str, list[lis
     weight = next(generator.module.parameters())
     rng = np.random.default_rng(_TESTS)
     found = {}
-    if generator.is_own:
+    if generator.is_custom:
         z = torch.from_numpy(priors.draw_rows(generator, _TESTS, 0, _PROBES)[0]).to(weight)
         classes = torch.arange(_PROBES, device=weight.device) % (generator.num_classes or 1)
         found["generator"] = _combinations(lambda: generator(z, labels=classes if generator.num_classes else None))

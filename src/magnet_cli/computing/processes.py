@@ -26,7 +26,7 @@ from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import MagnetError
 from magnet_cli.maths.jacobian import PRECISIONS
 from magnet_cli.models import Generator, image_models
-from magnet_cli.models.custom import OwnModule
+from magnet_cli.models.custom import CustomModule
 from magnet_cli.models.image_models import ImageModel
 from magnet_cli.volume import Volume
 
@@ -48,7 +48,7 @@ class Job:
     """
 
     volume: Path
-    checkpoint: Checkpoint | OwnModule
+    checkpoint: Checkpoint | CustomModule
     output: str
     device: str
     threads: int
@@ -68,7 +68,7 @@ class Job:
 
 
 def load(
-    checkpoint: Checkpoint | OwnModule,
+    checkpoint: Checkpoint | CustomModule,
     output: str,
     device: str,
     precision: str,

@@ -17,7 +17,7 @@ from magnet_cli.files import atomic, contact_sheet, pictures, results
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.maths import priors
 from magnet_cli.models import Generator, kept_outputs
-from magnet_cli.models.image_models import Judge
+from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.models.kept_outputs import PROBABILITIES
 from magnet_cli.sampling import render
 
@@ -162,9 +162,9 @@ def fill(
         yield len(hashes)
 
 
-def look(out: Path, judge: Judge) -> Iterator[kept_outputs.Seen]:
-    """What a model says of the images of an edit, piece by piece, kept as `kept_outputs.look` keeps it."""
-    return kept_outputs.look(ImageSet.open(out / "images"), judge, PROBABILITIES)
+def look(out: Path, judge: ImageScorer) -> Iterator[kept_outputs.ModelOutputs]:
+    """What a model says of the images of an edit, piece by piece, kept as `kept_outputs.score_images` keeps it."""
+    return kept_outputs.score_images(ImageSet.open(out / "images"), judge, PROBABILITIES)
 
 
 def finish(

@@ -17,7 +17,7 @@ from magnet_cli.files import pictures
 from magnet_cli.maths import priors
 from magnet_cli.maths.metrics import intervals
 from magnet_cli.models import Generator
-from magnet_cli.models.image_models import Judge
+from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.sampling import render
 
 _STREAM = 0x6D6F7665  # keeps the latents that are moved apart from those that directions are learned from
@@ -39,11 +39,11 @@ class Meter:
         columns: which of its classes count for it.
     """
 
-    judge: Judge
+    judge: ImageScorer
     columns: tuple[int, ...]
 
     @classmethod
-    def of(cls, way: Way, judge: Judge, cut: str | None, classes: tuple[str, ...], *, by_name: bool) -> "Meter":
+    def of(cls, way: Way, judge: ImageScorer, cut: str | None, classes: tuple[str, ...], *, by_name: bool) -> "Meter":
         """Of a way, by the model that scored its attribute.
 
         Args:
@@ -125,7 +125,7 @@ def matrix(changes: np.ndarray) -> list[list[intervals.Estimate]]:
 def meters(
     generator: Generator,
     ways: list[Way],
-    judges: dict[str, Judge],
+    judges: dict[str, ImageScorer],
     cuts: dict[str, str],
     truncation: float,
     *,

@@ -22,7 +22,7 @@ from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.maths import priors
 from magnet_cli.maths.metrics.class_shares import Tally
 from magnet_cli.models import Generator, kept_outputs
-from magnet_cli.models.image_models import Judge
+from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.models.kept_outputs import PROBABILITIES
 from magnet_cli.sampling import render, sample
 
@@ -125,7 +125,7 @@ def check(out: Path) -> list[str]:
 
 
 def write(
-    out: Path, spec: AttributesSpec, generator: Generator, judges: list[Judge], batch: int | None = None
+    out: Path, spec: AttributesSpec, generator: Generator, judges: list[ImageScorer], batch: int | None = None
 ) -> Iterator[int]:
     """Render latents of the prior, score the images, forget them: shards of latents and scores appear whole.
 
@@ -165,7 +165,7 @@ def write(
         yield rows
 
 
-def join(out: Path, spec: AttributesSpec, judges: list[Judge]) -> tuple[list[Path], list[Tally]]:
+def join(out: Path, spec: AttributesSpec, judges: list[ImageScorer]) -> tuple[list[Path], list[Tally]]:
     """Join the shards to latents.npy (labels.npy) and scores.npz, one shard in memory at a time.
 
     scores.npz holds, for each model, its probabilities [n, C] float32 and the names of its classes. `conclude` is to
@@ -209,9 +209,9 @@ def conclude(out: Path, spec: AttributesSpec, made: list[Path], command: list[st
     (out / _STARTED).unlink(missing_ok=True)
 
 
-def look(shown: ImageSet, judge: Judge) -> Iterator[kept_outputs.Seen]:
+def look(shown: ImageSet, judge: ImageScorer) -> Iterator[kept_outputs.ModelOutputs]:
     """The probabilities of a sample's images, piece by piece, as features.look."""
-    return kept_outputs.look(shown, judge, PROBABILITIES)
+    return kept_outputs.score_images(shown, judge, PROBABILITIES)
 
 
 def are_pairs(samples: list[ImageSet], others: list[ImageSet]) -> bool:
@@ -238,7 +238,7 @@ def are_pairs(samples: list[ImageSet], others: list[ImageSet]) -> bool:
     return len(set(ours)) == len(ours)
 
 
-def tally(judge: Judge, probabilities: np.ndarray) -> Tally:
+def tally(judge: ImageScorer, probabilities: np.ndarray) -> Tally:
     """How many images fell into each class, of probabilities [n, C].
 
     Raises:
@@ -250,7 +250,7 @@ def tally(judge: Judge, probabilities: np.ndarray) -> Tally:
     return Tally.of(judge.classes(probabilities.shape[1]), probabilities)
 
 
-def annotate(shown: ImageSet, judge: Judge, probabilities: np.ndarray, summary: dict) -> None:
+def annotate(shown: ImageSet, judge: ImageScorer, probabilities: np.ndarray, summary: dict) -> None:
     """Write each image's class and its probability into a sample: metadata.jsonl, and what vouches for it, as one.
 
     Args:
@@ -326,7 +326,7 @@ def _labels(spec: AttributesSpec, generator: Generator, first: int, rows: int) -
 
 def _scores(
     generator: Generator,
-    judges: list[Judge],
+    judges: list[ImageScorer],
     latents: np.ndarray,
     labels: np.ndarray | None,
     truncation: float,

@@ -15,8 +15,8 @@ from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.maths.metrics import frechet, icfid, intervals, kid, neighbours
 from magnet_cli.maths.metrics.intervals import GROUPS, Estimate
 from magnet_cli.models import kept_outputs
-from magnet_cli.models.image_models import Judge
-from magnet_cli.models.kept_outputs import Seen
+from magnet_cli.models.image_models import ImageScorer
+from magnet_cli.models.kept_outputs import ModelOutputs
 
 Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
 LEAST = 2 * GROUPS  # images that an interval can be had of
@@ -39,7 +39,7 @@ def no_progress(_label: str, _total: int, _unit: str) -> Iterator[Callable[[int]
 def evaluate(
     samples: list[ImageSet],
     reference: ImageSet,
-    judge: Judge,
+    judge: ImageScorer,
     nearest_k: int = 5,
     progress: Progress = no_progress,
     *,
@@ -110,16 +110,16 @@ def evaluate(
     } | ({"matched": matched} if by_class else {})
 
 
-def _look(shown: ImageSet, judge: Judge, progress: Progress) -> Seen:
+def _look(shown: ImageSet, judge: ImageScorer, progress: Progress) -> ModelOutputs:
     with progress(f"looking at {shown.path.name}", len(shown), "images") as advance:
-        return kept_outputs.gathered(kept_outputs.look(shown, judge), advance)
+        return kept_outputs.concatenated(kept_outputs.score_images(shown, judge), advance)
 
 
-def _named(name: str, judge: Judge) -> str:
+def _named(name: str, judge: ImageScorer) -> str:
     return name if name == "duplicates" else f"{name}[{judge.name}]"
 
 
-def _compared(one: Seen, reference: np.ndarray, nearest_k: int, progress: Progress, *, with_fid: bool) -> dict:
+def _compared(one: ModelOutputs, reference: np.ndarray, nearest_k: int, progress: Progress, *, with_fid: bool) -> dict:
     """Each metric's values without each group and last without none, [GROUPS + 1]; duplicates, the number of them."""
     sides = one.values.astype(np.float64), reference.astype(np.float64)
     n, m = (len(side) for side in sides)
@@ -142,7 +142,7 @@ def _value(found: np.ndarray | int, n: int) -> float:
 
 
 def _by_class(
-    one: Seen, reference: np.ndarray, labels: tuple[np.ndarray, np.ndarray], progress: Progress
+    one: ModelOutputs, reference: np.ndarray, labels: tuple[np.ndarray, np.ndarray], progress: Progress
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """ICFID without each group and last without none, [GROUPS + 1]; and which label is which class."""
     sides = one.values.astype(np.float64), reference.astype(np.float64)
@@ -153,7 +153,9 @@ def _by_class(
     return np.append(replicas, value), which
 
 
-def _undefined_by_class(judge: Judge, dimension: int, groups: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, str]:
+def _undefined_by_class(
+    judge: ImageScorer, dimension: int, groups: list[tuple[np.ndarray, np.ndarray]]
+) -> dict[str, str]:
     """Why ICFID cannot be had, where it cannot: a class has too few images once a group of the jackknife is gone."""
     fewest = min(int(np.unique(each, return_counts=True)[1].min()) for pair in groups for each in pair)
     least = round(1.2 * dimension) + 2 * GROUPS  # groups are dealt over all classes: one may lose more than its share
@@ -198,7 +200,7 @@ def fewest_for_fid(dimension: int) -> int:
     return next(count for count in range(dimension, 2 * dimension + 2) if count - -(-count // GROUPS) > dimension)
 
 
-def _undefined(judge: Judge, dimension: int, n: int, m: int) -> dict[str, str]:
+def _undefined(judge: ImageScorer, dimension: int, n: int, m: int) -> dict[str, str]:
     least = fewest_for_fid(dimension)
     if min(n, m) >= least:
         return {}
@@ -206,9 +208,9 @@ def _undefined(judge: Judge, dimension: int, n: int, m: int) -> dict[str, str]:
     return {_named("fid", judge): why}
 
 
-def _warnings(samples: list[ImageSet], seen: list[Seen], reference: Seen) -> list[str]:
+def _warnings(samples: list[ImageSet], seen: list[ModelOutputs], reference: ModelOutputs) -> list[str]:
     found = []
     for shown, one in zip(samples, seen, strict=True):
-        if shared := kept_outputs.shared(one, reference):
+        if shared := kept_outputs.num_shared(one, reference):
             found.append(f"{shared:,} images of {shown.path} are in the reference too: the two are not independent")
     return found + kept_outputs.warnings(samples)

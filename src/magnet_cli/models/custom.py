@@ -4,17 +4,23 @@ Owns what is asked of such a module, and how it becomes a network like those of 
 function is written.
 """
 
+import contextlib
 import dataclasses
+import hashlib
+import importlib
+import importlib.util
 import math
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.errors import GeneratorError
-from magnet_cli.models import factories
+from magnet_cli.errors import ArtifactError, GeneratorError
 
 FAMILY = "own"
 PRIORS = ("normal", "sphere", "truncated-normal", "uniform")
@@ -24,7 +30,7 @@ _CALL_FAILS = (RuntimeError, ValueError, TypeError, IndexError)  # what torch ra
 
 
 @dataclass(frozen=True)
-class OwnModule:
+class CustomModule:
     """A user's own generator, found by calling its factory once; in the place of a checkpoint.
 
     Attributes:
@@ -50,7 +56,7 @@ class OwnModule:
     image_shape: tuple[int, ...]
 
 
-class Own(nn.Module):
+class CustomNetwork(nn.Module):
     """A user's module behind the face that families have.
 
     Args:
@@ -58,7 +64,7 @@ class Own(nn.Module):
         source: what it is.
     """
 
-    def __init__(self, inner: nn.Module, source: OwnModule) -> None:
+    def __init__(self, inner: nn.Module, source: CustomModule) -> None:
         super().__init__()
         self.like = nn.Parameter(torch.empty(0))  # tells device and precision, where a module without weights does not
         self.inner = inner
@@ -75,14 +81,14 @@ class Own(nn.Module):
         return (x - low) * (2 / (high - low)) - 1
 
 
-def find(
+def from_factory(
     factory: str,
     *,
     latent_dim: int | None = None,
     prior: str | None = None,
     image_range: tuple[float, float] | None = None,
     reference: str = "",
-) -> OwnModule:
+) -> CustomModule:
     """Call a factory, and find out what it makes; values given go before the module's attributes of the same names.
 
     Args:
@@ -97,10 +103,10 @@ def find(
         GeneratorError: the module does not say its latent_dim, or does not map [B, D] to finite floating numbers
             [B, ...] of one shape; an attribute outside its range.
     """
-    made = factories.call(factory)
-    sha256 = factories.state_sha256(made)
+    made = call_factory(factory)
+    sha256 = state_sha256(made)
     place, _, function = factory.rpartition(":")
-    found = OwnModule(
+    found = CustomModule(
         name=f"{Path(place).stem if place.endswith('.py') else place.rpartition('.')[2]}-{function}",
         factory=factory,
         reference=reference or factory,
@@ -116,18 +122,18 @@ def find(
     return dataclasses.replace(found, image_shape=shape)
 
 
-def build(source: OwnModule) -> Own:
+def build(source: CustomModule) -> CustomNetwork:
     """The network of a user's own module, in eval mode, as its factory makes it once more.
 
     Raises:
         GeneratorError: the factory makes other weights than when it was called first.
         ArtifactError: the factory is gone.
     """
-    made = factories.call(source.factory)
-    if factories.state_sha256(made) != source.sha256:
+    made = call_factory(source.factory)
+    if state_sha256(made) != source.sha256:
         message = f"{source.factory} makes other weights at each call, so that no volume could belong to it"
         raise GeneratorError(message, "load the weights from a file in it, or set a seed first: torch.manual_seed(0)")
-    return Own(made, source).eval().requires_grad_(False)
+    return CustomNetwork(made, source).eval().requires_grad_(False)
 
 
 def _latent_dim(factory: str, value: object) -> int:
@@ -169,7 +175,7 @@ def _num_classes(factory: str, value: object) -> int:
     return value
 
 
-def _output_shape(source: OwnModule, module: nn.Module, precision: torch.dtype) -> tuple[int, ...]:
+def _output_shape(source: CustomModule, module: nn.Module, precision: torch.dtype) -> tuple[int, ...]:
     """The shape of one output, found by a call with a few fixed latents in that precision.
 
     Raises:
@@ -199,3 +205,71 @@ def _output_shape(source: OwnModule, module: nn.Module, precision: torch.dtype) 
         message = f"{source.factory} maps latents {asked} to values that are not finite"
         raise GeneratorError(message, "check its weights, and that they are loaded")
     return tuple(found.shape[1:])
+
+
+def call_factory(reference: str) -> nn.Module:
+    """The module a user's factory makes, as made: not in eval mode, its weights where they are.
+
+    Args:
+        reference: "file.py:factory" or "module:factory"; the file's folder, or the working folder, is on the import
+            path meanwhile.
+
+    Raises:
+        ArtifactError: no such file, module or factory, code that does not parse, or it makes no torch.nn.Module.
+    """
+    place, _, factory = reference.rpartition(":")
+    hint = "pass file.py:factory or module:factory, a function without arguments that returns a torch.nn.Module"
+    try:
+        with _import_path(Path(place).resolve().parent if place.endswith(".py") else Path.cwd()):
+            made = getattr(_import(place), factory)()
+    except (ImportError, OSError, AttributeError, SyntaxError) as error:
+        message = f"{reference} cannot be had: {error}"
+        raise ArtifactError(message, hint) from error
+    if not isinstance(made, nn.Module):
+        message = f"{reference} returns a {type(made).__name__}, and a torch.nn.Module is asked for"
+        raise ArtifactError(message, hint)
+    return made
+
+
+@contextlib.contextmanager
+def _import_path(folder: Path) -> Iterator[None]:
+    """A folder first on the import path: what lies beside a user's code is found, as python itself would find it."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _import(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    name = f"magnet_own_{Path(place).stem}"
+    spec = importlib.util.spec_from_file_location(name, place)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there for their own module
+    spec.loader.exec_module(module)
+    return module
+
+
+def code_sha256(reference: str) -> str:
+    """Hex sha256 of a factory's reference and of the file that it is in: modules without weights differ in that alone.
+
+    Args:
+        reference: as for `call_factory`, which has imported it.
+    """
+    place = reference.rpartition(":")[0]
+    path = place if place.endswith(".py") else getattr(sys.modules.get(place), "__file__", None)
+    digest = hashlib.sha256(reference.encode())
+    if path is not None:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
+
+
+def state_sha256(module: nn.Module) -> str:
+    """Hex sha256 of a state dict: names, types, shapes and bytes, sorted by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -33,7 +33,7 @@ from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.files import checkpoints
 from magnet_cli.maths.mixture import Mixture
 from magnet_cli.models import custom
-from magnet_cli.models.custom import OwnModule
+from magnet_cli.models.custom import CustomModule
 from magnet_cli.models.generators import biggan_deep, dcgan, nvae, progan, slogan, stylegan2, stylegan3
 
 FAMILIES = {
@@ -116,14 +116,14 @@ class Generator:
         return getattr(self.module, "image_range", ())
 
     @property
-    def is_own(self) -> bool:
+    def is_custom(self) -> bool:
         """Whether it is a module of the user's own, whose weights alone do not tell its function."""
         return self.family == custom.FAMILY
 
     @property
     def gives_images(self) -> bool:
         """Whether what it gives can be shown: [C, H, W] of one colour or three."""
-        return shows(self.image_shape)
+        return is_image_shape(self.image_shape)
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -273,13 +273,13 @@ def _built(name: str, family: str, architecture: ModuleType, source: object, set
 
 
 def load(
-    checkpoint: Checkpoint | OwnModule, device: str = "cpu", dtype: torch.dtype = torch.float32, **settings: object
+    checkpoint: Checkpoint | CustomModule, device: str = "cpu", dtype: torch.dtype = torch.float32, **settings: object
 ) -> Generator:
     """The generator in a checkpoint, family and sizes read from the weights; or one of the user's own.
 
     Args:
         checkpoint: where the file is; its bytes are verified against its sha256 before they are read. Or what
-            `custom.find` found.
+            `custom.from_factory` found.
         device: "cpu", "cuda", "cuda:1", "mps".
         dtype: of the weights, hence of every product.
         **settings: of the family's `build`, what weights do not tell; over those that come with the file.
@@ -288,7 +288,7 @@ def load(
         ArtifactError: the bytes are not those that were pinned, or the user's factory is gone.
         GeneratorError: no family fits the weights, it has no such setting, or the device does not exist.
     """
-    found = None if isinstance(checkpoint, OwnModule) else read(checkpoint)
+    found = None if isinstance(checkpoint, CustomModule) else read(checkpoint)
     network = (
         build(found, **settings) if found else _built(checkpoint.name, custom.FAMILY, custom, checkpoint, settings)
     )
@@ -309,7 +309,7 @@ def load(
     )
 
 
-def shows(shape: tuple[int, ...]) -> bool:
+def is_image_shape(shape: tuple[int, ...]) -> bool:
     """Whether what a generator gives is an image of one colour or three, (C, H, W)."""
     return len(shape) == 3 and shape[0] in {1, 3}
 
@@ -329,7 +329,7 @@ def check_device(device: str) -> torch.device:
     raise GeneratorError(message, "pass --device cpu, or one of those found (MAGNET_DEVICE sets the default)")
 
 
-def devices(asked: str | None) -> list[str]:
+def parse_devices(asked: str | None) -> list[str]:
     """The devices that a user means: one, several with commas between, "all" CUDA devices, or None for the default.
 
     Raises:

@@ -16,14 +16,14 @@ from magnet_cli.catalog import cache
 from magnet_cli.errors import SampleError
 from magnet_cli.files import atomic, image_folder
 from magnet_cli.files.image_folder import ImageSet
-from magnet_cli.models.image_models import Judge
+from magnet_cli.models.image_models import ImageScorer
 
 _PIECE = 500  # images
 FEATURES, PROBABILITIES = "features", "probabilities"
 
 
 @dataclass(frozen=True)
-class Seen:
+class ModelOutputs:
     """What was said of some images.
 
     Attributes:
@@ -35,7 +35,7 @@ class Seen:
     digests: np.ndarray
 
 
-def look(shown: ImageSet, judge: Judge, what: str = FEATURES) -> Iterator[Seen]:
+def score_images(shown: ImageSet, judge: ImageScorer, what: str = FEATURES) -> Iterator[ModelOutputs]:
     """What a model says of each image, piece by piece, in order; each piece is kept before it is given.
 
     Args:
@@ -66,14 +66,14 @@ def look(shown: ImageSet, judge: Judge, what: str = FEATURES) -> Iterator[Seen]:
         yield found
 
 
-def gathered(pieces: Iterator[Seen], advance: Callable[[int], None] = lambda _: None) -> Seen:
+def concatenated(pieces: Iterator[ModelOutputs], advance: Callable[[int], None] = lambda _: None) -> ModelOutputs:
     """All pieces as one; `advance` is called with the number of images in each."""
     values, digests = [], []
     for piece in pieces:
         values.append(piece.values)
         digests.append(piece.digests)
         advance(len(piece.values))
-    return Seen(np.concatenate(values), np.concatenate(digests))
+    return ModelOutputs(np.concatenate(values), np.concatenate(digests))
 
 
 def check_lengths(samples: list[ImageSet]) -> None:
@@ -88,7 +88,7 @@ def check_lengths(samples: list[ImageSet]) -> None:
         raise SampleError(message, "draw them with the same --n")
 
 
-def check_repeats(samples: list[ImageSet], seen: list[Seen]) -> None:
+def check_repeats(samples: list[ImageSet], seen: list[ModelOutputs]) -> None:
     """Whether samples have no image in common.
 
     Raises:
@@ -96,14 +96,14 @@ def check_repeats(samples: list[ImageSet], seen: list[Seen]) -> None:
     """
     for i, one in enumerate(seen):
         for j in range(i):
-            if common := shared(one, seen[j]):
+            if common := num_shared(one, seen[j]):
                 message = f"{common:,} images of {samples[i].path} are in {samples[j].path} too: they are no repeats"
                 raise SampleError(
                     message, "draw each sample from a volume of its own: magnet compute --seed S --volume V"
                 )
 
 
-def shared(one: Seen, other: Seen) -> int:
+def num_shared(one: ModelOutputs, other: ModelOutputs) -> int:
     """How many different images two sets have in common."""
     return len({row.tobytes() for row in one.digests} & {row.tobytes() for row in other.digests})
 
@@ -116,18 +116,18 @@ def warnings(samples: list[ImageSet]) -> list[str]:
     return []
 
 
-def _seen(shown: ImageSet, judge: Judge, what: str, start: int, stop: int) -> Seen:
+def _seen(shown: ImageSet, judge: ImageScorer, what: str, start: int, stop: int) -> ModelOutputs:
     values, digests = [], []
     for pixels in shown.batches(start, stop):
         values.append(judge.features(pixels) if what == FEATURES else judge.probabilities(pixels))
         digests += [image_folder.digest(one) for one in pixels]
-    return Seen(np.concatenate(values), np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16))
+    return ModelOutputs(np.concatenate(values), np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16))
 
 
-def _kept(path: Path) -> Seen | None:
+def _kept(path: Path) -> ModelOutputs | None:
     """A piece that was kept; None where there is none, or it is damaged: it is then made again."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return Seen(arrays["values"], arrays["digests"])
+            return ModelOutputs(arrays["values"], arrays["digests"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.files.image_folder import ImageSet
     from magnet_cli.maths.metrics.class_shares import Tally
-    from magnet_cli.models.image_models import Judge
+    from magnet_cli.models.image_models import ImageScorer
 
 Targets = Annotated[
     list[str],
@@ -92,7 +92,7 @@ def run(
     paths = [Path(target).expanduser() for target in targets]
     of_images = any(path.is_dir() for path in paths)
     _check_flags(targets, paths, of_images, compare=bool(compare), n=n is not None, out=out is not None)
-    judges = [image_models.judge(name, here, trust=trust) for name in dict.fromkeys(model)]
+    judges = [image_models.load_scorer(name, here, trust=trust) for name in dict.fromkeys(model)]
     if of_images:
         _of_images(console, paths, judges, compare or [], start)
         return
@@ -152,7 +152,9 @@ def _check_flags(targets: list[str], paths: list[Path], of_images: bool, **given
         raise typer.BadParameter(message, param_hint="GENERATOR|SAMPLE...")
 
 
-def _of_images(console: Console, paths: list[Path], judges: "list[Judge]", compare: list[Path], start: float) -> None:
+def _of_images(
+    console: Console, paths: list[Path], judges: "list[ImageScorer]", compare: list[Path], start: float
+) -> None:
     from magnet_cli.evaluating import attributes
     from magnet_cli.files.image_folder import ImageSet
     from magnet_cli.maths.metrics import class_shares
@@ -194,7 +196,9 @@ def _of_images(console: Console, paths: list[Path], judges: "list[Judge]", compa
     console.table(fields, ["model", "what", "value", "low", "high"], rows)
 
 
-def _tallies(console: Console, samples: "list[ImageSet]", judge: "Judge") -> tuple[list["Tally"], list["np.ndarray"]]:
+def _tallies(
+    console: Console, samples: "list[ImageSet]", judge: "ImageScorer"
+) -> tuple[list["Tally"], list["np.ndarray"]]:
     """How many images of each sample fell into each class, and the probabilities [n, C]."""
     from magnet_cli.evaluating import attributes
     from magnet_cli.models import kept_outputs
@@ -202,7 +206,7 @@ def _tallies(console: Console, samples: "list[ImageSet]", judge: "Judge") -> tup
     seen = []
     for shown in samples:
         with console.progress(f"{judge.name} of {shown.path.name}", len(shown), "images") as advance:
-            seen.append(kept_outputs.gathered(attributes.look(shown, judge), advance))
+            seen.append(kept_outputs.concatenated(attributes.look(shown, judge), advance))
     kept_outputs.check_repeats(samples, seen)
     return [attributes.tally(judge, each.values) for each in seen], [each.values for each in seen]
 

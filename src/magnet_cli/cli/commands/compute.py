@@ -126,7 +126,7 @@ def run(
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
     checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
-    places = models.devices(device)
+    places = models.parse_devices(device)
     settings = options.settings(bn_truncation, options.plain(nvae_latents))
     load = functools.cache(functools.partial(workers_.load, checkpoint, output, places[0], settings=settings))
     found, model = load("float32")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from magnet_cli.editing.direction import DirectionSpec, Way
     from magnet_cli.editing.scored import Scored
     from magnet_cli.models import Generator
-    from magnet_cli.models.image_models import Judge
+    from magnet_cli.models.image_models import ImageScorer
 
 
 class Method(StrEnum):
@@ -241,12 +241,12 @@ def _report(
     return report | {"cosines": direction.cosines(others, vectors[way.name])}
 
 
-def _judges(models: list[str] | None, every: tuple, device: str | None, *, trust: bool) -> "dict[str, Judge]":
+def _judges(models: list[str] | None, every: tuple, device: str | None, *, trust: bool) -> "dict[str, ImageScorer]":
     """The model of each attribute: the one that was typed for it, else the one of its name in the catalogue.
 
     Raises:
         ArtifactError: there is none.
-        MagnetError: as `image_models.judge`.
+        MagnetError: as `image_models.load_scorer`.
     """
     from magnet_cli import models as models_
     from magnet_cli.catalog import entries
@@ -256,7 +256,7 @@ def _judges(models: list[str] | None, every: tuple, device: str | None, *, trust
     names, found = [each.name for each in every], {}
     for text in models or ():
         whose, _, reference = text.rpartition("=")
-        judge = image_models.judge(reference, here, trust=trust)
+        judge = image_models.load_scorer(reference, here, trust=trust)
         name = whose or judge.name
         if name not in names:
             message = f"the model of {name} is given, and the attributes are {', '.join(names)}"
@@ -266,7 +266,7 @@ def _judges(models: list[str] | None, every: tuple, device: str | None, *, trust
         if name not in found and name not in entries.registry():  # a name from a file is looked up, never followed
             message = f"a model that scores {name} is asked for, and none of that name is in the catalogue"
             raise ArtifactError(message, f"pass it: --model '{name}=MODEL'")
-    return {name: found.get(name) or image_models.judge(name, here) for name in names}
+    return {name: found.get(name) or image_models.load_scorer(name, here) for name in names}
 
 
 def _rescored(
@@ -274,7 +274,7 @@ def _rescored(
     found: "Scored",
     loaded: "Generator",
     ways: "list[Way]",
-    judges: "dict[str, Judge]",
+    judges: "dict[str, ImageScorer]",
     learned: "dict[bool, dict[str, np.ndarray]]",
     spec: "DirectionSpec",
     cut: list[tuple[str, str]] | None,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from magnet_cli.editing.direction import Direction
-    from magnet_cli.models.image_models import Judge
+    from magnet_cli.models.image_models import ImageScorer
 
 DirectionFile = Annotated[
     Path,
@@ -102,7 +102,7 @@ def run(
     learned = direction_.read(direction.expanduser())
     rows = npy.latents(latents) if latents else None
     here = device or models.default_device()
-    judges = [image_models.judge(name, here, trust=trust) for name in dict.fromkeys(model or ())]
+    judges = [image_models.load_scorer(name, here, trust=trust) for name in dict.fromkeys(model or ())]
     checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
     known = learned.fields.get("spec", {})
     spec = edit.EditSpec(
@@ -171,14 +171,14 @@ def _words(learned: "Direction", path: Path) -> str:
 
 
 def _scores(
-    console: console_.Console, folder: Path, judge: "Judge", count: int
+    console: console_.Console, folder: Path, judge: "ImageScorer", count: int
 ) -> "tuple[tuple[str, ...], np.ndarray]":
     """A model's classes, and the probabilities [count, C] of the images."""
     from magnet_cli.editing import edit
     from magnet_cli.models import kept_outputs
 
     with console.progress(judge.name, count, "images") as advance:
-        found = kept_outputs.gathered(edit.look(folder, judge), advance).values
+        found = kept_outputs.concatenated(edit.look(folder, judge), advance).values
     return judge.classes(found.shape[1]), found
 
 

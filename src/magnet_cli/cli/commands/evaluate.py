@@ -67,7 +67,7 @@ def run(
     console = Console(as_json=json, quiet=quiet)
     shown, against = [ImageSet.open(path) for path in samples], ImageSet.open(reference)
     name = features or evaluate.default_features(shown[0].shape)
-    judge = image_models.judge(name, device or models.default_device(), trust=trust)
+    judge = image_models.load_scorer(name, device or models.default_device(), trust=trust)
     found = evaluate.evaluate(shown, against, judge, nearest_k, console.progress, by_class=by_class)
     for warning in found.pop("warnings"):
         console.warning(warning)

@@ -99,7 +99,7 @@ def run(
         bn_truncation=options.statistics(bn_truncation, truncation),
         nvae_latents=options.plain(nvae_latents) or "top",
         image_range=getattr(checkpoint, "image_range", ()),
-        format=options.plain(image_format) or ("png" if shape is None or models.shows(shape) else "npy"),
+        format=options.plain(image_format) or ("png" if shape is None or models.is_image_shape(shape) else "npy"),
     )
     folder = out or Path("renders") / f"{spec.generator}-{latents.stem}-{spec.latents[:8]}"
     report = {"out": str(folder), "n": spec.n, "generator": spec.generator, "format": spec.format, "seconds": None}

@@ -145,7 +145,7 @@ def run(  # noqa: PLR0915
     render.check_format(loaded, "png")
     shape = loaded.image_shape[1:] + loaded.image_shape[:1]
     names = (features or default_features(shape), *dict.fromkeys(model or ()))
-    first, *others = (image_models.judge(name, here, trust=trust) for name in names)
+    first, *others = (image_models.load_scorer(name, here, trust=trust) for name in names)
     judges = sweep.Judges(first, tuple(others))
     picking = None if pick is None else pick.value.replace("-", "_")
     compared = len(shown) // (1 if picking == "none" else 2) if shown else n

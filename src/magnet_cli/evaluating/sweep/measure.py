@@ -20,7 +20,7 @@ from magnet_cli.files import atomic, results
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.models import Generator, kept_outputs
-from magnet_cli.models.image_models import Judge
+from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.sampling import render, sample
 from magnet_cli.sampling.sample import SampleSpec
 
@@ -122,8 +122,8 @@ class Work:
         return fields
 
 
-def tally(shown: ImageSet, judge: Judge, progress: Progress) -> tuple[class_shares.Tally, np.ndarray]:
+def tally(shown: ImageSet, judge: ImageScorer, progress: Progress) -> tuple[class_shares.Tally, np.ndarray]:
     """How many images fell into each class, and the probabilities [n, C]."""
     with progress(f"{judge.name} of {shown.path.name}", len(shown), "images") as advance:
-        probabilities = kept_outputs.gathered(attributes.look(shown, judge), advance).values
+        probabilities = kept_outputs.concatenated(attributes.look(shown, judge), advance).values
     return attributes.tally(judge, probabilities), probabilities

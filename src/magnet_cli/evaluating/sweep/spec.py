@@ -10,7 +10,7 @@ import numpy as np
 from magnet_cli import index
 from magnet_cli.index import Draw, Index
 from magnet_cli.models import image_models
-from magnet_cli.models.image_models import Judge
+from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.volume import Volume
 
 
@@ -104,12 +104,12 @@ class Judges:
         models: those whose classes are counted.
     """
 
-    features: Judge
-    models: tuple[Judge, ...] = ()
+    features: ImageScorer
+    models: tuple[ImageScorer, ...] = ()
 
     def remembering(self) -> "Judges":
         """The same, who look at each image once."""
-        return Judges(image_models.remembering(self.features), tuple(map(image_models.remembering, self.models)))
+        return Judges(image_models.with_memory(self.features), tuple(map(image_models.with_memory, self.models)))
 
 
 def halves(spec: SweepSpec) -> tuple[int, ...]:

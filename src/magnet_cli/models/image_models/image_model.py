@@ -1,6 +1,6 @@
 """Image models: networks that look at images and give features or class scores.
 
-Owns the architectures, and the two doors to them: `load`, for what a generator is composed with, and `judge`, for what
+Owns the two doors: `load`, for what a generator is composed with, and `load_scorer`, for what
 judges images that are there. Knows nothing of generators, samples or files of results.
 """
 
@@ -22,7 +22,7 @@ from magnet_cli.catalog.entries import Artifact
 from magnet_cli.catalog.image_model_entry import Outputs, Preprocess
 from magnet_cli.errors import ArtifactError, GeneratorError
 from magnet_cli.files import atomic, checkpoints
-from magnet_cli.models import factories
+from magnet_cli.models import custom
 from magnet_cli.models.image_models import celeba_resnet50, digits, efficientnet_lite, fid_inception, onnx_file, vgg16
 from magnet_cli.models.image_models.preprocess import prepared
 
@@ -49,7 +49,7 @@ class ImageModel:
 
 
 @dataclass(frozen=True)
-class Judge:
+class ImageScorer:
     """A network that judges images as files hold them.
 
     Attributes:
@@ -159,8 +159,8 @@ def load(reference: str, device: torch.device, dtype: torch.dtype) -> ImageModel
         GeneratorError: it has no torch form, or weights that fit no architecture.
     """
     if ":" in reference:
-        module = factories.call(reference)
-        sha256 = factories.state_sha256(module)
+        module = custom.call_factory(reference)
+        sha256 = custom.state_sha256(module)
     else:
         artifact = entries.find(reference)
         if not _has_torch_form(artifact):
@@ -172,7 +172,7 @@ def load(reference: str, device: torch.device, dtype: torch.dtype) -> ImageModel
     return ImageModel(reference, sha256, module.eval().requires_grad_(False).to(device=device, dtype=dtype))
 
 
-def judge(reference: str, device: str = "cpu", *, trust: bool = False) -> Judge:
+def load_scorer(reference: str, device: str = "cpu", *, trust: bool = False) -> ImageScorer:
     """What judges images: an artifact, a user's own factory, or the path of an ONNX or TorchScript file.
 
     Factories and TorchScript files hold code that is run: they are honoured where the user types them alone.
@@ -190,7 +190,7 @@ def judge(reference: str, device: str = "cpu", *, trust: bool = False) -> Judge:
     if Path(reference).expanduser().is_file() and reference not in entries.registry():
         return _of_file(Path(reference).expanduser(), device, trust=trust)
     if ":" in reference:
-        return _of_module(reference, factories.call(reference), device)
+        return _of_module(reference, custom.call_factory(reference), device)
     artifact = entries.find(reference)
     if artifact.kind != "image-model":
         message = f"{reference} is a {artifact.kind}, and an image model is asked for"
@@ -209,10 +209,10 @@ def judge(reference: str, device: str = "cpu", *, trust: bool = False) -> Judge:
         raise GeneratorError(
             message, "image models are onnx, safetensors or torch; TorchScript by its path, with --trust"
         )
-    return Judge(artifact.name, artifact.sha256, how, gives, run)
+    return ImageScorer(artifact.name, artifact.sha256, how, gives, run)
 
 
-def remembering(judge: Judge) -> Judge:
+def with_memory(scorer: ImageScorer) -> ImageScorer:
     """The same judge, who looks at each image once: what was said of it is remembered, by its pixels."""
     known: dict[bytes, dict[str, Tensor]] = {}
 
@@ -220,14 +220,14 @@ def remembering(judge: Judge) -> Judge:
         digests = [_digest(image) for image in images]
         new = {digest: i for i, digest in enumerate(digests) if digest not in known}
         if new:
-            given = judge.run(images[list(new.values())])
+            given = scorer.run(images[list(new.values())])
             if any(len(each) != len(new) for each in given.values()):
                 return given  # which the judge refuses
             for i, digest in enumerate(new):
                 known[digest] = {name: each[i].cpu() for name, each in given.items()}
         return {name: torch.stack([known[digest][name] for digest in digests]) for name in known[digests[0]]}
 
-    return dataclasses.replace(judge, run=run)
+    return dataclasses.replace(scorer, run=run)
 
 
 def _digest(image: Tensor) -> bytes:
@@ -240,16 +240,16 @@ def _prepared(run: Run, how: Preprocess, name: str) -> Run:
     return lambda images: run(prepared(images, how, name))
 
 
-def _of_module(name: str, module: nn.Module, device: str) -> Judge:
+def _of_module(name: str, module: nn.Module, device: str) -> ImageScorer:
     """A user's own module: images in [-1, 1] to features, or to logits; their names where it has `classes`."""
     module = module.eval().requires_grad_(False).to(device)
     classes = tuple(str(each) for each in getattr(module, "classes", ()))
     gives = Outputs(features="output", scores="output", softmax=True, classes=classes)
-    sha256, code = factories.state_sha256(module), factories.code_sha256(name)
-    return Judge(name, sha256, _AS_IT_IS, gives, lambda x: {"output": _first(module(x.to(device)))}, code)
+    sha256, code = custom.state_sha256(module), custom.code_sha256(name)
+    return ImageScorer(name, sha256, _AS_IT_IS, gives, lambda x: {"output": _first(module(x.to(device)))}, code)
 
 
-def _of_file(path: Path, device: str, *, trust: bool) -> Judge:
+def _of_file(path: Path, device: str, *, trust: bool) -> ImageScorer:
     """A file whose path was typed: images in [-1, 1] as they are, to its first output."""
     with atomic.explained("read", path):
         data = path.read_bytes()
@@ -257,7 +257,7 @@ def _of_file(path: Path, device: str, *, trust: bool) -> Judge:
     if path.suffix == ".onnx":
         gives = Outputs(features="output", scores="output", softmax=True)
         run = onnx_file.runner(data, name, ())
-        return Judge(name, sha256, _AS_IT_IS, gives, lambda x: {"output": next(iter(run(x).values()))})
+        return ImageScorer(name, sha256, _AS_IT_IS, gives, lambda x: {"output": next(iter(run(x).values()))})
     if not _is_torchscript(data):
         message = f"{path} is neither ONNX nor TorchScript"
         raise ArtifactError(message, "state dicts need an entry in MAGNET_ARTIFACTS that says how images are prepared")
@@ -266,7 +266,7 @@ def _of_file(path: Path, device: str, *, trust: bool) -> Judge:
         raise ArtifactError(message, "pass --trust if you know where it comes from, or take an ONNX model")
     module = torch.jit.load(io.BytesIO(data), map_location=device)
     gives = Outputs(features="output", scores="output", softmax=True)
-    return Judge(name, sha256, _AS_IT_IS, gives, lambda x: {"output": _first(module(x.to(device)))})
+    return ImageScorer(name, sha256, _AS_IT_IS, gives, lambda x: {"output": _first(module(x.to(device)))})
 
 
 def _first(given: object) -> Tensor:
