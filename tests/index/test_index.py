@@ -177,7 +177,7 @@ def test_diagnostics_of_many_rows_are_those_of_every_row(rho, monkeypatch):
     grouped = of(values, np.arange(400_000) % 1000 > 0)
     assert len(grouped.spread[0][0]) < 65_536
     assert grouped.spread[0][1].sum() == 399_600
-    monkeypatch.setattr(index.rows, "_BINS", 1 << 30)
+    monkeypatch.setattr(index.index, "_BINS", 1 << 30)
     every = of(values, grouped.above_floor)
     assert len(every.spread[0][0]) == 399_600
     assert index.effective_size(grouped, rho) == pytest.approx(index.effective_size(every, rho), rel=1e-5)

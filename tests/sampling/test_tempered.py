@@ -431,7 +431,9 @@ def test_r_hat_tells_islands_apart():
 
 
 def test_what_is_not_converged_is_said(magnet, toy, toy_volume, monkeypatch):
-    monkeypatch.setattr(tempered, "r_hat", lambda values, _weights: 1.2 if len(values) else 1.0)
+    monkeypatch.setattr(
+        "magnet_cli.sampling.tempered.temper.r_hat", lambda values, _weights: 1.2 if len(values) else 1.0
+    )
     done = magnet(*asked_of(toy, toy_volume, 20, "--quiet", "--json", "--out", "s"))
     assert done.code == 0
     assert "not converged at rho=0.4" in done.err

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -324,9 +325,9 @@ def test_memory_stays_small_whatever_a_file_claims(tmp_path):
         "print(exchange.inspect(exchange.open_archive(folder / 'large.npz')).rows)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1] / "fixtures"
-    )
+    here = Path(__file__).parent
+    env = os.environ | {"PYTHONPATH": os.pathsep.join((str(here), str(here.parent / "fixtures")))}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
     bomb, claim, taken = done.stdout.splitlines()
     assert "claims to inflate" in bomb
