@@ -285,7 +285,7 @@ def test_a_cluster_that_is_not_there(magnet, weights):
         done = magnet("compute", weights, "--n", 8, "--volume", "v", "--engine", "ray", "--address", address)
         assert (done.code, done.out) == (1, "")
         assert f"there is no Ray at {address}" in done.err
-        assert "docs/cluster.md" in done.err
+        assert "docs/howto/many-workers.md" in done.err
 
 
 def test_without_ray_the_extra_is_named(magnet, weights, monkeypatch):

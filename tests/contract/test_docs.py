@@ -1,7 +1,11 @@
-"""README, help and commands stay in step: every example in them is run."""
+"""Docs, help and code stay in step: the commands of every page run, and links, anchors and generated pages are right.
+
+A block ```sh holds commands that are run here; a block ```bash is shown only.
+"""
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +16,24 @@ from PIL import Image
 
 from magnet_cli.cli.app import app
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
+DOCS = ROOT / "docs"
+PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("**/*.md"))}
+PAGES |= {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md",)}
+README = PAGES["README.md"]
 COMMANDS = [command.name for command in app.registered_commands]
 GROUPS = {
     group.name: [command.name for command in group.typer_instance.registered_commands]
     for group in app.registered_groups
 }
+
+SHORTER = {  # page: {part of a command: what stands in its place here}
+    "docs/howto/choose-rho.md": {"--pick recall --out front": "--dry-run"},
+    "docs/howto/render.md": {"--n 5000": "--n 50"},
+    "docs/howto/many-workers.md": {"--quiet": ""},
+}
+PLANNED = ("docs/howto/many-workers.md", "docs/explanation/tempered.md")  # with --dry-run: hours, or other machines
+NETWORK = ("docs/tutorials/faces.md",)
 
 
 def commands_in(text):
@@ -26,6 +41,12 @@ def commands_in(text):
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = (line.partition(" #")[0].strip() for block in blocks for line in block.splitlines())
     return [line for line in lines if line.startswith("magnet ")]
+
+
+def shorter(line, parts):
+    for part, other in parts.items():
+        line = line.replace(part, other)
+    return line
 
 
 def examples_of(magnet, command):
@@ -39,7 +60,21 @@ def run(magnet, line):
     return done
 
 
-def test_readme_opens_with_the_two_commands():
+def slug(heading):
+    """The anchor that GitHub, and the site, give a heading."""
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)|[`*]", lambda match: match[1] or "", heading.strip().lower())
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def anchors(text):
+    return {
+        slug(line.lstrip("#"))
+        for line in re.sub(r"```.*?```", "", text, flags=re.DOTALL).splitlines()
+        if line[:1] == "#"
+    }
+
+
+def test_readme_is_short_and_opens_with_two_commands():
     assert re.match(r"# magnet\n\n```sh\nmake demo .*\nmake test .*\n```\n\n!\[.*\]\(docs/.*\.png\)\n", README)
     makefile = (ROOT / "Makefile").read_text()
     for target in ("demo", "test"):
@@ -65,55 +100,31 @@ def test_demo_shows_true_draws_side_by_side(magnet):
             assert np.array_equal(picture[top : top + 64 : 2, left : left + 64 : 2], image)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *GROUPS])
-def test_readme_names_every_command(command):
-    table = README.partition("## Commands")[2].partition("## ")[0]
-    assert f"| `magnet {command}" in table
-    assert f"magnet {command}" in "\n".join(commands_in(README))
-
-
-def test_readme_and_code_agree_on_the_environment():
-    source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "src").rglob("*.py"))
+def test_environment_names_every_variable():
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
     named = set(re.findall(r"MAGNET_[A-Z_]+", source))
-    assert named - {"MAGNET_ACCEPT_LICENSE"} <= set(re.findall(r"MAGNET_[A-Z_]+", README))
+    assert named == set(re.findall(r"MAGNET_[A-Z_]+", PAGES["docs/reference/environment.md"]))
 
 
-def test_readme_tour_runs(magnet):
-    lines = [line for line in commands_in(README) if "dcgan-digiface" not in line]
-    assert len(lines) >= 6
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_in(PAGES[page]) and page not in NETWORK])
+def test_commands_of_a_page_run(magnet, page):
+    """In their order, in one folder."""
+    if page.endswith("your-own-generator.md"):
+        Path("waves.py").write_text(re.search(r"```python\n(.*?)```", PAGES[page], re.DOTALL)[1])
+    lines = [shorter(line, SHORTER.get(page, {})) for line in commands_in(PAGES[page])]
     for line in lines:
-        run(magnet, line)
-    assert len(list(Path("typical/images").iterdir())) == 100
+        if "info front" in line or "cuda" in line or "--device all" in line:
+            continue
+        run(magnet, f"{line} --dry-run" if page in PLANNED and "--dry-run" not in line else line)
 
 
-def test_commands_of_the_page_on_clusters_are_right(magnet):
-    """Without doing them: they ask for a million rows, and for machines that are not here."""
-    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
-    array = re.search(r"exec (magnet .*)", page)[1].replace("$SLURM_ARRAY_TASK_ID", "3")
-    lines = [line for line in (*commands_in(page), array) if "cuda" not in line and "--device all" not in line]
-    assert len(lines) >= 5
-    for line in lines:
-        assert "nothing was done" in run(magnet, f"{line} --dry-run".replace(" --quiet", "")).err
+def test_the_array_job_is_right(magnet):
+    array = re.search(r"exec (magnet .*)", PAGES["docs/howto/many-workers.md"])[1].replace("$SLURM_ARRAY_TASK_ID", "3")
+    assert "nothing was done" in run(magnet, f"{array} --dry-run".replace(" --quiet", "")).err
 
 
-def test_the_page_on_rendering_runs(magnet):
-    page = (ROOT / "docs" / "rendering.md").read_text(encoding="utf-8")
-    lines = commands_in(page)
-    assert len(lines) == 5
-    for line in lines:
-        run(magnet, line.replace("--n 5000", "--n 50"))
-    assert Path("figure/montage.png").is_file()
-    assert len(list(Path("rendered/images").iterdir())) == 50
-
-
-def test_commands_of_the_page_on_sweeps_are_right(magnet):
-    """Without doing them: their like runs in tests/test_sweep.py."""
-    lines = commands_in((ROOT / "docs" / "sweep.md").read_text(encoding="utf-8"))
-    assert len(lines) == 3
-    for line in lines[:2]:
-        assert "nothing was done" in run(magnet, f"{line.removesuffix(' --dry-run')} --dry-run").err
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [*COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)]
 )
@@ -128,8 +139,8 @@ def test_examples_in_help_run(magnet, command):
         run(magnet, "magnet sample --n 100 --rho -0.3 --out typical")
         run(magnet, "magnet sample --n 100 --rho 0 --out prior")
     if command == "report":
-        found = run(magnet, "magnet evaluate typical --reference prior --json")
-        Path("found.json").write_text(found.out, encoding="utf-8")
+        judged = run(magnet, "magnet evaluate typical --reference prior --json")
+        Path("found.json").write_text(judged.out, encoding="utf-8")
     if command in {"balance", "direction"}:
         run(magnet, "magnet attributes mnist --n 2000 --model digits --out scored")
     if command == "edit":
@@ -139,33 +150,80 @@ def test_examples_in_help_run(magnet, command):
             run(magnet, line)
 
 
-def test_the_example_entry_is_valid(tmp_path):
-    from magnet_cli.catalog import entries
+def test_the_example_entries_are_valid(tmp_path):
+    from magnet_cli.catalog import entries as entries_
+    from magnet_cli.catalog import image_model_entry
 
     path = tmp_path / "mine.toml"
-    path.write_text(README.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
-    assert entries.read_list(path)["my-dcgan"].family == "dcgan"
+    path.write_text("\n".join(re.findall(r"```toml\n(.*?)```", PAGES["docs/reference/catalogue.md"], re.DOTALL)))
+    entries = entries_.read_list(path)
+    assert entries["my-dcgan"].family == "dcgan"
+    assert image_model_entry.preprocess(entries["smile"].preprocess).crop == 0.8
+    assert image_model_entry.outputs(entries["smile"].outputs).classes == ("serious", "smiling")
 
 
-def test_the_example_entry_of_an_image_model_is_valid(tmp_path):
-    from magnet_cli.catalog import entries, image_model_entry
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    """Files that exist, and anchors that are headings of them."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if link.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = ((ROOT / page).parent / name).resolve() if name else ROOT / page
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
 
-    page = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
-    path = tmp_path / "mine.toml"
-    path.write_text(page.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
-    found = entries.read_list(path)["smile"]
-    assert image_model_entry.preprocess(found.preprocess).crop == 0.8
-    assert image_model_entry.outputs(found.outputs).classes == ("serious", "smiling")
+
+def test_code_cites_definitions_that_exist():
+    defined = anchors(PAGES["docs/method.md"])
+    for folder in ("src", "tests", "benchmarks", "tools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for anchor in re.findall(r"docs/method\.md#([\w-]+)", path.read_text(encoding="utf-8")):
+                assert anchor in defined, f"{path}: {anchor}"
 
 
-def test_links_lead_somewhere():
-    for page in (ROOT / "README.md", ROOT / "docs" / "sampling.md"):
-        for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / link).is_file(), link
+def test_every_page_is_on_the_site():
+    entries = re.findall(r"^((?:[a-z-]+/)?[a-z-]+)$", PAGES["docs/index.md"], re.MULTILINE)
+    assert sorted(f"docs/{entry}.md" for entry in entries) == sorted(set(PAGES) - {"README.md", "docs/index.md"})
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly(tmp_path):
+    """`make docs` without a warning; pages load nothing from elsewhere."""
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ndocs:")[2].partition("\n\n")[0]
+    command = re.search(r"\(BIN\)/python (-m sphinx .*)", recipe)[1].split()
+    assert {"-W", "-n", "--keep-going"} <= set(command)
+    done = subprocess.run(
+        [sys.executable, *command[:-1], tmp_path / "site"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for page in (tmp_path / "site").rglob("*.html"):
+        outside = re.findall(
+            r"<(?:link|script|img)[^>]*(?:href|src)=\"(https?:[^\"]*)", page.read_text(encoding="utf-8")
+        )
+        assert not outside, page
+    for style in (tmp_path / "site").rglob("*.css"):
+        assert not re.search(r"url\(\s*[\"']?https?:|@import", style.read_text(encoding="utf-8")), style
+
+
+def test_a_broken_link_fails_the_site(tmp_path):
+    shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("_build"))
+    (tmp_path / "README.md").write_text(
+        "# magnet\n\nSee [nothing](docs/glossary.md#no-such-word).\n", encoding="utf-8"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "docs", "site"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "no-such-word" in done.stderr
 
 
 @pytest.mark.network
-def test_readme_faces_run(magnet, dense):
+def test_faces_run(magnet, dense):
     """The commands on the face generator, with fewer rows; then its values against the dense float64 Jacobian."""
     import io
 
@@ -174,11 +232,10 @@ def test_readme_faces_run(magnet, dense):
     from magnet_cli.models.generators.dcgan import DCGAN
     from magnet_cli.volume import Volume
 
-    lines = [line for line in commands_in(README) if "dcgan-digiface" in line]
-    assert len(lines) == 3
-    for line in lines:
-        done = run(magnet, line.replace("--n 512", "--n 10").replace("--n 128", "--n 4"))
-        if " fetch " in line:
+    parts = {"--n 512": "--n 10", "--n 128": "--n 4", "--n 600": "--n 200", "--n 40": "--n 4 --confidence 0"}
+    for line in commands_in(PAGES["docs/tutorials/faces.md"]):
+        done = run(magnet, shorter(line, parts))
+        if " fetch dcgan" in line:
             weights = Path(done.out.strip())
         if " compute " in line:
             volume = Volume.open(Path(done.out.strip()))

@@ -19,7 +19,7 @@ from magnet_cli.maths import priors
 from magnet_cli.models import custom
 from magnet_cli.volume import Volume
 
-PAGE = (Path(__file__).parents[2] / "docs" / "own-generator.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/tutorials/your-own-generator.md").read_text(encoding="utf-8")
 
 MODULE = """
 import torch
@@ -54,7 +54,7 @@ SMALL = ("--n", 6, "--solver", "exact")
 
 
 def test_the_page_runs_as_it_stands(magnet):
-    """docs/own-generator.md: the module, the commands, and what it says a sample holds."""
+    """docs/tutorials/your-own-generator.md: the module, the commands, and what it says a sample holds."""
     code = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
     Path("waves.py").write_text(code)

@@ -103,6 +103,6 @@ def _connected(address: str | None) -> ModuleType:
         ray.init(address, log_to_driver=False, logging_level="error", **({} if address else own))
     except (OSError, OverflowError, ValueError) as error:
         message = f"there is no Ray at {address}: {error}"
-        raise MagnetError(message, "start one, as docs/cluster.md says, or leave --address out") from error
+        raise MagnetError(message, "start one, as docs/howto/many-workers.md says, or leave --address out") from error
     signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in, which exits with another code
     return ray
