@@ -55,8 +55,9 @@ DISPLACED = 0.05
 #   mnist: fid[digits] against the real test digits. It weighs quality and diversity in one number. Recall alone is not
 #     taken: outliers have wide balls around them, which raises recall without making images any better.
 #   dcgan-digiface: the share of faces that `gender` calls female. The share, not the gap between the two: on draws of
-#     the prior it was 0.498 (docs/measured/metrics.md), so the gap is near 0, where it is biased upwards at any n and can only
-#     grow. "Gender bias falls" cannot be shown here: there is next to none to fall. The gap is in the table beside it.
+#     the prior it was 0.498 (docs/measured/metrics.md), so the gap is near 0, where it is biased upwards at any n and
+#     can only grow. "Gender bias falls" cannot be shown here: there is next to none to fall. The gap is in the table
+#     beside it.
 # Everything else (precision, recall, density, coverage, other rho, gap, age, drift) is secondary: intervals without
 # correction, to be read as such.
 

@@ -208,9 +208,7 @@ def test_the_site_builds_strictly(tmp_path):
 
 def test_a_broken_link_fails_the_site(tmp_path):
     shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("_build"))
-    (tmp_path / "README.md").write_text(
-        "# magnet\n\nSee [nothing](docs/glossary.md#no-such-word).\n", encoding="utf-8"
-    )
+    (tmp_path / "README.md").write_text("# magnet\n\nSee [nothing](docs/glossary.md#no-such-word).\n", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "docs", "site"],
         cwd=tmp_path,
