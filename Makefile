@@ -7,7 +7,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PREPARE := $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("magnet needs Python 3.11 or newer; pass PYTHON=python3.12, say")'
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test lint format docs reference clean
 
 demo: .venv/.installed
 	$(BIN)/magnet compute mnist
@@ -20,6 +20,9 @@ demo: .venv/.installed
 
 test: .venv/.installed-test lint
 	$(BIN)/python -m pytest
+
+reference: .venv/.installed-test
+	$(BIN)/python tools/write_reference.py
 
 docs: .venv/.installed-test
 	$(BIN)/python -m sphinx -W -n --keep-going -q docs docs/_build

@@ -19,7 +19,7 @@ from magnet_cli.cli.app import app
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
 DOCS = ROOT / "docs"
 PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("**/*.md"))}
-PAGES |= {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md",)}
+PAGES |= {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
 README = PAGES["README.md"]
 COMMANDS = [command.name for command in app.registered_commands]
 GROUPS = {
@@ -75,6 +75,7 @@ def anchors(text):
 
 
 def test_readme_is_short_and_opens_with_two_commands():
+    assert len(README.split()) <= 700
     assert re.match(r"# magnet\n\n```sh\nmake demo .*\nmake test .*\n```\n\n!\[.*\]\(docs/.*\.png\)\n", README)
     makefile = (ROOT / "Makefile").read_text()
     for target in ("demo", "test"):
@@ -182,9 +183,25 @@ def test_code_cites_definitions_that_exist():
                 assert anchor in defined, f"{path}: {anchor}"
 
 
+def test_contributing_answers_a_newcomer():
+    """Every file that CONTRIBUTING.md names for a question is there, and holds the name."""
+    table = PAGES["CONTRIBUTING.md"].partition("<!-- begin questions -->")[2].partition("<!-- end questions -->")[0]
+    rows = re.findall(r"^\| (?!where).* \| `(.*)` \| `(.*)` \|$", table, re.MULTILINE)
+    assert len(rows) >= 10
+    for file, name in rows:
+        assert name in (ROOT / file).read_text(encoding="utf-8"), (file, name)
+    targets = re.findall(r"^make (\w+)", PAGES["CONTRIBUTING.md"], re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert not [target for target in targets if f"\n{target}:" not in makefile]
+    paths = re.findall(r"`((?:src|tests|tools|docs)/[\w/.-]*\.\w+)`", PAGES["CONTRIBUTING.md"])
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
 def test_every_page_is_on_the_site():
     entries = re.findall(r"^((?:[a-z-]+/)?[a-z-]+)$", PAGES["docs/index.md"], re.MULTILINE)
-    assert sorted(f"docs/{entry}.md" for entry in entries) == sorted(set(PAGES) - {"README.md", "docs/index.md"})
+    assert sorted(f"docs/{entry}.md" for entry in entries) == sorted(
+        {page for page in PAGES if page.startswith("docs/")} - {"docs/index.md"}
+    )
 
 
 @pytest.mark.slow
