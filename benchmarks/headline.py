@@ -33,7 +33,6 @@ from typer.testing import CliRunner
 from magnet_cli import models as models_
 from magnet_cli.catalog import cache
 from magnet_cli.cli.app import app
-from magnet_cli.maths import priors
 from magnet_cli.maths.metrics.intervals import difference_of_means, difference_of_pairs
 
 # --- fixed before the run -------------------------------------------------------------------------------------------
@@ -184,7 +183,7 @@ def real_digits(source: Path, folder: Path) -> Path:
 def fresh_prior(desk: Desk, plan: Plan, n: int) -> Path:
     """Images of n draws from the prior that are in no pool."""
     generator = models_.load(cache.checkpoint(plan.generator))
-    latents = priors.draw(np.random.default_rng([_FRESH]), n, generator.latent_dim, generator.prior)
+    latents, _ = generator.prior.draw(np.random.default_rng([_FRESH]), n)
     path = desk.folder / f"{plan.generator}-fresh-{n}.npy"
     np.save(path, latents)
     out = desk.folder / f"{plan.generator}-fresh-{n}"

@@ -75,7 +75,7 @@ class Network:
     def latents(self, part: int, rows: int, precision: str = "float32") -> Tensor:
         """Latents [rows, D] of a stream of their own."""
         z = np.random.default_rng([part, 7]).standard_normal((rows, self.latent_dim), dtype=np.float32)
-        z = priors.on_sphere(z) if self.generators["float32"].prior == "sphere" else z
+        z = priors.on_sphere(z) if self.generators["float32"].prior.kind == "sphere" else z
         return torch.from_numpy(z).to(self.device, getattr(torch, precision))
 
 
@@ -107,7 +107,7 @@ def network(name: str, device: torch.device) -> Network:
 
         def load(precision: str) -> Generator:
             module = copy.deepcopy(made).to(device, getattr(torch, precision)).to(memory_format=torch.channels_last)
-            return Generator(name, "stylegan2", "0" * 64, 512, module.image_shape, module.prior, 0, module)
+            return Generator(name, "stylegan2", "0" * 64, module.image_shape, priors.Prior(module.prior, 512), module)
 
     else:
         checkpoint = cache.checkpoint(name)

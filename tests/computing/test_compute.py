@@ -19,7 +19,7 @@ from magnet_cli import computing, models
 from magnet_cli.catalog import cache
 from magnet_cli.computing.memory import Plan, cut_for
 from magnet_cli.errors import GeneratorError
-from magnet_cli.maths import priors
+from magnet_cli.maths.priors import Prior
 from magnet_cli.models.generators.dcgan import DCGAN
 from magnet_cli.volume import Volume
 
@@ -125,7 +125,7 @@ def test_values_that_are_not_finite_name_shard_and_row(tmp_path):
         list(computing.fill(volume, generator, 100))
     assert volume.shards() == []
     row = int(error.value.message.rsplit(" ", 1)[1])
-    latents = torch.from_numpy(priors.draw_latents(5, 0, 0, row + 1))
+    latents = torch.from_numpy(Prior("normal", 5).draw_shard(0, 0, row + 1)[0])
     jacobians = torch.func.vmap(torch.func.jacrev(lambda z: generator(z[None])))(latents)
     assert jacobians.isfinite().flatten(1).all(dim=1).tolist() == [True] * row + [False]
 
@@ -148,7 +148,7 @@ def test_less_memory_cuts_the_work_and_changes_nothing_but_rounding(tmp_path):
     save_file(toy_weights(latent_dim=60), tmp_path / "many.safetensors")  # its Jacobian takes more than a vector's way
     generator = models.load(cache.checkpoint(str(tmp_path / "many.safetensors")))
     spec = computing.asked(generator)
-    latents = priors.draw_latents(60, 0, 0, 5)
+    latents = Prior("normal", 60).draw_shard(0, 0, 5)[0]
     truth = computing.singular_values(generator, latents, spec, Plan(5))
     plans = [cut_for(generator, memory=memory) for memory in (1 << 30, 800_000, 100_000, 30_000, 15_000)]
     assert len(set(plans)) == len(plans)

@@ -162,7 +162,7 @@ def test_a_balanced_direction_leaks_three_times_less(magnet, planted):
     vector /= np.linalg.norm(vector)
     assert float(np.load("smile.npy")[0] @ vector) >= 1 - 1e-6
     faces = models_.load(cache_own("planted.py:Faces"))
-    fresh = rescore.fresh_latents(faces, 400, 0)
+    fresh, _ = rescore.fresh_latents(faces, 400, 0)
     known = special.expit(4 * (fresh + vector) @ LINES.T) - special.expit(4 * (fresh - vector) @ LINES.T)
     for name, changes in zip((SMILE, GLASSES), known.T, strict=True):
         cell = report["balanced"][SMILE][name]

@@ -15,7 +15,7 @@ from magnet_cli import models
 from magnet_cli.catalog import cache
 from magnet_cli.editing import direction, edit
 from magnet_cli.files import atomic, results
-from magnet_cli.maths import priors
+from magnet_cli.maths.priors import Prior
 from magnet_cli.models import image_models
 from magnet_cli.sampling import render
 
@@ -53,7 +53,7 @@ def test_each_image_is_that_of_the_moved_latent(magnet, line16):
     report = done.json
     assert (report["n"], report["steps"], report["images"], report["space"]) == (3, 7, 21, "z")
     assert report["moved"] == [-3, -2, -1, 0, 1, 2, 3]
-    base = priors.draw_latents(16, 5, 0, 3)
+    base = Prior("normal", 16).draw_shard(5, 0, 3)[0]
     places = np.concatenate([z + np.arange(-3, 4, dtype=np.float32)[:, None] * line16 for z in base])
     np.testing.assert_allclose(np.load("e/latents.npy"), places, atol=1e-6)
     np.testing.assert_array_equal(np.load("e/latents.npy")[3::7], base)  # the middle is the latent itself
@@ -172,7 +172,7 @@ def test_in_w_drawn_latents_are_mapped_and_given_ones_taken(magnet, tmp_path):
     line = ["edit", path, "--direction", "d.npy", "--space", "w", "--n", 2, "--steps", 3, "--from", 0, "--to", 4]
     assert magnet(*line, "--out", "e", "-q").code == 0
     network = models.load(cache.checkpoint(str(path)))
-    z = priors.draw_latents(8, 0, 0, 2, network.prior)
+    z = network.prior.draw_shard(0, 0, 2)[0]
     with torch.no_grad():
         w = network.module.mapping(torch.from_numpy(z), None).numpy()
     np.testing.assert_allclose(np.load("e/latents.npy")[::3], w, atol=1e-6)

@@ -1,5 +1,6 @@
 """attributes: shares and their intervals against the truth; scores that survive any stop; samples that stay whole."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -18,9 +19,9 @@ from magnet_cli.errors import SampleError
 from magnet_cli.evaluating import attributes
 from magnet_cli.files import atomic
 from magnet_cli.files.image_folder import ImageSet
-from magnet_cli.maths import priors
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.maths.metrics.class_shares import Tally
+from magnet_cli.maths.priors import Prior
 from magnet_cli.models import image_models
 from magnet_cli.sampling import render, sample
 
@@ -202,15 +203,18 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(magnet):
         assert atomic.sha256_file(Path("a") / name) == atomic.sha256_file(Path("b") / name)
 
 
-def test_labels_of_a_conditional_generator_take_turns(toy_generator):
-    import dataclasses
-
-    conditional = dataclasses.replace(toy_generator, num_classes=3)
-    spec = attributes.AttributesSpec("toy", "0", 7, 0, 1.0, (), ("m",), ("k",), 4)
-    np.testing.assert_array_equal(attributes._labels(spec, conditional, 4, 3), [1, 2, 0])
-    chosen = dataclasses.replace(spec, label=(2, 0))
-    np.testing.assert_array_equal(attributes._labels(chosen, conditional, 4, 3), [2, 0, 2])
-    assert attributes._labels(spec, toy_generator, 0, 4) is None
+@pytest.mark.parametrize(
+    ("label", "known"), [((), [0, 1, 2, 0, 1, 2, 0]), ((2, 0), [2, 0, 2, 0, 2, 0, 2]), (None, None)]
+)
+def test_labels_of_a_conditional_generator_take_turns_across_shards(label, known):
+    generator, judge = models.load(cache.checkpoint("mnist")), image_models.judge("digits")
+    classes = 0 if label is None else 3
+    generator = dataclasses.replace(generator, prior=dataclasses.replace(generator.prior, num_classes=classes))
+    spec = attributes.AttributesSpec("mnist", "0", 7, 0, 1.0, label or (), ("digits",), ("k",), 4)
+    assert list(attributes.write(Path("a"), spec, generator, [judge])) == [4, 3]
+    made, _ = attributes.join(Path("a"), spec, [judge])
+    named = [np.load(path).tolist() for path in made if path.name == "labels.npy"]
+    assert named == ([] if known is None else [known])
 
 
 # --- a sample -------------------------------------------------------------------------------------------------------
@@ -289,7 +293,7 @@ def test_two_prior_samples_do_not_differ_and_one_digit_does(magnet, tmp_path):
         return tmp_path / name
 
     def draw(seed):
-        return np.stack(list(render.batches(generator, priors.draw_latents(16, seed, 0, 400), 1.0, 200)))
+        return np.stack(list(render.batches(generator, Prior("normal", 16).draw_shard(seed, 0, 400)[0], 1.0, 200)))
 
     pixels = draw(0)
     one, other = save("one", pixels), save("other", draw(1))

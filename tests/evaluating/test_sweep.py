@@ -24,7 +24,7 @@ from magnet_cli.evaluating.sweep import choice, figures, reference
 from magnet_cli.files import atomic
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.index.index import Index, Part
-from magnet_cli.maths import priors
+from magnet_cli.maths.priors import Prior
 from magnet_cli.models import image_models
 from magnet_cli.sampling import render, sample
 from magnet_cli.volume import Volume
@@ -189,7 +189,7 @@ def test_points_are_what_their_samples_say(magnet, swept):
 def test_the_reference_is_fresh_draws_that_no_row_of_the_volume_is(swept):
     volume = Volume.open(cache.BUILT_IN / "mnist-volume")
     rng = np.random.default_rng([reference._STREAM, 0])
-    latents = priors.draw(rng, 120, 16, "normal")
+    latents = Prior("normal", 16).draw(rng, 120)[0]
     stored = {row.tobytes() for row in volume.latents(np.arange(20_000))}
     assert not stored & {row.tobytes() for row in latents}
     assert atomic.read_document(Path("s/reference/rendering.json"))["spec"]["n"] == 120

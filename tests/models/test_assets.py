@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from magnet_cli import computing, index, models
 from magnet_cli.catalog import cache, entries
-from magnet_cli.maths import priors
+from magnet_cli.maths.priors import Prior
 from magnet_cli.models.generators.dcgan import DCGAN
 from magnet_cli.models.image_models.digits import DigitClassifier
 from magnet_cli.volume import Volume
@@ -76,7 +76,7 @@ def test_volume_is_what_compute_would_make(dense):
     network = network.to(torch.float64).eval().requires_grad_(False)
     for shard in (0, 9):
         rows = volume.read(shard)
-        np.testing.assert_array_equal(rows.latents, priors.draw_latents(16, 0, shard, 2000))
+        np.testing.assert_array_equal(rows.latents, Prior("normal", 16).draw_shard(0, shard, 2000)[0])
         truth = dense(network, rows.latents[:10])
         error = np.abs(np.log(rows.singular_values[:10]) - np.log(truth))
         assert error[truth >= 1e-3 * truth[:, :1]].max() <= 1e-3

@@ -16,8 +16,8 @@ from magnet_cli import computing, index, models
 from magnet_cli.catalog import cache, imagenet
 from magnet_cli.computing import solver_choice
 from magnet_cli.errors import GeneratorError, SpecError
-from magnet_cli.maths import priors
 from magnet_cli.maths.jacobian import products, solvers
+from magnet_cli.maths.priors import Prior
 from magnet_cli.models.generators import biggan_deep
 from magnet_cli.volume import Volume
 
@@ -195,10 +195,10 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_latents_are_normal_within_two():
-    drawn = priors.draw_latents(6, 3, 5, 20_000, "truncated-normal")
+    drawn = Prior("truncated-normal", 6).draw_shard(3, 5, 20_000)[0]
     assert (drawn.shape, drawn.dtype, np.abs(drawn).max() <= 2) == ((20_000, 6), np.float32, True)
-    np.testing.assert_array_equal(priors.draw_latents(6, 3, 5, 77, "truncated-normal"), drawn[:77])
-    assert not np.array_equal(priors.draw_latents(6, 3, 6, 77, "truncated-normal"), drawn[:77])
+    np.testing.assert_array_equal(Prior("truncated-normal", 6).draw_shard(3, 5, 77)[0], drawn[:77])
+    assert not np.array_equal(Prior("truncated-normal", 6).draw_shard(3, 6, 77)[0], drawn[:77])
     normal = torch.distributions.Normal(0.0, 1.0)
     edges = torch.linspace(-2, 2, 41)
     shares = normal.cdf(edges).diff() / (normal.cdf(edges[-1]) - normal.cdf(edges[0]))

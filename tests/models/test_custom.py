@@ -15,7 +15,7 @@ from magnet_cli import computing, models
 from magnet_cli.catalog import cache
 from magnet_cli.catalog import entries as entries_
 from magnet_cli.errors import ArtifactError, GeneratorError
-from magnet_cli.maths import priors
+from magnet_cli.maths.priors import Prior
 from magnet_cli.models import custom
 from magnet_cli.volume import Volume
 
@@ -130,7 +130,7 @@ def test_a_uniform_prior(magnet):
     assert np.abs(latents).max() <= 1
     for column in latents.T:
         assert stats.kstest(column, "uniform", (-1, 2)).pvalue > 1e-3
-    assert priors.draw_latents(3, 0, 0, 5, "uniform").tolist() == latents[:5].tolist()
+    assert Prior("uniform", 3).draw_shard(0, 0, 5)[0].tolist() == latents[:5].tolist()
     told = magnet("sample", reference, "--n", 5, "--rho", 1, "--json").json
     assert told["target"] == "uniform on the manifold"
 

@@ -16,7 +16,7 @@ from magnet_cli.catalog.image_model_entry import Outputs, Preprocess
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
 from magnet_cli.files import atomic
-from magnet_cli.maths import priors
+from magnet_cli.maths.priors import Prior, on_sphere
 from magnet_cli.models import custom, image_models
 from magnet_cli.models.image_models import efficientnet_lite, fid_inception, vgg16
 from magnet_cli.models.image_models.digits import DigitClassifier
@@ -59,7 +59,7 @@ def test_jacobian_of_features_equals_the_dense_one(dense):
     spec = computing.asked(generator, output=features, top_k=8)
     assert (spec.output, spec.output_sha256) == ("digits", features.sha256)
     assert spec.fingerprint != computing.asked(generator, top_k=8).fingerprint
-    latents = priors.draw_latents(16, 0, 0, 6)
+    latents = Prior("normal", 16).draw_shard(0, 0, 6)[0]
     found = computing.singular_values(generator, latents, spec, Plan(3), output=features)
     exact = models.load(cache.checkpoint("mnist"), dtype=torch.float64)
     model = image_models.load("digits", CPU, torch.float64).module
@@ -373,7 +373,7 @@ def test_the_models_that_others_published(magnet):
         with torch.no_grad():
             assert network.eval()(prepared(image, how, "e"))[0].argmax() == number
     generator = models.load(cache.checkpoint("dcgan-digiface"))
-    pixels = np.stack(list(render.batches(generator, priors.draw_latents(100, 0, 0, 200), 1.0, 50)))
+    pixels = np.stack(list(render.batches(generator, Prior("normal", 100).draw_shard(0, 0, 200)[0], 1.0, 50)))
     gender, age = (image_models.load_scorer(name).probabilities(pixels) for name in ("gender", "age"))
     assert 0.35 < (gender[:, 0] > 0.5).mean() < 0.65
     assert gender.max(axis=1).mean() > 0.8
@@ -396,13 +396,13 @@ def spherical(toy_generator):
         def forward(self, z, labels, truncation):
             return self.inner(z * (z.shape[1] ** 0.5) / z.norm(dim=1, keepdim=True), labels, truncation)
 
-    return dataclasses.replace(toy_generator, prior="sphere", module=Normalised(toy_generator.module))
+    return dataclasses.replace(toy_generator, prior=Prior("sphere", 5), module=Normalised(toy_generator.module))
 
 
 def test_latents_of_the_spherical_prior_have_length_root_d():
-    z = priors.draw_latents(5, 0, 0, 40, "sphere")
+    z = Prior("sphere", 5).draw_shard(0, 0, 40)[0]
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), np.sqrt(5), rtol=1e-6)
-    plain = priors.draw_latents(5, 0, 0, 40)
+    plain = Prior("normal", 5).draw_shard(0, 0, 40)[0]
     directions = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in (z, plain)]
     np.testing.assert_allclose(*directions, rtol=1e-5)
 
@@ -412,7 +412,7 @@ def test_the_direction_of_z_is_null_and_left_out(spherical):
         computing.asked(spherical, top_k=5)
     spec = computing.asked(spherical)
     assert spec.top_k == 4
-    z = priors.draw_latents(5, 0, 0, 12, "sphere")
+    z = Prior("sphere", 5).draw_shard(0, 0, 12)[0]
     from magnet_cli.maths.jacobian import solvers
 
     all_five = solvers.exact(spherical, torch.from_numpy(z), 5)
@@ -422,10 +422,9 @@ def test_the_direction_of_z_is_null_and_left_out(spherical):
 def test_log_volumes_of_z_and_2z_agree(spherical, tmp_path):
     """After both are brought to |z| = √D; without that they differ by k·log 2."""
     spec = computing.asked(spherical)
-    z = priors.draw_latents(5, 0, 0, 12)
+    z = Prior("normal", 5).draw_shard(0, 0, 12)[0]
     one, two = (
-        np.log(computing.singular_values(spherical, priors.on_sphere(s * z), spec, Plan(12))).sum(axis=1)
-        for s in (1, 2)
+        np.log(computing.singular_values(spherical, on_sphere(s * z), spec, Plan(12))).sum(axis=1) for s in (1, 2)
     )
     np.testing.assert_allclose(one, two, atol=1e-5)
     raw = [np.log(computing.singular_values(spherical, s * z, spec, Plan(12))).sum(axis=1) for s in (1, 2)]

@@ -16,8 +16,8 @@ from magnet_cli import computing, models
 from magnet_cli.catalog import cache
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import GeneratorError, SpecError
-from magnet_cli.maths import priors
 from magnet_cli.maths.jacobian import products, solvers
+from magnet_cli.maths.priors import Prior, on_sphere
 from magnet_cli.models.generators import stylegan2
 from magnet_cli.models.image_models import ImageModel
 from magnet_cli.volume import Volume
@@ -349,7 +349,7 @@ def test_the_solvers_work_in_w(tmp_path, dense):
     loaded = models.load(cache.checkpoint(str(tmp_path / "six.safetensors")), dtype=torch.float64)
     spec = computing.asked(loaded, space="w", precision="float64")
     assert (spec.input_dim, spec.rank, spec.top_k, spec.latent_dim) == (8, 8, 8, 6)
-    z = priors.draw_latents(6, 0, 0, 5, "sphere")
+    z = Prior("sphere", 6).draw_shard(0, 0, 5)[0]
     truth = dense(loaded.module.synthesis, loaded.module.mapping(torch.from_numpy(z).double()))
     basis = np.linalg.qr(np.random.default_rng(0).standard_normal((8, 8)))[0]
     for solver, size in (("exact", 0), ("pilot", 8), ("sketch", 8), ("projection", 128)):
@@ -368,7 +368,7 @@ def test_an_image_model_can_follow_w(small, dense):
     pooled = ImageModel("pooled", "0", torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Tanh()))
     spec = computing.asked(loaded, space="w", output=pooled, truncation=0.7, precision="float64")
     computing.check(loaded, spec, pooled)
-    z = priors.draw_latents(8, 0, 0, 3, "sphere")
+    z = Prior("sphere", 8).draw_shard(0, 0, 3)[0]
     found = computing.singular_values(loaded, z, spec, Plan(3), output=pooled)
     w = net.mapping(torch.from_numpy(z).double())
     np.testing.assert_allclose(found, dense(lambda x: pooled.module(net.synthesis(x, 0.7)), w), rtol=1e-5)
@@ -381,7 +381,7 @@ def test_an_image_model_can_follow_w(small, dense):
 def test_labels_decide_where_in_w(saved, dense):
     loaded = models.load(cache.checkpoint(str(saved("stylegan2_cond"))), dtype=torch.float64)
     spec = computing.asked(loaded, space="w", top_k=6, precision="float64", label=(4, 2))
-    z = priors.draw_latents(24, 0, 0, 2, "sphere")
+    z = Prior("sphere", 24).draw_shard(0, 0, 2)[0]
     found = computing.singular_values(loaded, z, spec, Plan(2), first_row=3)
     w = loaded.module.mapping(torch.from_numpy(z).double(), torch.tensor([2, 4]))
     np.testing.assert_allclose(found, dense(loaded.module.synthesis, w, reverse=False)[:, :6], rtol=1e-6)
@@ -393,14 +393,14 @@ def test_log_volumes_of_z_and_2z_agree(saved, dense):
     with pytest.raises(SpecError, match=r"outside 1\.\.31.*normalises"):
         computing.asked(loaded, top_k=32)
     spec = computing.asked(loaded, precision="float64", top_k=12)
-    z = priors.draw_latents(32, 0, 0, 3)
-    on_sphere, scaled, raw, doubled = (
+    z = Prior("normal", 32).draw_shard(0, 0, 3)[0]
+    at_root, scaled, raw, doubled = (
         np.log(computing.singular_values(loaded, at, spec, Plan(3))).sum(axis=1)
-        for at in (priors.on_sphere(z), priors.on_sphere(2 * z), z, 2 * z)
+        for at in (on_sphere(z), on_sphere(2 * z), z, 2 * z)
     )
-    np.testing.assert_allclose(scaled, on_sphere, atol=1e-5)
+    np.testing.assert_allclose(scaled, at_root, atol=1e-5)
     np.testing.assert_allclose(doubled + 12 * np.log(2), raw, atol=1e-5)
-    all_of_them = dense(loaded.module.mapping, priors.on_sphere(z))
+    all_of_them = dense(loaded.module.mapping, on_sphere(z))
     assert (all_of_them[:, 31] <= 1e-7 * all_of_them[:, 0]).all()  # 1e-8 from the epsilon beside |z|²
     assert (all_of_them[:, 30] >= 1e-5 * all_of_them[:, 0]).all()
 

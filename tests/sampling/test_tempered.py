@@ -21,7 +21,7 @@ from magnet_cli.catalog import cache
 from magnet_cli.cli import lookup
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import DamageError, SampleError, SpecError, VolumeError
-from magnet_cli.maths import priors
+from magnet_cli.maths.priors import Prior
 from magnet_cli.models import Generator
 from magnet_cli.sampling import tempered
 from magnet_cli.sampling.tempered import moves, surrogate
@@ -46,7 +46,7 @@ class Map(torch.nn.Module):
 def measure_of(function, latent_dim, prior, tmp_path, exaggerated=1.0):
     """The measure of a map z [B, D] to [B, M]; `exaggerated` falsifies its log-volumes, for tests that must fail."""
     network = Map(function, latent_dim, prior).eval()
-    generator = Generator("map", "own", "0" * 64, latent_dim, network.image_shape, prior, 0, network)
+    generator = Generator("map", "own", "0" * 64, network.image_shape, Prior(prior, latent_dim), network)
     volume = Volume(tmp_path / "planned", computing.asked(generator, solver="exact"))
     measure = tempered.Measure(volume, generator, volume.spec.top_k, Plan(1000))
     if exaggerated != 1:
@@ -97,16 +97,17 @@ def two_modes(z):
 def test_moves_leave_the_prior_as_it_is():
     """A long chain of each prior's moves under no target, with and without a mean, ends as it began: in the prior."""
     rng = np.random.default_rng(0)
-    for prior in ("normal", "sphere", "uniform", "truncated-normal"):
-        z = priors.draw(rng, 4000, 3, prior)
-        mean = np.full((4000, 3), 0.7 if prior == "normal" else 0.0)
+    for kind in ("normal", "sphere", "uniform", "truncated-normal"):
+        prior = Prior(kind, 3)
+        z, _ = prior.draw(rng, 4000)
+        mean = np.full((4000, 3), 0.7 if kind == "normal" else 0.0)
         kernel = moves.Kernel(prior, 0.9, mean)
         end = moves.walk(rng, z, kernel, lambda at: np.zeros(len(at)), 12)
-        fresh = priors.draw(rng, 4000, 3, prior)
+        fresh, _ = prior.draw(rng, 4000)
         for i in range(3):
             assert stats.ks_2samp(end.latents[:, i], fresh[:, i]).pvalue > 1e-4
         assert np.abs(np.corrcoef(z[:, 0], end.latents[:, 0])[0, 1]) < 0.5
-        if prior == "sphere":
+        if kind == "sphere":
             assert np.allclose(np.linalg.norm(end.latents, axis=1), math.sqrt(3), atol=1e-5)
 
 
@@ -400,7 +401,7 @@ def test_labels_go_with_latents(tmp_path):
         def forward(self, z, labels, truncation=1.0):
             return z * torch.tensor([1.0, 3.0])[labels, None].to(z).sqrt()
 
-    generator = Generator("two", "own", "0" * 64, 2, (2,), "normal", 2, Two().eval())
+    generator = Generator("two", "own", "0" * 64, (2,), Prior("normal", 2, 2), Two().eval())
     volume = Volume(tmp_path / "planned", computing.asked(generator, solver="exact"))
     island = Island(0, Schedule(1.0, 400, 0, moves=4), tempered.Measure(volume, generator, 2), [])
     steps = list(island.advance())
@@ -416,7 +417,7 @@ def test_labels_go_with_latents(tmp_path):
 def test_walks_are_as_long_as_the_solver_asks(tmp_path, latent_dim, size, moves):
     """So that a walk is not short beside the Jacobian at its end, whatever the solver."""
     network = Map(lambda z: z, latent_dim, "normal")
-    generator = Generator("map", "own", "0" * 64, latent_dim, network.image_shape, "normal", 0, network)
+    generator = Generator("map", "own", "0" * 64, network.image_shape, Prior("normal", latent_dim), network)
     spec = computing.asked(generator, solver="pilot" if size else "exact")
     volume = Volume(tmp_path / "planned", dataclasses.replace(spec, solver_size=size))
     assert tempered.num_moves(volume) == moves

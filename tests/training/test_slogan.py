@@ -409,14 +409,14 @@ def checkpoint(path="toy-slogan.safetensors", shape=(1, 12, 12)):
 def test_the_family_builds_what_was_trained(shape):
     path, body, mixture = checkpoint(shape=shape)
     found = models.load(cache.checkpoint(str(path)))
-    assert (found.family, found.prior, found.latent_dim, found.num_classes) == ("slogan", "mixture", 4, 3)
+    assert (found.family, found.prior.kind, found.latent_dim, found.num_classes) == ("slogan", "mixture", 4, 3)
     assert found.image_shape == shape
     z = torch.randn(5, 4, generator=_rng(1))
     with torch.no_grad():
         expected = body(z)
     torch.testing.assert_close(found(z), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found(z, labels=torch.zeros(5, dtype=torch.int64)), found(z))
-    np.testing.assert_array_equal(found.mixture.weights, mixture.weights)
+    np.testing.assert_array_equal(found.prior.mixture.weights, mixture.weights)
 
 
 def test_truncation_draws_to_the_mean_of_the_nearest_component():
@@ -474,7 +474,7 @@ def test_draws_are_a_prefix_of_more_and_labels_follow_the_weights():
 def volume_of(path, rows=900, label=(), seed=0):
     found = models.load(cache.checkpoint(str(path)))
     spec = computing.asked(found, rows_per_shard=300, label=label, seed=seed)
-    volume = Volume.create(Path(f"v{seed}-{label}.vol"), spec, mixture=found.mixture)
+    volume = Volume.create(Path(f"v{seed}-{label}.vol"), spec, mixture=found.prior.mixture)
     list(computing.fill(volume, found, rows, Plan(100)))
     return found, volume
 
@@ -540,7 +540,7 @@ def test_uniform_on_the_manifold_whatever_the_mixture():
     for seed, rows in itertools.product(range(2), [60_000]):
         found = models.load(cache.checkpoint(str(path)))
         spec = computing.asked(found, rows_per_shard=rows, seed=seed)
-        volume = Volume.create(Path(f"{seed}.vol"), spec, mixture=found.mixture)
+        volume = Volume.create(Path(f"{seed}.vol"), spec, mixture=found.prior.mixture)
         list(computing.fill(volume, found, rows, Plan(20_000)))
         built = index.build(volume, 2)
         inside = index.ball(volume.spec, 0.9, volume.mixture())

@@ -157,11 +157,11 @@ def _generator(checkpoint: cache.Checkpoint, kind: str, *, check: bool) -> dict:
 
 def _network(found: "Generator") -> dict:
     fields = {"family": found.family, "latent_dim": found.latent_dim, "image_shape": list(found.image_shape)}
-    fields |= {"prior": found.prior, "num_classes": found.num_classes, "style_dim": found.style_dim}
+    fields |= {"prior": found.prior.kind, "num_classes": found.num_classes, "style_dim": found.style_dim}
     if found.nvae_latents:
         fields |= {"nvae_latents": found.nvae_latents, "noise": found.noise}
-    if found.mixture is not None:
-        fields |= {"weights": found.mixture.weights.tolist()}
+    if found.prior.mixture is not None:
+        fields |= {"weights": found.prior.mixture.weights.tolist()}
     if found.is_custom:
         fields |= {"image_range": list(found.image_range or (-1.0, 1.0))}
     return fields | {"parameters": found.num_parameters}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from magnet_cli.computing.memory import Plan, cut_for, set_arithmetic
 from magnet_cli.errors import GeneratorError
-from magnet_cli.maths import jacobian, priors
+from magnet_cli.maths import jacobian
 from magnet_cli.maths.jacobian import checks, solvers
 from magnet_cli.maths.jacobian.products import Function
 from magnet_cli.models import Generator
@@ -70,13 +70,13 @@ def asked(
     model = output if isinstance(output, ImageModel) else None
     generator.check_parts(space, "pixel" if model else output)
     input_dim = generator.style_dim if space == "w" else generator.latent_dim
-    rank = input_dim - (generator.prior == "sphere" and space == "z")
+    rank = input_dim - (generator.prior.kind == "sphere" and space == "z")
     numbers = rank if model or output != "pixel" else int(np.prod(generator.image_shape))
     return VolumeSpec(
         generator=generator.name,
         sha256=generator.sha256,
         family=generator.family,
-        prior=generator.prior,
+        prior=generator.prior.kind,
         latent_dim=generator.latent_dim,
         space=space,
         output=model.name if model else output,
@@ -145,7 +145,7 @@ def check(generator: Generator, spec: VolumeSpec, output: ImageModel | None = No
     Raises:
         GeneratorError: it is not.
     """
-    few = torch.from_numpy(priors.draw_rows(generator, spec.seed, 0, 3)[0])
+    few = torch.from_numpy(generator.prior.draw_shard(spec.seed, 0, 3)[0])
     few = few.to(next(generator.module.parameters()))
     named = spec.labels(0, 1)
     label = None if named is None else torch.tensor(named, device=few.device)  # one for all: they are called alone too
@@ -178,7 +178,7 @@ def probe(generator: Generator, output: ImageModel | None) -> dict[str, list[lis
     rng = np.random.default_rng(_TESTS)
     found = {}
     if generator.is_custom:
-        z = torch.from_numpy(priors.draw_rows(generator, _TESTS, 0, _PROBES)[0]).to(weight)
+        z = torch.from_numpy(generator.prior.draw_shard(_TESTS, 0, _PROBES)[0]).to(weight)
         classes = torch.arange(_PROBES, device=weight.device) % (generator.num_classes or 1)
         found["generator"] = _combinations(lambda: generator(z, labels=classes if generator.num_classes else None))
     if output is not None:
@@ -204,7 +204,8 @@ def check_settings(volume: Volume, generator: Generator) -> None:
         GeneratorError: it is not.
     """
     for name in ("latent_dim", "prior", "image_range", "num_classes"):
-        there, asked = getattr(volume.spec, name), getattr(generator, name)
+        there = getattr(volume.spec, name)
+        asked = generator.prior.kind if name == "prior" else getattr(generator, name)
         if there != asked:
             message = f"{volume.path} was made with {name} {there or 'unset'}, and {asked or 'unset'} is asked for"
             raise GeneratorError(message, "pass the settings it was made with, or compute a new volume")
@@ -306,19 +307,18 @@ class Filler:
 
     def _fill(self, shard: int, rows: int) -> int:
         spec = self._volume.spec
-        latents, labels = priors.draw_rows(self._generator, spec.seed, shard, rows, spec.label)
+        first = shard * spec.shard_rows
+        latents, labels = self._generator.prior.draw_shard(spec.seed, shard, rows, spec.label, first)
         stored = self._volume.read(shard).singular_values if self._volume.has(shard, 1) else None
         done = 0 if stored is None else len(stored)
         if done >= rows:  # another process published it before it took its claim back
             return 0
-        new = self._values(latents[done:], shard, shard * spec.shard_rows + done)
+        new = self._values(latents[done:], shard, first + done)
         if not np.isfinite(new).all():
             row = done + int(np.flatnonzero(~np.isfinite(new).all(axis=1))[0])
             message = f"the Jacobian of {self._generator.name} is not finite at shard {shard}, row {row}"
             raise GeneratorError(message, "check the weights for overflow, or pass --precision float64")
         values = new if stored is None else np.concatenate([stored, new])
-        if labels is None and (named := spec.labels(shard * spec.shard_rows, rows)) is not None:
-            labels = np.array(named)
         return rows - done if self._volume.write(shard, Shard(latents, values, labels)) else 0
 
     def _values(self, latents: np.ndarray, shard: int, first_row: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import Tensor
 from magnet_cli.computing import filler
 from magnet_cli.computing.memory import cut_for, set_arithmetic
 from magnet_cli.errors import GeneratorError
-from magnet_cli.maths import jacobian, priors
+from magnet_cli.maths import jacobian
 from magnet_cli.maths.jacobian import calibration, solvers
 from magnet_cli.maths.jacobian.calibration import Candidate
 from magnet_cli.models import Generator
@@ -87,7 +87,7 @@ class _Trial:
 
     def latents(self, part: int, rows: int) -> np.ndarray:
         rng = np.random.default_rng([_LATENTS, self.asked.seed, part])
-        return priors.some_rows(self.load("float32")[0], rng, rows, self.asked.label)[0]
+        return self.load("float32")[0].prior.draw(rng, rows, self.asked.label)[0]
 
     def grams(self, part: int, precision: str) -> Tensor:
         """JᵀJ at the latents of a part: [32, D, D] float64."""

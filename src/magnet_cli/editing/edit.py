@@ -15,7 +15,6 @@ from magnet_cli.editing import direction, scored
 from magnet_cli.errors import SpecError
 from magnet_cli.files import atomic, contact_sheet, pictures, results
 from magnet_cli.files.image_folder import ImageSet
-from magnet_cli.maths import priors
 from magnet_cli.models import Generator, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.models.kept_outputs import PROBABILITIES
@@ -72,12 +71,8 @@ def offsets(spec: EditSpec) -> np.ndarray:
 
 
 def drawn(generator: Generator, spec: EditSpec) -> tuple[np.ndarray, np.ndarray | None]:
-    """The latents [n, D] float32 of a seed, the first of a volume of that seed, and their labels [n] int64 or None."""
-    latents = priors.draw_latents(generator.latent_dim, spec.seed, 0, spec.n, generator.prior)
-    if not generator.num_classes:
-        return latents, None
-    classes = np.array(spec.label or range(generator.num_classes), np.int64)
-    return latents, classes[np.arange(spec.n) % len(classes)]
+    """Draw latents [n, D] float32 and their labels [n] int64 or None: those of shard 0 of a volume of that seed."""
+    return generator.prior.draw_shard(spec.seed, 0, spec.n, spec.label)
 
 
 def check(generator: Generator, spec: EditSpec, learned: direction.Direction) -> None:

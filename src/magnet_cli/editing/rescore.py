@@ -14,7 +14,6 @@ from magnet_cli.editing.direction import Way, in_space
 from magnet_cli.editing.scored import sides
 from magnet_cli.errors import SpecError
 from magnet_cli.files import pictures
-from magnet_cli.maths import priors
 from magnet_cli.maths.metrics import intervals
 from magnet_cli.models import Generator
 from magnet_cli.models.image_models import ImageScorer
@@ -24,10 +23,11 @@ _STREAM = 0x6D6F7665  # keeps the latents that are moved apart from those that d
 _MOST = 32  # latents between two words on progress: each is moved along every direction
 
 
-def fresh_latents(generator: Generator, n: int, seed: int) -> np.ndarray:
-    """N latents [n, D] float32 of a generator's prior, of a stream of their own; the first m are those of n = m."""
-    rng = np.random.default_rng([_STREAM, seed])
-    return priors.draw(rng, n, generator.latent_dim, generator.prior)
+def fresh_latents(
+    generator: Generator, n: int, seed: int, label: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Draw latents [n, D] float32 and their labels [n] int64 or None, as `Prior.draw`, of a stream of their own."""
+    return generator.prior.draw(np.random.default_rng([_STREAM, seed]), n, label)
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,7 @@ def meters(
         SpecError: a model's classes are not those of its attribute.
         GeneratorError: a model does not take the images.
     """
-    latents = fresh_latents(generator, 1, 0)
-    labels = np.zeros(1, np.int64) if generator.num_classes else None
+    latents, labels = fresh_latents(generator, 1, 0)
     one = render.images(generator, latents, truncation, render.batch_size(generator), labels)
     known = {name: judge.classes(judge.probabilities(one).shape[1]) for name, judge in judges.items()}
     found = []

@@ -19,7 +19,6 @@ from magnet_cli.editing.scored import EPOCH, member
 from magnet_cli.errors import ArtifactError, SampleError
 from magnet_cli.files import atomic
 from magnet_cli.files.image_folder import ImageSet
-from magnet_cli.maths import priors
 from magnet_cli.maths.metrics.class_shares import Tally
 from magnet_cli.models import Generator, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
@@ -155,9 +154,8 @@ def write(
     for shard, rows in _shards(spec):
         path = _shard_path(out, shard)
         if not _is_whole(path):
-            latents, labels = priors.draw_rows(generator, spec.seed, shard, rows, spec.label)
-            if labels is None:
-                labels = _labels(spec, generator, shard * spec.shard_rows, rows)
+            first = shard * spec.shard_rows
+            latents, labels = generator.prior.draw_shard(spec.seed, shard, rows, spec.label, first)
             scores = _scores(generator, judges, latents, labels, spec.truncation, size)
             buffer = io.BytesIO()
             np.savez(buffer, latents=latents, **({} if labels is None else {"labels": labels}), **scores)
@@ -314,14 +312,6 @@ def _read_shard(out: Path, shard: int) -> dict[str, np.ndarray]:
     path = _shard_path(out, shard)
     with atomic.explained("read", path), np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
-
-
-def _labels(spec: AttributesSpec, generator: Generator, first: int, rows: int) -> np.ndarray | None:
-    """Labels [rows] int64, those of the spec in turn; None where the generator takes none."""
-    if not generator.num_classes:
-        return None
-    classes = np.array(spec.label or range(generator.num_classes), np.int64)
-    return classes[(first + np.arange(rows)) % len(classes)]
 
 
 def _scores(

@@ -14,11 +14,11 @@ from magnet_cli.errors import SpecError, VolumeError
 from magnet_cli.index.build_index import places_of
 from magnet_cli.index.index import Ball, Index, Part
 from magnet_cli.maths.mixture import Mixture
+from magnet_cli.maths.priors import EVEN, Prior
 from magnet_cli.volume import Volume
 from magnet_cli.volume.spec import VolumeSpec
 
 DEFAULT_MASS = 0.99
-_EVEN = ("sphere", "uniform")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LogPrior:
 
 def is_even(spec: VolumeSpec) -> bool:
     """Whether the prior has the same density wherever it has any: then there is nothing to correct for."""
-    return spec.prior in _EVEN
+    return spec.prior in EVEN
 
 
 def check_correction(spec: VolumeSpec, truncation: float) -> None:
@@ -94,17 +94,15 @@ def log_prior(volume: Volume, parts: tuple[Part, ...], known: LogPrior | None = 
     Raises:
         VolumeError: a latent is not finite, a shard is damaged, or the mixture is not there.
     """
-    values, mixture = np.empty(sum(part.rows for part in parts), np.float32), volume.mixture()
+    spec, mixture = volume.spec, volume.mixture()
+    prior = Prior.of_mixture(mixture) if mixture else Prior(spec.prior, spec.latent_dim, spec.num_classes)
+    values = np.empty(sum(part.rows for part in parts), np.float32)
     ours, theirs = places_of(parts), places_of(known.parts if known else ())
     for part in ours.keys() & theirs.keys():
         values[ours[part]] = known.values[theirs[part]]
     new = [part for part in parts if part not in theirs]
     for part, shard in ((part, volume.read(part.shard)) for part in new):
-        latents = shard.latents[: part.rows]
-        if mixture is None:
-            found = -0.5 * np.einsum("ij,ij->i", latents, latents, dtype=np.float64)
-        else:
-            found = mixture.log_density(latents)
+        found = prior.log_density(shard.latents[: part.rows])
         if not np.isfinite(found).all():
             message = f"{volume.shard_path(part.shard)} holds latents that are not finite"
             raise VolumeError(message, "remove that shard and its mark, and compute it again")

@@ -1,76 +1,142 @@
-"""Draws from the prior of a generator: the latents of a volume's rows, and any others.
+"""The prior of a generator: draws of latents and labels, and the density of latents.
 
-Owns the priors and their random streams; a latent is a function of its seed and place alone. Needs numpy, and nothing
-of the generator but its prior.
+A draw is a function of its stream of random numbers alone: fewer rows of one stream are the first of more. Numpy alone:
+an index evaluates densities where torch is not installed.
 """
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from magnet_cli.models import Generator
+from magnet_cli.errors import SpecError
+from magnet_cli.maths.mixture import Mixture
+
+KINDS = ("normal", "sphere", "truncated-normal", "uniform", "mixture")
+EVEN = ("sphere", "uniform")  # the same density wherever there is any
+TRUNCATED_AT = 2.0  # of each |zᵢ| of a truncated normal
 
 
-def draw(rng: np.random.Generator, rows: int, latent_dim: int, prior: str) -> np.ndarray:
-    """Latents [rows, D] float32 from a prior.
+@dataclass(frozen=True)
+class Prior:
+    """The distribution of a generator's latents, and of the labels that go with them.
 
-    N(0, I), for "sphere" scaled to |z| = √D, for "truncated-normal" within 2 of 0; or "uniform" on [-1, 1].
+    >>> latents, labels = Prior("normal", 16, num_classes=3).draw(np.random.default_rng(0), 4)
+    >>> latents.shape, labels.tolist()
+    ((4, 16), [0, 1, 2, 0])
+
+    Attributes:
+        kind: "normal" is N(0, I); "truncated-normal" that where all |zᵢ| ≤ 2; "sphere" uniform on |z| = √D, for
+            generators that normalise z, whatever they draw it from; "uniform" uniform on all |zᵢ| ≤ 1; "mixture" a
+            Gaussian mixture, whose components are the labels.
+        latent_dim: D.
+        num_classes: of labels; 0 where the generator takes none. Of a mixture, the number of its components.
+        mixture: of the kind "mixture"; None for all others.
     """
-    if prior == "uniform":
-        return 2 * rng.random((rows, latent_dim), dtype=np.float32) - 1
-    if prior == "truncated-normal":
-        return _within_two(rng, rows * latent_dim).reshape(rows, latent_dim)
-    z = rng.standard_normal((rows, latent_dim), dtype=np.float32)
-    return on_sphere(z) if prior == "sphere" else z
+
+    kind: str
+    latent_dim: int
+    num_classes: int = 0
+    mixture: Mixture | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the fields fit.
+
+        Raises:
+            SpecError: the kind is unknown, a mixture is missing or left over, or it has other sizes.
+        """
+        if self.kind not in KINDS:
+            raise SpecError(f"prior {self.kind!r} is none of {', '.join(KINDS)}", "pass one of these")
+        if (self.mixture is not None) != (self.kind == "mixture"):
+            message = f"a prior of the kind {self.kind!r} is {'given a' if self.mixture else 'given no'} mixture"
+            raise SpecError(message, "pass `mixture` with the kind 'mixture', and with no other")
+        sizes = (self.latent_dim, self.num_classes)
+        if self.mixture and sizes != (self.mixture.latent_dim, self.mixture.num_components):
+            message = f"a mixture of {self.mixture.num_components} components in {self.mixture.latent_dim} dimensions "
+            message += f"is given with {sizes[1]} classes and latents of {sizes[0]} numbers"
+            raise SpecError(message, "use `Prior.of_mixture`")
+
+    @classmethod
+    def of_mixture(cls, mixture: Mixture) -> "Prior":
+        """Return the prior that a mixture is; its components are the labels."""
+        return cls("mixture", mixture.latent_dim, mixture.num_components, mixture)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether the density is the same wherever it is not 0."""
+        return self.kind in EVEN
+
+    def draw(
+        self, rng: np.random.Generator, n: int, label: tuple[int, ...] = (), first: int = 0
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Draw latents, and their labels.
+
+        Args:
+            rng: stream of the latents; components of a mixture come from a stream that it spawns.
+            n: number of latents.
+            label: of a mixture, the components drawn from, in proportion to their weights; of other conditional
+                generators, the labels that take turns. Empty for all.
+            first: number of the first latent, where labels take turns: row i has the (i mod their number)-th.
+
+        Returns:
+            [n, D] float32, and [n] int64; None in place of the labels where there are none.
+        """
+        if self.mixture is not None:
+            return self.mixture.draw(rng, n, label)
+        labels = labels_in_turn(label or tuple(range(self.num_classes)), n, first) if self.num_classes else None
+        return self._latents(rng, n), labels
+
+    def draw_shard(
+        self, seed: int, shard: int, n: int, label: tuple[int, ...] = (), first: int = 0
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Draw the first n latents of a shard, a function of (seed, shard) alone, and their labels, as `draw`."""
+        return self.draw(np.random.default_rng([seed, shard]), n, label, first)
+
+    def log_density(self, latents: np.ndarray) -> np.ndarray:
+        """Return the log of the density at latents that the prior can draw: [n] float64.
+
+        Normal and truncated normal: −|z|²/2, a constant left out; sphere and uniform: 0, a constant left out. Mixture:
+        log Σ_c π_c N(z; μ_c, Σ_c), nothing left out. Whether a latent is within the bounds of the prior is not checked.
+
+        Args:
+            latents: [n, D] floating.
+        """
+        if self.mixture is not None:
+            return self.mixture.log_density(latents)
+        if self.is_even:
+            return np.zeros(len(latents))
+        return -0.5 * np.einsum("ij,ij->i", latents, latents, dtype=np.float64)
+
+    def _latents(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        size = (n, self.latent_dim)
+        if self.kind == "uniform":
+            return 2 * rng.random(size, dtype=np.float32) - 1
+        if self.kind == "truncated-normal":
+            return _truncated(rng, n * self.latent_dim).reshape(size)
+        z = rng.standard_normal(size, dtype=np.float32)
+        return on_sphere(z) if self.kind == "sphere" else z
 
 
-def _within_two(rng: np.random.Generator, count: int) -> np.ndarray:
-    """The first [count] float32 of a stream of N(0, 1) that are within 2 of 0, in their order."""
-    kept = np.empty(0, np.float32)
-    while len(kept) < count:
-        drawn = rng.standard_normal(count, dtype=np.float32)
-        kept = np.concatenate([kept, drawn[np.abs(drawn) <= 2]])
-    return kept[:count]
+def labels_in_turn(classes: tuple[int, ...], n: int, first: int = 0) -> np.ndarray:
+    """Return labels [n] int64 that take turns: number i of a sequence has the (i mod their number)-th.
+
+    Args:
+        classes: the labels, one or more.
+        n: how many.
+        first: number of the first in the sequence.
+    """
+    return np.array(classes, np.int64)[(first + np.arange(n)) % len(classes)]
 
 
 def on_sphere(z: np.ndarray) -> np.ndarray:
-    """Latents [r, D] float32 scaled to |z| = √D."""
+    """Return latents [n, D] float32 scaled to |z| = √D."""
     length = np.linalg.norm(z.astype(np.float64), axis=1, keepdims=True)
     return (z * (np.sqrt(z.shape[1]) / length)).astype(np.float32)
 
 
-def draw_latents(latent_dim: int, seed: int, shard: int, rows: int, prior: str = "normal") -> np.ndarray:
-    """The first latents of a shard: a function of (seed, shard) alone.
-
-    Returns:
-        [rows, D] float32 from the prior; fewer rows are a prefix of more.
-    """
-    return draw(np.random.default_rng([seed, shard]), rows, latent_dim, prior)
-
-
-def draw_rows(
-    generator: "Generator", seed: int, shard: int, rows: int, label: tuple[int, ...] = ()
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The first latents of a shard and, of a mixture prior, the component of each: a function of (seed, shard) alone.
-
-    Args:
-        generator: whose prior.
-        seed: of the volume.
-        shard: its number.
-        rows: how many; fewer are a prefix of more.
-        label: of a mixture, the components drawn from; empty for all.
-
-    Returns:
-        [rows, D] float32, and [rows] int64 or None.
-    """
-    return some_rows(generator, np.random.default_rng([seed, shard]), rows, label)
-
-
-def some_rows(
-    generator: "Generator", rng: np.random.Generator, rows: int, label: tuple[int, ...] = ()
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Latents of a generator's prior [rows, D] float32 and, of a mixture, the component of each, as `draw_rows`."""
-    if generator.mixture is None:
-        return draw(rng, rows, generator.latent_dim, generator.prior), None
-    return generator.mixture.draw(rng, rows, label)
+def _truncated(rng: np.random.Generator, count: int) -> np.ndarray:
+    """The first [count] float32 of a stream of N(0, 1) that are within the bound, in their order."""
+    kept = np.empty(0, np.float32)
+    while len(kept) < count:
+        drawn = rng.standard_normal(count, dtype=np.float32)
+        kept = np.concatenate([kept, drawn[np.abs(drawn) <= TRUNCATED_AT]])
+    return kept[:count]

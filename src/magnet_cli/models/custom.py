@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.errors import ArtifactError, GeneratorError
+from magnet_cli.maths.priors import KINDS, Prior
 
 FAMILY = "own"
-PRIORS = ("normal", "sphere", "truncated-normal", "uniform")
+PRIORS = tuple(kind for kind in KINDS if kind != "mixture")
 _USUAL_RANGE = (-1.0, 1.0)
 _ROWS = 2  # of the latents whose outputs tell the shape
 _CALL_FAILS = (RuntimeError, ValueError, TypeError, IndexError)  # what torch raises where shapes or types do not fit
@@ -181,9 +182,7 @@ def _output_shape(source: CustomModule, module: nn.Module, precision: torch.dtyp
     Raises:
         GeneratorError: the call fails, or gives something else than finite floating numbers [B, ...].
     """
-    rng = np.random.default_rng(0)
-    size = (_ROWS, source.latent_dim)
-    drawn = rng.uniform(-1, 1, size) if source.prior == "uniform" else rng.standard_normal(size)
+    drawn, _ = Prior(source.prior, source.latent_dim).draw(np.random.default_rng(0), _ROWS)
     z = torch.from_numpy(drawn).to(precision)
     labels = [torch.zeros(_ROWS, dtype=torch.int64)] if source.num_classes else []
     asked = f"[{_ROWS}, {source.latent_dim}] {str(precision).removeprefix('torch.')}" + " and labels" * bool(labels)

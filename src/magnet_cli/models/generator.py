@@ -11,8 +11,8 @@ intermediate latent w has style_dim, and, w as in W [B, Dw]:
     mapping(z, labels) -> w, untruncated       truncated(w, truncation) -> w
     synthesis(w, truncation) -> images         affine(w, truncation) -> [B, S], all layers' styles in their order
 
-One whose prior is a mixture has it as `mixture`: its labels are the components, and may be left out. A module of the
-user's own becomes such a network in `own`.
+`prior` there is the kind of a maths.priors.Prior; where it is "mixture", the network has the mixture as `mixture`: its
+labels are the components, and may be left out. A module of the user's own becomes such a network in `custom`.
 
 Labels are [B] int64, or [B, num_classes] floating. Truncation ψ in (0, 1] is applied inside, as the family has it.
 
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from magnet_cli.catalog.cache import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.files import checkpoints
-from magnet_cli.maths.mixture import Mixture
+from magnet_cli.maths.priors import Prior
 from magnet_cli.models import custom
 from magnet_cli.models.custom import CustomModule
 from magnet_cli.models.generators import biggan_deep, dcgan, nvae, progan, slogan, stylegan2, stylegan3
@@ -57,12 +57,8 @@ class Generator:
         name: what the user calls it.
         family: the architecture, a key of FAMILIES, or "own".
         sha256: of the checkpoint's bytes; of the state dict where it is the user's own.
-        latent_dim: D.
         image_shape: (C, H, W); of the user's own, any shape.
-        prior: the distribution of its latents; "normal" is N(0, I), "truncated-normal" that where all |zᵢ| ≤ 2,
-            "sphere" uniform on |z| = √D: that of generators which normalise z, whatever they draw from; "uniform" on
-            all |zᵢ| ≤ 1; "mixture" that of its weights, labels being the components.
-        num_classes: 0 where it takes no labels.
+        prior: the distribution of its latents and labels.
         module: the network, in eval mode, without gradients of its weights.
         format: of the file it comes from; empty where there is none.
         settings: what `build` was told that weights do not tell.
@@ -71,13 +67,21 @@ class Generator:
     name: str
     family: str
     sha256: str
-    latent_dim: int
     image_shape: tuple[int, ...]
-    prior: str
-    num_classes: int
+    prior: Prior
     module: nn.Module
     format: str = ""
     settings: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def latent_dim(self) -> int:
+        """D, numbers of a latent."""
+        return self.prior.latent_dim
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels; 0 where it takes none."""
+        return self.prior.num_classes
 
     @property
     def style_dim(self) -> int:
@@ -88,11 +92,6 @@ class Generator:
     def noise(self) -> str:
         """Of a network with noise inputs: "const", as stored, "none", or "seed-N", as drawn; empty for the others."""
         return getattr(self.module, "noise", "")
-
-    @property
-    def mixture(self) -> Mixture | None:
-        """The prior, where it is a mixture that came with the weights."""
-        return getattr(self.module, "mixture", None)
 
     @property
     def num_parameters(self) -> int:
@@ -181,7 +180,7 @@ class Generator:
         return functions[space, output]
 
     def _check_labels(self, labels: Tensor | None) -> None:
-        if (labels is None) == (self.num_classes == 0) or (labels is None and self.mixture is not None):
+        if (labels is None) == (self.num_classes == 0) or (labels is None and self.prior.mixture is not None):
             return
         has = f"takes labels 0..{self.num_classes - 1}" if self.num_classes else "takes no labels"
         message = f"{self.name} ({self.family}) {has}, and {'none are' if labels is None else 'some are'} given"
@@ -299,10 +298,8 @@ def load(
         name=checkpoint.name,
         family=found.family if found else custom.FAMILY,
         sha256=checkpoint.sha256,
-        latent_dim=network.latent_dim,
         image_shape=network.image_shape,
-        prior=network.prior,
-        num_classes=network.num_classes,
+        prior=Prior(network.prior, network.latent_dim, network.num_classes, getattr(network, "mixture", None)),
         module=network,
         format=found.format if found else "",
         settings=(found.settings if found else {}) | settings,

@@ -134,7 +134,7 @@ def check(generator: Generator, spec: RenderSpec, latents: np.ndarray, *, labell
         message = f"the latents given have {latents.shape[1]} numbers each, and {spec.space} of {whose} has {takes}"
         others = [space for space in generator.spaces if space != spec.space]
         raise SpecError(message, f"pass latents [n, {takes}]" + "".join(f", or --space {space}" for space in others))
-    optional = generator.mixture is not None  # the component says nothing that the latent does not
+    optional = generator.prior.mixture is not None  # the component says nothing that the latent does not
     if spec.space == "z" and labelled != (generator.num_classes > 0) and not (optional and not labelled):
         has = f"takes labels 0..{generator.num_classes - 1}" if generator.num_classes else "takes no labels"
         message = f"{whose} {has}, and {'some are' if labelled else 'none are'} given"

@@ -7,8 +7,11 @@ import dataclasses
 from dataclasses import dataclass
 from math import inf
 
+import numpy as np
+
 from magnet_cli.errors import SpecError
 from magnet_cli.files import atomic
+from magnet_cli.maths.priors import labels_in_turn
 
 FORMAT = 1
 _MOST = 1 << 31  # rows of a shard: with as many shards, row numbers stay below 2^63
@@ -147,13 +150,13 @@ class VolumeSpec:
         """The labels its rows have, in the order in which they take turns; none for generators without labels."""
         return self.label or tuple(range(self.num_classes))
 
-    def labels(self, first_row: int, rows: int) -> list[int] | None:
-        """The labels of rows of the volume, each a function of its number alone; None where there are none.
+    def labels(self, first_row: int, rows: int) -> np.ndarray | None:
+        """The labels of rows of the volume [rows] int64, functions of their numbers; None where there are none.
 
         None for a mixture, too: which component a latent is of is drawn with it.
         """
         cycle = self.classes if self.prior != "mixture" else ()
-        return [cycle[row % len(cycle)] for row in range(first_row, first_row + rows)] if cycle else None
+        return labels_in_turn(cycle, rows, first_row) if cycle else None
 
     @property
     def resolved(self) -> bool:

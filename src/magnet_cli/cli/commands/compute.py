@@ -192,7 +192,7 @@ def _created(
         measured=resolution.measured,
         pilot=resolution.basis,
         probe=computing.probe(generator, model),
-        mixture=generator.mixture,
+        mixture=generator.prior.mixture,
     )
     console.note(f"solver: {resolution.measured['chosen']}; {resolution.measured['reason']}")
     return filled

@@ -285,10 +285,8 @@ def _rescored(
 
     from magnet_cli.editing import rescore as rescore_
 
-    fresh, labels = rescore_.fresh_latents(loaded, spec.rescored, spec.seed), None
-    if loaded.num_classes:
-        classes = np.unique(found.labels)
-        labels = classes[np.arange(len(fresh)) % len(classes)]
+    classes = () if found.labels is None else tuple(np.unique(found.labels).tolist())
+    fresh, labels = rescore_.fresh_latents(loaded, spec.rescored, spec.seed, classes)
     meters = rescore_.meters(loaded, ways, judges, dict(cut or ()), found.truncation, by_name=found.kind != "latents")
     names = {kind: [way.name for way in ways if way.name in vectors] for kind, vectors in learned.items()}
     vectors = [learned[kind][name] for kind in learned for name in names[kind]]

@@ -116,4 +116,4 @@ def _family_and_prior(checkpoint: "Checkpoint", family: str | None, latent_dim: 
     if loaded.latent_dim != latent_dim:
         message = f"the latents in the file have {latent_dim} numbers, those of {checkpoint.name} {loaded.latent_dim}"
         raise VolumeError(message, "pass the generator that they belong to")
-    return loaded.family, loaded.prior
+    return loaded.family, loaded.prior.kind

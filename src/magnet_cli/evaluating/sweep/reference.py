@@ -12,7 +12,6 @@ from magnet_cli.evaluating.evaluate import Progress
 from magnet_cli.evaluating.sweep.spec import SweepSpec, halves
 from magnet_cli.files import atomic, pictures
 from magnet_cli.files.image_folder import ImageSet
-from magnet_cli.maths import priors
 from magnet_cli.models import Generator
 from magnet_cli.sampling import render
 
@@ -42,11 +41,7 @@ def prior(
     """Fresh draws from the prior, rendered untruncated: as many for each half as a point has images."""
     n = spec.n * len(halves(spec))
     rng = np.random.default_rng([_STREAM, spec.seed])
-    latents = priors.draw(rng, n, generator.latent_dim, generator.prior)
-    labels = None
-    if generator.num_classes:
-        classes = np.array(spec.label or range(generator.num_classes), np.int64)
-        labels = classes[np.arange(n) % len(classes)]
+    latents, labels = generator.prior.draw(rng, n, spec.label)
     about = render.RenderSpec(
         spec.generator,
         spec.sha256,

@@ -183,7 +183,7 @@ class Crowd:
         self._age = age
         self._folds = particles % 2
         self.surrogates = [self._fit(fold) for fold in range(2)]
-        normal = known.measure.spec.prior.endswith("normal")
+        normal = known.measure.generator.prior.kind.endswith("normal")
         centres = [moves.shrunk_mean(known.latents[particles[self._folds != fold]]) * normal for fold in range(2)]
         self._means = np.stack(centres)[self._folds]
 
@@ -236,7 +236,7 @@ class Crowd:
         def target(z: np.ndarray) -> np.ndarray:
             return self._rho * guessed(known.measure.features(z, labels))
 
-        kernel = Kernel(known.measure.spec.prior, width, self._means[which])
+        kernel = Kernel(known.measure.generator.prior, width, self._means[which])
         end = moves.walk(rng, known.latents[here], kernel, target, steps)
         new = np.flatnonzero(end.moved)
         self.measured.append(len(new))

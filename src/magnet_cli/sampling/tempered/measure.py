@@ -9,7 +9,6 @@ import torch
 from magnet_cli import computing, index
 from magnet_cli.computing import memory
 from magnet_cli.errors import GeneratorError
-from magnet_cli.maths import priors
 from magnet_cli.models import Generator
 from magnet_cli.models.image_models import ImageModel
 from magnet_cli.sampling import render
@@ -53,23 +52,20 @@ class Measure:
         self.generator = generator
         self.cut = cut or memory.cut_for(generator, volume.spec.vectors)
         self._top_k = top_k
-        self._classes = np.array(label or volume.spec.classes, np.int64)
+        self._label = label or volume.spec.label
         self._output = output
         self._basis = volume.pilot()
         computing.check(generator, volume.spec, output)
 
     def prior(self, rng: np.random.Generator, count: int, first: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Draws from the prior: latents [count, D] float32, and labels [count] int64 that take turns, or none.
+        """Draw latents [count, D] float32 and labels [count] int64 or None from the prior, as `Prior.draw`.
 
         Args:
             rng: of the latents.
             count: how many.
-            first: number of the first: which label is whose turn.
+            first: number of the first latent, where labels take turns.
         """
-        latents = priors.draw(rng, count, self.spec.latent_dim, self.spec.prior)
-        if not len(self._classes):
-            return latents, None
-        return latents, self._classes[(first + np.arange(count)) % len(self._classes)]
+        return self.generator.prior.draw(rng, count, self._label, first)
 
     def log_volume(self, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """Log-volumes, each a function of latent and label alone: a sketch has the same test matrix for all of them.

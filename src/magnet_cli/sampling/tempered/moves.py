@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BOUND = {"truncated-normal": 2.0, "uniform": 1.0}  # of each |zᵢ|
+from magnet_cli.maths.priors import TRUNCATED_AT, Prior
+
 _NARROWEST = 0.125  # of the step: each move takes one of its own, so that some of them are right everywhere
 
 Target = Callable[[np.ndarray], np.ndarray]  # latents [P, D] float32 to the log of the target over the prior [P]
@@ -24,12 +25,12 @@ class Kernel:
     z' alone, hence symmetric. Box: z + b ξ, reflected at the walls.
 
     Attributes:
-        prior: as generators.Generator has it, or "uniform", each zᵢ in [−1, 1].
+        prior: of the latents, of any kind but a mixture.
         step: the largest b, in (0, 1]; every move draws its own, from b/8 on, whatever z is.
         mean: [P, D] float64, m for each latent; 0 where the prior is not Gaussian.
     """
 
-    prior: str
+    prior: Prior
     step: float
     mean: np.ndarray
 
@@ -45,15 +46,15 @@ class Kernel:
         """
         b = self.step * _NARROWEST ** rng.random((len(z), 1))
         noise = rng.standard_normal(z.shape)
-        if self.prior == "uniform":
+        if self.prior.kind == "uniform":
             return _reflected(z + b * noise).astype(np.float32), np.zeros(len(z))
         moved = self.mean + np.sqrt(1 - b * b) * (z - self.mean) + b * noise
-        if self.prior == "sphere":
+        if self.prior.kind == "sphere":
             moved *= np.sqrt(z.shape[1]) / np.linalg.norm(moved, axis=1, keepdims=True)
         moved = moved.astype(np.float32)
         ratio = -np.einsum("ij,ij->i", self.mean, moved.astype(np.float64) - z)
-        if self.prior == "truncated-normal":
-            ratio[(np.abs(moved) > BOUND[self.prior]).any(axis=1)] = -np.inf
+        if self.prior.kind == "truncated-normal":
+            ratio[(np.abs(moved) > TRUNCATED_AT).any(axis=1)] = -np.inf
         return moved, ratio
 
 
