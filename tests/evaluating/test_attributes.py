@@ -207,7 +207,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(magnet):
     ("label", "known"), [((), [0, 1, 2, 0, 1, 2, 0]), ((2, 0), [2, 0, 2, 0, 2, 0, 2]), (None, None)]
 )
 def test_labels_of_a_conditional_generator_take_turns_across_shards(label, known):
-    generator, judge = models.load(cache.checkpoint("mnist")), image_models.judge("digits")
+    generator, judge = models.load(cache.checkpoint("mnist")), image_models.load_scorer("digits")
     classes = 0 if label is None else 3
     generator = dataclasses.replace(generator, prior=dataclasses.replace(generator.prior, num_classes=classes))
     spec = attributes.AttributesSpec("mnist", "0", 7, 0, 1.0, label or (), ("digits",), ("k",), 4)
