@@ -5,7 +5,11 @@ in docs/architecture.md from the imports, and the tables of families and of arti
 """
 
 import ast
+import functools
 import html
+import inspect
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -34,6 +38,68 @@ def command_line() -> str:
     parts = ["# Command line\n\nWhat `--help` prints. This page is made by `make reference`.\n\n## magnet\n"]
     parts += [f"```text\n{help_text('')}\n```\n"]
     parts += [f"## magnet {command}\n\n```text\n{help_text(command)}\n```\n" for command in commands]
+    return "\n".join(parts)
+
+
+SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Examples?):$", re.MULTILINE)
+ENTRY = re.compile(r"^(\*{0,2}[\w.]+)(?: \([^)]*\))?: ", re.MULTILINE)
+
+
+def prose(text: str) -> str:
+    """Return text of a docstring as Markdown: what looks like a tag stays text, examples are blocks."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        f"```pycon\n{one}\n```" if one.lstrip().startswith(">>>") else one.replace("<", "&lt;") for one in paragraphs
+    )
+
+
+def section(name: str, body: str) -> str:
+    """Return a section of a docstring as Markdown."""
+    if name in {"Args", "Attributes", "Raises"}:
+        entries = ENTRY.split(inspect.cleandoc(body))[1:]
+        pairs = zip(entries[::2], entries[1::2], strict=True)
+        return f"**{name}**\n\n" + "\n".join(f"- `{entry}`: {' '.join(about.split())}" for entry, about in pairs)
+    return f"**{name}**\n\n{prose(body)}"
+
+
+def docstring(text: str) -> str:
+    """Return a docstring in Google's style as Markdown."""
+    summary, *rest = SECTION.split(inspect.cleandoc(text))
+    sections = (section(name, body) for name, body in zip(rest[::2], rest[1::2], strict=True))
+    return "\n\n".join([prose(summary), *sections])
+
+
+def entry(level: str, name: str, thing: Callable | type, *, called: bool = True) -> str:
+    """Return the part of the page for one name: its signature, where it is called, and its docstring."""
+    code = f"{name.rpartition('.')[2]}{inspect.signature(thing)}" if called else ""
+    code = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])|'", "", code)  # types without their modules
+    block = f"```python\n{code}\n```\n\n" if called else ""
+    return f"{level} {name}\n\n{block}{docstring(thing.__doc__ or '')}\n"
+
+
+def members(name: str, kind: type) -> Iterator[str]:
+    """Yield the part of each documented member of a class."""
+    for member, attribute in vars(kind).items():
+        if member.startswith("_") or not inspect.getdoc(attribute):
+            continue
+        function = getattr(attribute, "__func__", attribute)  # of a class or static method
+        if inspect.isfunction(function) or isinstance(attribute, property | functools.cached_property):
+            yield entry("###", f"{name}.{member}", function, called=inspect.isfunction(function))
+
+
+def python() -> str:
+    """Return docs/reference/python.md."""
+    parts = [
+        "# Python\n\nThe public names of `magnet_cli`. This page is made from their docstrings by `make reference`.\n"
+    ]
+    for name in magnet_cli.__all__:
+        thing = getattr(magnet_cli, name)
+        parts.append(entry("##", name, thing, called=not inspect.isclass(thing)))
+        if inspect.isclass(thing):
+            parts += members(name, thing)
+        else:
+            forms = [(form, other) for form, other in vars(thing).items() if callable(other) and form[0] != "_"]
+            parts += [entry("###", f"{name}.{form}", other) for form, other in forms]
     return "\n".join(parts)
 
 
