@@ -1,6 +1,7 @@
 """The only module that prints: results on stdout, everything else on stderr.
 
-Owns streams, JSON, tables, progress and how errors look. Used by commands alone; knows nothing of what it shows.
+Streams, JSON, tables, progress, what a stop leaves behind, and how errors look. Messages name arguments in backticks,
+as `top_k=20`; they are shown as flags of the running command.
 """
 
 import contextlib
@@ -9,11 +10,22 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, TypeVar
 
+from magnet_cli.cli.flags import FlagNames
 from magnet_cli.errors import MagnetError
 
 _LOG_SECONDS = 30  # without a terminal, at most one line of progress in this time
+_flags = FlagNames()
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def show_as(flags: FlagNames) -> None:
+    """Show arguments that messages name as these flags, those of the running command."""
+    global _flags  # noqa: PLW0603  # one process runs one command
+    _flags = flags
 
 
 class Console:
@@ -39,7 +51,7 @@ class Console:
     def note(self, text: str) -> None:
         """Something about the result, on stderr."""
         if not self.quiet:
-            _print(text, sys.stderr)
+            _print(_flags.shown(text), sys.stderr)
 
     def note_table(self, header: list[str], rows: list[list[str]]) -> None:
         """A table about the result, on stderr."""
@@ -51,7 +63,7 @@ class Console:
 
     def warning(self, text: str) -> None:
         """A reason to doubt the result, on stderr; --quiet keeps it."""
-        _print(f"warning: {text}", sys.stderr)
+        _print(f"warning: {_flags.shown(text)}", sys.stderr)
 
     @contextlib.contextmanager
     def progress(self, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
@@ -72,6 +84,44 @@ class Console:
                 yield advance
         else:
             yield _lines(label, total, unit)
+
+    def follow(
+        self,
+        steps: Generator[T, None, R],
+        total: int,
+        *,
+        label: str,
+        unit: str,
+        safe: Callable[[int], str],
+        count: Callable[[T], int] | None = None,
+    ) -> R:
+        """Run the steps of a verb to their end, with progress; on Ctrl-C say what is safe, and that it can go on.
+
+        Args:
+            steps: a generator that yields once something is safe on disk; it is closed whatever happens.
+            total: how many units of work there are.
+            label: what is done, beside the bar.
+            unit: name of the units.
+            safe: says what is safe, "3 of 9 images are in PATH", for the number of units done.
+            count: units of what was yielded; without it the steps yield the number of units.
+
+        Returns:
+            What the generator returns.
+        """
+        done = 0
+        try:
+            with contextlib.closing(steps), self.progress(label, total, unit) as advance:
+                while True:
+                    try:
+                        units: Any = next(steps)
+                    except StopIteration as end:
+                        return end.value
+                    units = units if count is None else count(units)
+                    advance(units)
+                    done += units
+        except KeyboardInterrupt:
+            _print(f"stopped: {safe(done)}; the same command goes on from there", sys.stderr)
+            raise
 
 
 def _aligned(header: list[str], rows: list[list[str]]) -> str:
@@ -118,9 +168,9 @@ def show_error(error: MagnetError) -> None:
     """An expected failure on stderr: what was asked and found, then what to do; the trace with MAGNET_DEBUG=1."""
     if os.environ.get("MAGNET_DEBUG") == "1":
         traceback.print_exception(error)
-    _print(f"error: {error.message}", sys.stderr)
+    _print(f"error: {_flags.shown(error.message)}", sys.stderr)
     if error.hint:
-        _print(f"  do: {error.hint}", sys.stderr)
+        _print(f"  do: {_flags.shown(error.hint)}", sys.stderr)
 
 
 def show_stopped(text: str) -> None:

@@ -1,22 +1,22 @@
-"""Flags shared by commands: one meaning and one help text each.
+"""Flags shared by commands, alone and in groups: one meaning and one help text each."""
 
-Owns their types and the checks that need nothing but the value. Knows nothing of what commands do with them.
-"""
-
-import math
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
+from magnet_cli.cli import completion, parsers
+from magnet_cli.cli.console import Console
+from magnet_cli.cli.flags import flatten, plain, request  # noqa: F401  # commands take them from here
+from magnet_cli.cli.help import OUTPUT
+from magnet_cli.cli.parsers import ClassLabel
 from magnet_cli.errors import SpecError
 
 
 class ImageFormat(StrEnum):
-    """Of a file that holds one image."""
+    """Format of a file that holds one image."""
 
     png = "png"
     jpg = "jpg"
@@ -24,7 +24,7 @@ class ImageFormat(StrEnum):
 
 
 class RenderFormat(StrEnum):
-    """Of files of images, or of one array."""
+    """Format of image files, or of one array."""
 
     png = "png"
     jpg = "jpg"
@@ -33,7 +33,7 @@ class RenderFormat(StrEnum):
 
 
 class Precision(StrEnum):
-    """Arithmetic of the network's products."""
+    """Arithmetic of the network's matrix products."""
 
     auto = "auto"
     float64 = "float64"
@@ -43,28 +43,28 @@ class Precision(StrEnum):
 
 
 class SpaceName(StrEnum):
-    """Where the Jacobian's input lives."""
+    """Latent space of the Jacobian's input."""
 
     z = "z"
     w = "w"
 
 
 class Engine(StrEnum):
-    """What runs the work on shards."""
+    """What runs the work on shards: processes here, or Ray."""
 
     local = "local"
     ray = "ray"
 
 
 class NvaeLatents(StrEnum):
-    """The groups of an NVAE whose noise is the latent."""
+    """The noise groups of an NVAE that are the latent."""
 
     top = "top"
     all = "all"
 
 
 class PriorName(StrEnum):
-    """The distribution of the latents of a user's own generator."""
+    """Distribution of the latents of a user's own generator."""
 
     normal = "normal"
     sphere = "sphere"
@@ -73,14 +73,14 @@ class PriorName(StrEnum):
 
 
 class Shares(StrEnum):
-    """How many draws each class of a conditional generator has."""
+    """Number of draws per class of a conditional generator."""
 
     natural = "natural"
     equal = "equal"
 
 
 class Pick(StrEnum):
-    """What chooses the best point of a sweep."""
+    """Figure that chooses the best point of a sweep."""
 
     fid = "fid"
     kid = "kid"
@@ -109,35 +109,6 @@ class Solver(StrEnum):
     sketch = "sketch"
     pilot = "pilot"
     projection = "projection"
-
-
-@dataclass(frozen=True)
-class ClassLabel:
-    """A class as the command line names it.
-
-    Attributes:
-        number: of the class.
-        name: its ImageNet name, where that was given.
-    """
-
-    number: int
-    name: str = ""
-
-
-def class_label(text: str) -> ClassLabel:
-    """A class, from its number or its ImageNet name; or a usage error."""
-    from magnet_cli.catalog import imagenet
-
-    if re.fullmatch(r"-?\d+", text):
-        if int(text) < 0:
-            message = f"{text} is not the number of a class."
-            raise typer.BadParameter(message)
-        return ClassLabel(int(text))
-    try:
-        return ClassLabel(imagenet.number(text), text)
-    except SpecError as error:
-        message = f"{error.message}; {error.hint}"
-        raise typer.BadParameter(message) from error
 
 
 def numbers(label: list[ClassLabel] | None) -> tuple[int, ...]:
@@ -170,179 +141,98 @@ def settings(bn_truncation: float | None, nvae_latents: str | None) -> tuple[tup
     return tuple((name, value) for name, value in given.items() if value is not None)
 
 
-def _device(value: str | None) -> str | None:
-    kind, _, number = (value or "cpu").partition(":")
-    if kind not in {"cpu", "cuda", "mps"} or (":" in (value or "") and not (kind == "cuda" and number.isdigit())):
-        message = f"{value!r} is not a device; pass cpu, cuda, cuda:N or mps."
-        raise typer.BadParameter(message)
-    return value
-
-
-def _devices(value: str | None) -> str | None:
-    names = (value or "cpu").split(",")
-    if len(names) == 1:
-        return value if value == "all" else _device(value)
-    if len(set(names)) < len(names) or not all(re.fullmatch(r"cuda:\d+", name) for name in names):
-        message = f"{value!r} is not a list of different devices; pass all, or some as cuda:0,cuda:1."
-        raise typer.BadParameter(message)
-    return value
-
-
-def part(text: str) -> tuple[int, int]:
-    """(I, N) from "I/N", 1 ≤ I ≤ N; or a usage error."""
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        message = f"{text!r} is not a part I/N with 1 <= I <= N, as 3/8."
-        raise typer.BadParameter(message)
-    return int(found[1]), int(found[2])
-
-
-def _truncation(value: float | None) -> float | None:
-    if value is not None and not 0 < value <= 1:
-        message = f"{value} is not in the range 0<x<=1; 1 is no truncation."
-        raise typer.BadParameter(message)
-    return value
-
-
-def truncations(text: str) -> tuple[float, ...]:
-    """Each ψ in (0, 1] of a list as "1,.7,.5"; or a usage error."""
-    try:
-        return tuple(_truncation(float(part)) for part in text.split(","))
-    except ValueError as error:
-        message = f"{text!r} is not a number, or several as 1,.7,.5."
-        raise typer.BadParameter(message) from error
-
-
-def rhos(text: str) -> tuple[float, ...]:
-    """Each rho of a list as "-1,-.3,.3,1", and 0, ascending; or a usage error."""
-    try:
-        return tuple(sorted({0.0} | {_finite(float(part)) for part in text.split(",")}))
-    except ValueError as error:
-        message = f"{text!r} is not a number, or several as -1,-.3,.3,1."
-        raise typer.BadParameter(message) from error
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        message = f"{value} is not a finite number."
-        raise typer.BadParameter(message)
-    return value
-
-
 def chosen(value: Solver | Precision | None) -> str | None:
     """The name, or None where any will do."""
     return None if value == "auto" else plain(value)
 
 
-def plain(value: StrEnum | None) -> str | None:
-    """The name of a choice; None where there was none."""
-    return None if value is None else value.value
+GENERATOR_HELP = "Name of a generator (`magnet list`), path of a checkpoint, or your own code: file.py:factory."
 
-
-def share(value: float | None) -> float | None:
-    """A number between 0 and 1, neither of them, or a usage error."""
-    if value is not None and not 0 < value < 1:
-        message = f"{value} is not in the range 0<x<1."
-        raise typer.BadParameter(message)
-    return value
-
-
-def positive(value: float) -> float:
-    """A finite number above 0, or a usage error."""
-    if not (math.isfinite(value) and value > 0):
-        message = f"{value} is not a positive number."
-        raise typer.BadParameter(message)
-    return value
-
-
-def size(text: str) -> int:
-    """Bytes, from "512MiB", "2GB" or a plain number; or a usage error."""
-    units = {"": 1, "b": 1} | {f"{u}b": 1000**i for i, u in enumerate("kmgt", 1)}
-    units |= {f"{u}ib": 1024**i for i, u in enumerate("kmgt", 1)}
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-    if not found or found[2] not in units or float(found[1]) <= 0:
-        message = f"{text!r} is not a number of bytes, as 512MiB or 2GB."
-        raise typer.BadParameter(message)
-    return int(float(found[1]) * units[found[2]])
-
-
-def bounds(text: str) -> tuple[float, float]:
-    """Two finite numbers, the lower first, from "LO,HI"; or a usage error."""
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        low = high = math.nan
-    if not -math.inf < low < high < math.inf:
-        message = f"{text!r} is not a lower and a higher number, as 0,1."
-        raise typer.BadParameter(message)
-    return low, high
-
-
-GENERATOR_HELP = "Name of a generator (`magnet list`), path of a checkpoint, or your own: file.py:factory."
-
-Generator = Annotated[str, typer.Argument(metavar="GENERATOR", help=GENERATOR_HELP, show_default=True)]
+Generator = Annotated[
+    str,
+    typer.Argument(metavar="GENERATOR", help=GENERATOR_HELP, show_default=True, autocompletion=completion.generators),
+]
 TopK = Annotated[
-    int | None, typer.Option(min=1, help="Leading singular values. Default: see above.", show_default=False)
+    int | None,
+    typer.Option(min=1, help="Number of leading singular values used.", show_default="min(K, 30); all if D <= 32"),
 ]
 Truncation = Annotated[
     float,
     typer.Option(
-        callback=_truncation,
-        help="ψ in (0, 1]; StyleGANs draw w to its mean by it, DCGANs and BigGANs scale z. 1 is none.",
+        callback=parsers.truncation,
+        help="ψ in (0, 1]; 1 is no truncation. StyleGANs move w towards its mean, DCGANs and BigGANs scale z.",
     ),
 ]
 BnTruncation = Annotated[
     float | None,
     typer.Option(
-        callback=_truncation,
-        help="BigGAN: ψ of the batch-norm statistics; 1 is what MaGNET did.",
-        show_default="that of --truncation",
+        callback=parsers.truncation,
+        help="BigGAN: ψ of the batch-norm statistics; MaGNET used 1.",
+        show_default="as --truncation",
     ),
 ]
 Space = Annotated[
-    SpaceName, typer.Option(help="The Jacobian's input: z, or w at w = M(z); w weights draws of z, never uniformly.")
+    SpaceName,
+    typer.Option(help="Input of the Jacobian: z, or w = M(z); w weights draws of z and is never uniform."),
 ]
 Nvae = Annotated[
     NvaeLatents | None,
     typer.Option("--nvae-latents", help="NVAE: z is the noise of the top group, or of all.", show_default="top"),
 ]
-LatentDim = Annotated[
-    int | None, typer.Option(min=1, help="Your own generator: numbers of a latent.", show_default="as its module says")
-]
+LatentDim = Annotated[int | None, typer.Option(min=1, help="Length of a latent.", show_default="as the module says")]
 Prior = Annotated[
     PriorName | None,
     typer.Option(
-        help="Your own generator: N(0, I), that within 2 of 0, the sphere where it normalises z, or U[-1, 1].",
-        show_default="its module's",
+        help="N(0, I); N(0, I) within 2 of 0; the sphere, if z is normalised; or U[-1, 1].",
+        show_default="as the module says",
     ),
 ]
 ImageRange = Annotated[
     tuple | None,
     typer.Option(
-        parser=bounds, metavar="LO,HI", help="Your own generator: intensities it gives.", show_default="its module's"
+        parser=parsers.bounds,
+        metavar="LO,HI",
+        help="Lowest and highest intensity of its images.",
+        show_default="as the module says",
     ),
 ]
 Label = Annotated[
     list[ClassLabel] | None,
     typer.Option(
         "--label",
-        parser=class_label,
+        parser=parsers.class_label,
         metavar="CLASS",
-        help="Class of a conditional generator, its number or an ImageNet name; repeatable.",
+        help="Class of a conditional generator: its number or ImageNet name; repeatable.",
         show_default="all in turn",
     ),
 ]
+Output = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Output of the Jacobian: pixel, style, affine, or an image model."),
+]
+AnySolver = Annotated[Solver | None, typer.Option("--solver", help="Only a volume of this solver.", show_default="any")]
+AnyPrecision = Annotated[
+    Precision | None, typer.Option("--precision", help="Only a volume of this precision.", show_default="any")
+]
 Rho = Annotated[
-    float, typer.Option(callback=_finite, help="Polarity: <0 modes, 0 the generator, 1 MaGNET, >0 anti-modes.")
+    float,
+    typer.Option(callback=parsers.finite, help="Polarity: <0 modes, 0 the generator, 1 MaGNET, >0 anti-modes."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")]
 VolumePath = Annotated[
-    Path | None, typer.Option("--volume", metavar="PATH", help="The volume's folder.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--volume",
+        metavar="PATH",
+        help="The volume's folder.",
+        show_default=False,
+        autocompletion=completion.volume_paths,
+    ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        envvar="MAGNET_DEVICE", callback=_device, help="cpu, cuda, cuda:N or mps.", show_default="cuda if any"
+        envvar="MAGNET_DEVICE", callback=parsers.device, help="cpu, cuda, cuda:N or mps.", show_default="cuda if any"
     ),
 ]
 Devices = Annotated[
@@ -350,13 +240,85 @@ Devices = Annotated[
     typer.Option(
         "--device",
         envvar="MAGNET_DEVICE",
-        callback=_devices,
-        help="cpu, cuda, cuda:N or mps; cuda:0,cuda:1 or all: a worker each.",
+        callback=parsers.devices,
+        help="cpu, cuda, cuda:N or mps; cuda:0,cuda:1 or all: one worker each.",
         show_default="cuda if any",
     ),
 ]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Latents at a time.", show_default="by generator size")]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Number of latents at a time.", show_default="by generator size")
+]
+NoImages = Annotated[
+    bool, typer.Option("--no-images", help="Write only the latents; needs neither the generator nor torch.")
+]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the code in a TorchScript file that you name.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.", rich_help_panel=OUTPUT)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.", rich_help_panel=OUTPUT)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes or hints.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomFlags:
+    """What a generator of the user's own code may not say itself."""
+
+    PANEL: ClassVar = "Your own generator (file.py:factory)"
+    latent_dim: LatentDim = None
+    prior: Prior = None
+    image_range: ImageRange = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorFlags(CustomFlags):
+    """Which generator."""
+
+    generator: Generator = "mnist"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionFlags:
+    """Which function of the latent: its input, the generator's settings, the classes."""
+
+    PANEL: ClassVar = "Function of the latent"
+    truncation: Truncation = 1.0
+    bn_truncation: BnTruncation = None
+    space: Space = SpaceName.z
+    output: Output = "pixel"
+    label: Label = None
+    nvae_latents: Nvae = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeFlags(FunctionFlags):
+    """Which volume and index: the volume of a function, of any solver and precision or of one."""
+
+    PANEL: ClassVar = "Which volume"
+    volume: VolumePath = None
+    top_k: TopK = None
+    solver: AnySolver = None
+    precision: AnyPrecision = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkFlags:
+    """How the work is done, which changes no result."""
+
+    PANEL: ClassVar = "Computation"
+    device: Device = None
+    batch_size: BatchSize = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFlags:
+    """What is printed."""
+
+    PANEL: ClassVar = OUTPUT
+    quiet: Quiet = False
+    json: Json = False
+
+    @property
+    def console(self) -> Console:
+        """The console of a command that was called with these flags."""
+        return Console(as_json=self.json, quiet=self.quiet)

@@ -69,7 +69,7 @@ def run(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Say which share of images is of which class, and how far that is from equal.
+    """Measure the share of images in each class, and its imbalance.
 
     Of a generator: draws from its prior are rendered, scored and forgotten; latents.npy and scores.npz are kept, and
     the same command resumes. Of a sample: each image's class is written into its metadata.jsonl, too. Imbalance is

@@ -19,12 +19,10 @@ N = Annotated[int, typer.Option("--n", min=1, help="Latents to choose.")]
 AllowUnbalanced = Annotated[
     bool, typer.Option("--allow-unbalanced", help="Choose on where a combination has run out, and say by how much.")
 ]
-NoImages = Annotated[bool, typer.Option("--no-images", help="Latents alone; needs no generator, and no torch.")]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="The sample's folder.", show_default="samples/<SAMPLE>-balanced-n<n>-seed<seed>"),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace another sample in that folder.")]
 
 
 def run(
@@ -39,16 +37,16 @@ def run(
     seed: options.Seed = 0,
     allow_unbalanced: AllowUnbalanced = False,
     generator: scored_options.OfGenerator = None,
-    no_images: NoImages = False,
+    no_images: options.NoImages = False,
     out: Out = None,
     device: options.Device = None,
     batch_size: options.BatchSize = None,
     dry_run: options.DryRun = False,
-    force: Force = False,
+    force: options.Force = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Choose latents so that every combination of attributes is as frequent as every other.
+    """Choose latents with balanced combinations of attributes.
 
     Of the latents whose every attribute is sure (--confidence), draws a random combination of classes, then one of its
     latents, none twice: Multi-Attribute Balanced Sampling. At a small n the numbers drawn vary; with --even

@@ -3,22 +3,33 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from magnet_cli.cli import options
+from magnet_cli.cli import completion, options
 from magnet_cli.cli.console import Console
+from magnet_cli.cli.help import Command, Group
 
 if TYPE_CHECKING:
     from magnet_cli.catalog.housekeeping import Kept
 
 app = typer.Typer(
-    cls=TyperGroup,
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Look after what is kept: sizes, last use, every byte, and what may go.",
+    help="List, verify and remove what is kept on this machine.",
 )
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="As `magnet cache list` shows them.")]
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of an artifact.", show_default="MAGNET_HOME")]
+Names = Annotated[
+    list[str],
+    typer.Argument(metavar="NAME...", help="As `magnet cache list` shows them.", autocompletion=completion.artifacts),
+]
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME]",
+        help="Name of an artifact.",
+        show_default="MAGNET_HOME",
+        autocompletion=completion.artifacts,
+    ),
+]
 Forget = Annotated[
     bool, typer.Option("--forget", help="And what was recorded at its first use: what comes next is trusted then.")
 ]
@@ -27,9 +38,9 @@ Days = Annotated[
 ]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(quiet: options.Quiet = False, json: options.Json = False) -> None:
-    """List what is kept, with sizes and last use.
+    """List what is stored, with sizes and dates of last use.
 
     \b
     Examples:
@@ -46,9 +57,9 @@ def list_(quiet: options.Quiet = False, json: options.Json = False) -> None:
     console.note(f"{len(rows)} in all, {_size(fields['size'])}")
 
 
-@app.command("verify")
+@app.command("verify", cls=Command)
 def verify(quiet: options.Quiet = False, json: options.Json = False) -> None:
-    """Read every byte of the artifacts that are kept, and compare.
+    """Read every byte of the stored artifacts and compare it.
 
     Problems are the result: they are printed, and the exit code is 1. `magnet info VOLUME --check` is for volumes that
     you computed.
@@ -70,7 +81,7 @@ def verify(quiet: options.Quiet = False, json: options.Json = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command("rm")
+@app.command("rm", cls=Command)
 def remove(
     names: Names,
     forget: Forget = False,
@@ -78,7 +89,7 @@ def remove(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Remove artifacts, indices or what is left of transfers.
+    """Remove artifacts, indices or unfinished downloads.
 
     Prints what went. Volumes that you computed are not removed. A file that nobody pinned has to be the same when it is
     fetched again, unless --forget.
@@ -97,14 +108,14 @@ def remove(
     )
 
 
-@app.command("prune")
+@app.command("prune", cls=Command)
 def prune(
     days: Days = None,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Remove what is of no use any more.
+    """Remove what is no longer of use.
 
     That is files that no list has, and partial files of transfers that nobody went on with for a day; with --days, what
     was not used for so long. Volumes that you computed are never removed. Prints what went.
@@ -123,9 +134,9 @@ def prune(
     )
 
 
-@app.command("path")
+@app.command("path", cls=Command)
 def path(name: Name = None, quiet: options.Quiet = False, json: options.Json = False) -> None:
-    """Print where things are kept, or where an artifact is, or will be.
+    """Print the folder of the cache, or the path of an artifact.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli import console as console_
-from magnet_cli.cli import options
+from magnet_cli.cli import options, parsers
 
 if TYPE_CHECKING:
     from magnet_cli.computing import solver_choice
@@ -34,12 +34,12 @@ Output = Annotated[
     ),
 ]
 Tolerance = Annotated[
-    float, typer.Option(callback=options.positive, help="Error of log-volume the solver may make, rms in nats.")
+    float, typer.Option(callback=parsers.positive, help="Error of log-volume the solver may make, rms in nats.")
 ]
 Memory = Annotated[
     int | None,
     typer.Option(
-        parser=options.size,
+        parser=parsers.size,
         metavar="BYTES",
         help="Working set on a device, of all its workers, as 512MiB or 2GB.",
         show_default="half of what is free",
@@ -53,7 +53,7 @@ Workers = Annotated[
 Part = Annotated[
     tuple | None,
     typer.Option(
-        parser=options.part,
+        parser=parsers.part,
         metavar="I/N",
         help="Only every N-th shard, from the I-th: for job arrays.",
         show_default="1/1",
@@ -98,7 +98,7 @@ def run(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Compute and store singular values.
+    """Compute singular values and store them in a volume.
 
     Those of the generator's Jacobian at many latents: all D of them exactly, or the leading --top-k from fewer
     products, by the solver that --solver auto finds cheapest within the tolerance. The volume is a folder of shards

@@ -6,18 +6,28 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli import options
+from magnet_cli.cli import completion, options
 from magnet_cli.cli.console import Console
 
-Reference = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Path of a checkpoint, or name of a generator.")]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="Path of a checkpoint, or name of a generator.",
+        autocompletion=completion.generators,
+    ),
+]
 Out = Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace another file of that name.")]
 
 
 def run(
-    checkpoint: Reference, out: Out, force: Force = False, quiet: options.Quiet = False, json: options.Json = False
+    checkpoint: Reference,
+    out: Out,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
 ) -> None:
-    """Write a checkpoint anew as safetensors, a format that holds no code.
+    """Write a checkpoint as safetensors, a format without code.
 
     Reads what `magnet compute` reads: safetensors, files of torch.save, network pickles of StyleGAN codes; nothing in
     them is run. Tensors keep their names and values; what names and shapes do not tell (as a clamp) is written beside

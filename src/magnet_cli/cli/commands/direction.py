@@ -60,7 +60,6 @@ Out = Annotated[
     Path | None,
     typer.Option(metavar="FILE.npy", help="The file.", show_default="directions/<SAMPLE>-<attribute>.npy"),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace another direction of that name.")]
 
 
 def run(
@@ -88,11 +87,11 @@ def run(
     device: options.Device = None,
     batch_size: options.BatchSize = None,
     trust: options.Trust = False,
-    force: Force = False,
+    force: options.Force = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Learn the direction in latent space along which an attribute changes.
+    """Learn the latent direction along which an attribute changes.
 
     From latents chosen as by `magnet balance`, all attributes alike: the others are then as frequent on one side as on
     the other. A sample that `magnet balance` wrote is taken as it is. Writes a unit vector [1, D] as the tools of

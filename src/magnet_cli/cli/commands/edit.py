@@ -48,7 +48,6 @@ Out = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="The folder.", show_default="edits/<generator>-<direction>-seed<seed>"),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace another edit in that folder.")]
 
 
 def run(
@@ -72,11 +71,11 @@ def run(
     device: options.Device = None,
     batch_size: options.BatchSize = None,
     trust: options.Trust = False,
-    force: Force = False,
+    force: options.Force = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Move latents along a direction, and render each step.
+    """Move latents along a direction and render each step.
 
     A row of images a latent: z + a · direction for a from --from to --to, even steps; 0 is the latent itself. With
     --space w latents that are drawn are mapped to w first, and moved there. With --model the mean probability of each

@@ -45,7 +45,7 @@ def run(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Hold a sample against a reference: quality and diversity, with intervals.
+    """Measure quality and diversity of a sample, with intervals.
 
     FID and KID (lower is closer), precision and density (are its images like the reference's), recall and coverage
     (does it reach all of the reference), diversity (mean distance of two of its images), duplicates. Names carry the

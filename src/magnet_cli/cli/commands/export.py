@@ -5,22 +5,28 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli import options
+from magnet_cli.cli import completion, options
 from magnet_cli.cli.console import Console
 
-Reference = Annotated[str, typer.Argument(metavar="VOLUME", help="A volume's folder, or the name of a published one.")]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="VOLUME",
+        help="A volume's folder, or the name of a published one.",
+        autocompletion=completion.volumes,
+    ),
+]
 File = Annotated[Path, typer.Argument(metavar="FILE.npz", help="The file to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a file of that name.")]
 
 
 def run(
     volume: Reference,
     file: File,
-    force: Force = False,
+    force: options.Force = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Write a volume as the published arrays.
+    """Write a volume as published arrays, one .npz file.
 
     An npz file with svds [N, K], latents [N, D] and, where there are classes, labels [N, C], one-hot; all float32. It
     appears whole or not at all; `magnet import` makes the same rows of it. Prints the file's path.

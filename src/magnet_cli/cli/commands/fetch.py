@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli import options
+from magnet_cli.cli import completion, options
 from magnet_cli.cli.console import Console
 
 Names = Annotated[
     list[str],
-    typer.Argument(metavar="NAME...", help="Names of artifacts (`magnet list`), or where `magnet push` put a volume."),
+    typer.Argument(
+        metavar="NAME...",
+        help="Names of artifacts (`magnet list`), or where `magnet push` put a volume.",
+        autocompletion=completion.artifacts,
+    ),
 ]
 Accept = Annotated[
     bool,
@@ -31,7 +35,7 @@ def run(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Fetch artifacts, verified, into the cache.
+    """Download artifacts into the cache and verify them.
 
     Prints their paths.
     A file is visible only once its size and sha256 are those of its entry. Where the entry has none, what came first

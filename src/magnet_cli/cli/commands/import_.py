@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli import console as console_
-from magnet_cli.cli import options
+from magnet_cli.cli import options, parsers
 
 if TYPE_CHECKING:
     from magnet_cli.catalog.cache import Checkpoint
@@ -15,9 +15,9 @@ File = Annotated[Path, typer.Argument(metavar="FILE.npz", help="Arrays svds, lat
 Name = Annotated[str, typer.Argument(metavar="GENERATOR", help="Whose latents they are: a name, or a checkpoint.")]
 Output = Annotated[str, typer.Option(metavar="NAME", help="Of what the Jacobian was taken: pixel, style, …")]
 Class = Annotated[
-    options.ClassLabel | None,
+    parsers.ClassLabel | None,
     typer.Option(
-        "--label", parser=options.class_label, metavar="CLASS", help="Of all rows, where the file has no labels."
+        "--label", parser=parsers.class_label, metavar="CLASS", help="Of all rows, where the file has no labels."
     ),
 ]
 Family = Annotated[

@@ -1,44 +1,30 @@
 """magnet index."""
 
 import dataclasses
-from typing import Annotated
-
-import typer
 
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
 
-Output = Annotated[
-    str, typer.Option(metavar="NAME", help="Only a volume of this: pixel, style, affine, or an image model.")
-]
-Solver = Annotated[options.Solver | None, typer.Option(help="Only a volume of this solver.", show_default="any")]
-Precision = Annotated[
-    options.Precision | None, typer.Option(help="Only a volume of this precision.", show_default="any")
-]
-TopK = Annotated[
-    int | None, typer.Option(min=1, help="Leading singular values used.", show_default="min(K, 30), all where D <= 32")
-]
-
 
 def run(
     generator: options.Generator = "mnist",
-    top_k: TopK = None,
+    top_k: options.TopK = None,
     truncation: options.Truncation = 1.0,
     bn_truncation: options.BnTruncation = None,
     space: options.Space = options.SpaceName.z,
-    output: Output = "pixel",
+    output: options.Output = "pixel",
     label: options.Label = None,
     nvae_latents: options.Nvae = None,
     latent_dim: options.LatentDim = None,
     prior: options.Prior = None,
     image_range: options.ImageRange = None,
-    solver: Solver = None,
-    precision: Precision = None,
+    solver: options.AnySolver = None,
+    precision: options.AnyPrecision = None,
     volume: options.VolumePath = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Index a volume, and say how far rho can go.
+    """Index a volume and show how far rho can go.
 
     The index holds the log-volume of each row, the sum of the logs of its k leading singular values. The effective size
     at each rho says how many rows carry the weight: a draw larger than that repeats rows, or is displaced from where

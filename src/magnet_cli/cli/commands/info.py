@@ -4,13 +4,15 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli import options
+from magnet_cli.cli import completion, options
 from magnet_cli.cli.console import Console
 
 Reference = Annotated[
     str,
     typer.Argument(
-        metavar="PATH|GENERATOR", help="A volume, index, sample, rendering, edit, direction, checkpoint or name."
+        metavar="PATH|GENERATOR",
+        help="A volume, index, sample, rendering, edit, direction, checkpoint or name.",
+        autocompletion=completion.targets,
     ),
 ]
 Check = Annotated[bool, typer.Option("--check", help="Re-read every byte; exit 1 if there are problems.")]
@@ -25,7 +27,7 @@ def run(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Say what a path or a name is, and check it.
+    """Describe a path or a name, and check it.
 
     With --check every byte of it is read again and compared with the hashes it was written with. Problems are the
     result: they are printed, and the exit code is 1.

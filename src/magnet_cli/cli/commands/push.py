@@ -4,10 +4,17 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli import options
+from magnet_cli.cli import completion, options
 from magnet_cli.cli.console import Console
 
-Reference = Annotated[str, typer.Argument(metavar="VOLUME", help="A volume's folder, or the name of a published one.")]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="VOLUME",
+        help="A volume's folder, or the name of a published one.",
+        autocompletion=completion.volumes,
+    ),
+]
 Repository = Annotated[
     str, typer.Argument(metavar="OWNER/NAME", help="The dataset on the hub; made if it is not there.")
 ]

@@ -39,7 +39,6 @@ Out = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="The folder.", show_default="renders/<generator>-<latents' name and sha256>"),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace another rendering in that folder.")]
 
 
 def run(
@@ -58,11 +57,11 @@ def run(
     device: options.Device = None,
     batch_size: options.BatchSize = None,
     dry_run: options.DryRun = False,
-    force: Force = False,
+    force: options.Force = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Make the images of given latents.
+    """Render the images of latents in a file.
 
     In their order, as a file each, or with --format npy as one float32 array of the intensities in about [-1, 1],
     written piece by piece. Latents of a sample are in its latents.npy, labels in its labels.npy. With --space w they

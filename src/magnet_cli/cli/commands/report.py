@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli import options
+from magnet_cli.cli import completion, options
 from magnet_cli.cli.console import Console
 from magnet_cli.errors import MagnetError
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 Target = Annotated[
     str,
-    typer.Argument(metavar="PATH|NAME", help="A volume, a sample or a sweep; or the name of a volume or generator."),
+    typer.Argument(
+        metavar="PATH|NAME",
+        help="A volume, a sample or a sweep; or the name of a volume or generator.",
+        autocompletion=completion.targets,
+    ),
 ]
 Compare = Annotated[
     Path | None,
@@ -44,7 +48,6 @@ TopK = Annotated[
     typer.Option(min=1, help="Of a volume: k of its log-volumes.", show_default="min(K, 30), all where D <= 32"),
 ]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="The page.", show_default="reports/<name>.html")]
-Force = Annotated[bool, typer.Option("--force", help="Make it anew, whatever file is there.")]
 
 
 def run(
@@ -56,11 +59,11 @@ def run(
     out: Out = None,
     device: options.Device = None,
     batch_size: options.BatchSize = None,
-    force: Force = False,
+    force: options.Force = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Put a volume, a sample or a sweep on one HTML page that can be kept, sent and printed.
+    """Show a volume, a sample or a sweep on one HTML page.
 
     Of a volume: its spectrum, log-volumes, effective size over rho and k, and images of low, middle and high volume,
     where its generator is here. Of a sample: its contact sheets, log-volumes, metrics with intervals (each file of

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli import console as console_
-from magnet_cli.cli import options, tempering
-from magnet_cli.cli.commands.index import Output, Precision, Solver, TopK
+from magnet_cli.cli import options, parsers, tempering
 from magnet_cli.cli.commands.render import follow
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ CorrectPrior = Annotated[
 PriorMass = Annotated[
     float | None,
     typer.Option(
-        callback=options.share,
+        callback=parsers.share,
         help="With --correct-prior: rows compete in the ball that holds this share of a normal prior.",
         show_default="0.99",
     ),
@@ -49,7 +48,7 @@ Truncations = Annotated[
     tuple,
     typer.Option(
         "--truncation",
-        parser=options.truncations,
+        parser=parsers.truncations,
         metavar="PSI",
         help="ψ in (0, 1], as for compute; 1 is none. With --montage several, as 1,.7,.5.",
     ),
@@ -61,7 +60,6 @@ Format = Annotated[
     options.ImageFormat | None,
     typer.Option("--format", help="Of the images; jpg at quality 95, webp without loss.", show_default="png"),
 ]
-NoImages = Annotated[bool, typer.Option("--no-images", help="Latents alone; needs no generator, and no torch.")]
 Method = Annotated[
     options.Method,
     typer.Option(help="Choose rows of the volume by weight, or temper: compute fresh latents, for a rho beyond those."),
@@ -69,25 +67,24 @@ Method = Annotated[
 Particles = Annotated[
     int | None, typer.Option(min=8, help="Latents of an island of --method tempered.", show_default="128")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace another sample in that folder.")]
 
 
 def run(
     generator: options.Generator = "mnist",
     n: Images = 64,
     rho: options.Rho = 1.0,
-    top_k: TopK = None,
+    top_k: options.TopK = None,
     truncation: Truncations = "1",
     bn_truncation: options.BnTruncation = None,
     space: options.Space = options.SpaceName.z,
-    output: Output = "pixel",
+    output: options.Output = "pixel",
     label: options.Label = None,
     nvae_latents: options.Nvae = None,
     latent_dim: options.LatentDim = None,
     prior: options.Prior = None,
     image_range: options.ImageRange = None,
-    solver: Solver = None,
-    precision: Precision = None,
+    solver: options.AnySolver = None,
+    precision: options.AnyPrecision = None,
     seed: options.Seed = 0,
     replace: Replace = False,
     pool: Pool = None,
@@ -96,7 +93,7 @@ def run(
     correct_prior: CorrectPrior = False,
     prior_mass: PriorMass = None,
     image_format: Format = None,
-    no_images: NoImages = False,
+    no_images: options.NoImages = False,
     montage: Montage = False,
     method: Method = options.Method.reweight,
     particles: Particles = None,
@@ -105,11 +102,11 @@ def run(
     device: options.Device = None,
     batch_size: options.BatchSize = None,
     dry_run: options.DryRun = False,
-    force: Force = False,
+    force: options.Force = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Draw latents by volume, and render them.
+    """Draw latents by volume and render them.
 
     Each row of the volume has weight exp(rho * log-volume). rho 0 is the generator as it is, rho < 0 goes to its modes,
     rho > 0 to its anti-modes; rho 1 is MaGNET: with a uniform prior the draws are uniform on the manifold, with a

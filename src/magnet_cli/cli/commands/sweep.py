@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli import console as console_
-from magnet_cli.cli import options
+from magnet_cli.cli import options, parsers
 from magnet_cli.cli.commands.evaluate import Features, NearestK
-from magnet_cli.cli.commands.index import Output, Precision, Solver, TopK
 
 if TYPE_CHECKING:
     from magnet_cli.cli import lookup
@@ -23,7 +22,7 @@ Rhos = Annotated[
     tuple,
     typer.Option(
         "--rho",
-        parser=options.rhos,
+        parser=parsers.rhos,
         metavar="RHO,...",
         help="Polarities, as -1,-.3,.3,1; 0, the generator as it is, is always one.",
     ),
@@ -32,7 +31,7 @@ Truncations = Annotated[
     tuple,
     typer.Option(
         "--truncation",
-        parser=options.truncations,
+        parser=parsers.truncations,
         metavar="PSI,...",
         help="ψ in (0, 1], several as 1,.7,.5: every rho at each.",
     ),
@@ -66,7 +65,6 @@ Out = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="The folder.", show_default="sweeps/<generator>-n<n>-seed<seed>"),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace another sweep in that folder.")]
 
 
 def run(  # noqa: PLR0915
@@ -79,17 +77,17 @@ def run(  # noqa: PLR0915
     nearest_k: NearestK = 5,
     model: Models = None,
     pick: Pick = None,
-    top_k: TopK = None,
+    top_k: options.TopK = None,
     bn_truncation: options.BnTruncation = None,
     space: options.Space = options.SpaceName.z,
-    output: Output = "pixel",
+    output: options.Output = "pixel",
     label: options.Label = None,
     nvae_latents: options.Nvae = None,
     latent_dim: options.LatentDim = None,
     prior: options.Prior = None,
     image_range: options.ImageRange = None,
-    solver: Solver = None,
-    precision: Precision = None,
+    solver: options.AnySolver = None,
+    precision: options.AnyPrecision = None,
     seed: options.Seed = 0,
     volume: options.VolumePath = None,
     out: Out = None,
@@ -97,11 +95,11 @@ def run(  # noqa: PLR0915
     batch_size: options.BatchSize = None,
     trust: options.Trust = False,
     dry_run: options.DryRun = False,
-    force: Force = False,
+    force: options.Force = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Try many rho, measure each, and choose one.
+    """Measure samples at many rho and choose one.
 
     At every rho (and at every ψ of --truncation) a sample is drawn from the volume, evaluated against the reference,
     and its classes are counted; all of it is plotted. The best point is picked on one half of the volume's rows and of

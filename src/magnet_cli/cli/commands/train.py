@@ -6,13 +6,15 @@ from typing import Annotated
 import typer
 
 from magnet_cli.cli import console as console_
-from magnet_cli.cli import options
+from magnet_cli.cli import options, parsers
+from magnet_cli.cli.help import Command, Group
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train a generator.")
-
-
-def _positive(value: float | None) -> float | None:
-    return value if value is None else options.positive(value)
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Train a generator with a mixture as its prior (SLOGAN).",
+)
 
 
 Data = Annotated[
@@ -37,7 +39,7 @@ Width = Annotated[int, typer.Option(min=1, help="Of images: channels at half of 
 Rate = Annotated[
     float | None,
     typer.Option(
-        callback=_positive,
+        callback=parsers.positive,
         help="Adam's, of generator and encoder; twice that of the critic.",
         show_default="0.002 for points, 0.001 for images",
     ),
@@ -45,16 +47,16 @@ Rate = Annotated[
 PriorRate = Annotated[
     float | None,
     typer.Option(
-        callback=_positive,
+        callback=parsers.positive,
         help="Of the mixture's weights and covariances; means: 10 times.",
         show_default="0.02 for points, 0.03 for images",
     ),
 ]
-Contrast = Annotated[float, typer.Option(callback=options.positive, help="Weight of the contrastive loss at first.")]
+Contrast = Annotated[float, typer.Option(callback=parsers.positive, help="Weight of the contrastive loss at first.")]
 Penalty = Annotated[
     float | None,
     typer.Option(
-        callback=_positive,
+        callback=parsers.positive,
         help="Weight of the critic's slope at data (R1).",
         show_default="0.02 for points, 1 for images",
     ),
@@ -67,7 +69,6 @@ NoContrastive = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Only go on with a run that is there; never begin one.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; rounding depends on them.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace another run in that folder.")]
 
 
 @app.callback()
@@ -75,7 +76,7 @@ def main() -> None:
     """Train a generator."""
 
 
-@app.command("slogan")
+@app.command("slogan", cls=Command)
 def slogan(
     data: Data,
     components: Components,
@@ -96,11 +97,11 @@ def slogan(
     device: options.Device = None,
     threads: Threads = 1,
     dry_run: options.DryRun = False,
-    force: Force = False,
+    force: options.Force = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Learn the imbalance: a GAN whose prior is a Gaussian mixture that is learned too.
+    """Train a GAN and the Gaussian mixture that is its prior.
 
     SLOGAN (Hwang et al., ICLR 2022). Means, covariances and weights of K components are learned beside the networks,
     by Stein's lemma, so that each component becomes one attribute and its weight that attribute's share of the data.
