@@ -21,7 +21,8 @@ from magnet_cli.models import families
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(magnet_cli.__file__).parent
-BOX, ROOM, FLOOR, MARGIN = (132, 40), 156, 92, 16  # pixels: a box; from a room to the next, from a floor to the next
+BOX, ROOM, FLOOR, AROUND = (120, 38), 172, 88, 70  # pixels: a box; from room to room and floor to floor; of a detour
+MARGIN = 56
 
 
 def help_text(command: str) -> str:
@@ -211,9 +212,15 @@ def drawing(storeys: list[list[str]]) -> str:
             if y == v:
                 side = BOX[0] if u > x else 0
                 curve = f"M{x + side:g} {y + BOX[1] / 2:g}H{u + BOX[0] - side:g}"
-            else:
+            elif v - y == FLOOR:
                 start, end = f"{x + BOX[0] / 2:g}", f"{u + BOX[0] / 2:g}"
                 curve = f"M{start} {y + BOX[1]:g}C{start} {y + BOX[1] + 36:g} {end} {v - 36:g} {end} {v:g}"
+            else:  # around what stands between, on the side of the lower room
+                right = u + BOX[0] / 2 >= width / 2
+                side, bulge = (BOX[0], AROUND) if right else (0, -AROUND)
+                start, end = (x + side, y + BOX[1] / 2), (u + side, v + BOX[1] / 2)
+                curve = f"M{start[0]:g} {start[1]:g}C{start[0] + bulge:g} {start[1]:g} {end[0] + bulge:g} {end[1]:g} "
+                curve += f"{end[0]:g} {end[1]:g}"
             lines.append(f'<path d="{curve}" fill="none" stroke="#667" marker-end="url(#head)"/>')
     for room, (x, y) in place.items():
         lines += [
