@@ -114,7 +114,7 @@ def network(name: str, device: torch.device) -> Network:
         plain = dcgan.as_trained(checkpoints.read(checkpoint.read(), name).state)
 
         def load(precision: str) -> Generator:
-            return models.load(checkpoint, str(device), getattr(torch, precision))
+            return models.load(checkpoint, device=device, dtype=getattr(torch, precision))
 
     loaded = {p: load(p) for p in ("float32", "float64", "bfloat16")}
     return Network(name, loaded, plain.to(device, torch.float32), cut_for(loaded["float32"]), device)

@@ -164,7 +164,7 @@ class Bench:
         wanted = lookup.Wanted(args.top_k, "z", "pixel", 1.0, None, None)
         volume = lookup.volume(checkpoint, lookup.Console(), args.volume, wanted)
         spec = volume.spec
-        generator = models.load(checkpoint, models.default_device(), PRECISIONS[spec.precision])
+        generator = models.load(checkpoint, device=models.default_device(), dtype=PRECISIONS[spec.precision])
         top_k = args.top_k or index.default_top_k(spec.top_k, spec.latent_dim)
         self.measure, self.moves = tempered.Measure(volume, generator, top_k), tempered.num_moves(volume)
         rows = [shard for _, shard in Volume.open(args.pool or volume.path).rows()]

@@ -1,6 +1,7 @@
 """Generators of the user's own: found, computed, drawn from, and refused where they cannot be right."""
 
 import json
+import pickle
 import re
 import textwrap
 from pathlib import Path
@@ -260,7 +261,6 @@ BAD = [
     ({"forward": "return (z @ self.weight).mean()"}, "of shape []"),
     ({"forward": "return z @ self.weight + torch.rand(())"}, "draws noise"),
     ({"forward": "return z @ self.weight - z.mean(dim=0, keepdim=True).sum()"}, "batch statistics"),
-    ({"seed": "int(torch.randint(1 << 30, ()))"}, "makes other weights at each call"),
     ({"returned": "None"}, "returns a NoneType, and a torch.nn.Module is asked for"),
     ({"returned": "Absent()", "before": "from absent import Absent"}, "No module named 'absent'"),
     ({"before": "open('no/such/weights.pt')"}, "No such file or directory: 'no/such/weights.pt'"),
@@ -347,6 +347,131 @@ def test_weights_in_the_precision_asked_for():
         assert loaded(z).dtype == next(loaded.module.parameters()).dtype == dtype
         assert not any(p.requires_grad for p in loaded.module.parameters())
     assert not loaded.module.inner.training
+
+
+# --- how often a factory is called ----------------------------------------------------------------------------------
+
+COUNTED = "with open('calls', 'a') as log: log.write('.')"
+
+
+def num_calls():
+    calls = len(Path("calls").read_text())
+    Path("calls").unlink()
+    return calls
+
+
+def test_a_command_calls_a_factory_once(magnet):
+    """Whatever it loads the generator for: the shape, both precisions, the comparison with a volume, the images."""
+    reference = write(before=COUNTED)
+    flags = ("--latent-dim", 3, "--prior", "normal")
+    for line in (
+        ("info", reference),
+        ("info", reference, *flags),
+        ("compute", reference, "--n", 300),  # the solver is chosen: by measurements in both precisions
+        ("compute", reference, "--n", 600, "--json"),
+        ("compute", reference, "--n", 6, "--solver", "exact", "--dry-run"),
+        ("index", reference),
+        ("sample", reference, "--n", 4, "--rho", 0.5, "--out", "drawn"),
+        ("sample", reference, "--n", 4, "--rho", 0.5, "--no-images"),
+        ("render", reference, "--latents", "drawn/latents.npy", "--out", "shown"),
+    ):
+        done = magnet(*line)
+        assert done.code == 0, done.err
+        assert num_calls() == 1, line
+
+
+def test_every_process_calls_a_factory_once(magnet):
+    done = magnet("compute", write(before=COUNTED), "--n", 6, "--solver", "exact", "--workers", 2, "--shard-rows", 3)
+    assert done.code == 0, done.err
+    assert num_calls() == 3
+
+
+def test_a_module_that_copies_do_not_replace(magnet):
+    """A forward that still calls the first module, and weights that copy.deepcopy refuses: called for each use."""
+    patched = "made = Map(); first = made.forward; made.forward = lambda z: first(2 * z)"
+    refused = "made = Map(); made.halved = made.weight / 2"
+    for before in (patched, refused):
+        reference = write(before=f"{before}\n    {COUNTED}", returned="made")
+        source = custom.from_factory(reference)
+        for dtype in (torch.float64, torch.float32):
+            loaded = models.load(source, dtype=dtype)
+            z = torch.ones(2, 3, dtype=dtype)
+            weight = custom.call_factory(reference).weight.to(dtype)
+            known = torch.tanh((2 if before == patched else 1) * z @ weight).reshape(2, 3, 4, 4)
+            torch.testing.assert_close(loaded(z), known.detach())
+        assert num_calls() > 1
+        assert magnet("compute", reference, *SMALL, "--volume", before[-8:].strip("/ )")).code == 0
+
+
+def test_factories_that_draw_their_weights(magnet):
+    """Two commands see two networks: the second names the cause. Another process refuses to go on with others."""
+    reference = write(seed="int(torch.randint(1 << 30, ()))")
+    torch.manual_seed(1)
+    assert magnet("compute", reference, *SMALL).code == 0
+    done = magnet("sample", reference, "--n", 2)
+    assert done.code == 1
+    assert "does its factory draw them? Set a seed there: torch.manual_seed(0)" in done.err
+    source = pickle.loads(pickle.dumps(custom.from_factory(reference)))
+    with pytest.raises(GeneratorError, match="makes other weights at each call"):
+        models.load(source)
+    reference = write(before="torch.manual_seed(0)", seed="int(torch.randint(1 << 30, ()))")
+    assert magnet("compute", reference, *SMALL).code == 0
+    assert magnet("sample", reference, "--n", 2, "--rho", 0.1).code == 0
+
+
+def test_in_another_process_the_factory_is_called_again():
+    source = custom.from_factory(write(before=COUNTED))
+    copied = pickle.loads(pickle.dumps(source))
+    assert copied == source
+    z = torch.ones(2, 3)
+    torch.testing.assert_close(models.load(copied)(z), models.load(source)(z), rtol=0, atol=0)
+    assert num_calls() == 2
     Path("own.py").unlink()
     with pytest.raises(ArtifactError, match="cannot be had"):
-        models.load(found)
+        models.load(copied)
+    assert models.load(source)(z).shape == (2, 3, 4, 4)
+
+
+# --- from Python ----------------------------------------------------------------------------------------------------
+
+
+def test_load_takes_a_name_a_path_a_factory_and_a_module(toy):
+    z = torch.ones(2, 3)
+    by_factory = models.load(write())
+    assert (by_factory.name, by_factory.family, by_factory.prior.kind) == ("own-make", "own", "normal")
+    module = custom.call_factory("own.py:make")
+    by_module = models.load(module)
+    assert (by_module.name, by_module.sha256) == ("Map", by_factory.sha256)
+    torch.testing.assert_close(by_module(z), by_factory(z), rtol=0, atol=0)
+    other = models.load("own.py:make", latent_dim=3, prior="sphere", image_range=(0, 1), dtype=torch.float64)
+    assert (other.prior.kind, other.image_range, other(z.double()).dtype) == ("sphere", (0, 1), torch.float64)
+    torch.testing.assert_close(other(z.double()), 2 * by_module(z).double() - 1)
+    with torch.no_grad():
+        module.weight.zero_()  # the user's module and the generator are apart
+    assert by_module(z).abs().max() > 0
+    assert module.training
+    assert module.weight.requires_grad
+    assert by_module.module.inner is not module
+    assert models.load("mnist").sha256 == models.load(cache.checkpoint("mnist")).sha256
+    assert models.load(toy).sha256 == models.load(str(toy)).sha256 == cache.checkpoint(str(toy)).sha256
+    with pytest.raises(GeneratorError, match="setting 'latent_dim', which the family dcgan does not have"):
+        models.load("mnist", latent_dim=3)
+    with pytest.raises(GeneratorError, match="setting 'truncation', which the family own does not have"):
+        models.load(module, truncation=3)
+    with pytest.raises(GeneratorError, match="Linear does not say how many numbers a latent has"):
+        models.load(torch.nn.Linear(3, 8))
+    with pytest.raises(GeneratorError, match="Linear cannot be copied"):
+        models.load(weight_of_another(torch.nn.Linear(3, 8)), latent_dim=3)
+    with pytest.raises(ArtifactError, match="there is no checkpoint"):
+        models.load("no/such/file.pt")
+
+
+def weight_of_another(module):
+    module.halved = module.weight / 2
+    return module
+
+
+def test_a_generator_shows_what_it_is():
+    text = "Generator('own-make', family='own', latent_dim=3, image_shape=(3, 4, 4), prior='normal', num_classes=4)"
+    reference = write(attributes="num_classes = 4", labels=", labels=None")
+    assert repr(models.load(reference)) == text

@@ -57,7 +57,7 @@ def describe_own(own: "CustomModule") -> dict:
     from magnet_cli import models
 
     fields = {"kind": "generator", "path": own.factory, "generator": own.name, "sha256": own.sha256}
-    return _with(fields | _network(models.load(own)), [])
+    return _with(fields | _network(models.load(own, device="cpu")), [])
 
 
 def _of_path(path: Path, *, check: bool) -> dict:
@@ -150,7 +150,7 @@ def _generator(checkpoint: cache.Checkpoint, kind: str, *, check: bool) -> dict:
     fields = {"kind": kind, "path": str(checkpoint.path), "generator": checkpoint.name, "sha256": checkpoint.sha256}
     problems = _problems(checkpoint.read) if check else []
     if not problems:
-        found = models.load(checkpoint)
+        found = models.load(checkpoint, device="cpu")
         fields |= {"format": found.format, "settings": found.settings} | _network(found)
     return _with(fields, problems)
 

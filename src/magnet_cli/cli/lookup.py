@@ -5,7 +5,6 @@ one gate to code of the user's own as a generator: what is typed on the command 
 """
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from magnet_cli import index
-from magnet_cli.catalog import cache, entries
+from magnet_cli.catalog import cache, entries, references
 from magnet_cli.catalog.cache import Checkpoint
 from magnet_cli.cli.console import Console
 from magnet_cli.errors import DamageError, GeneratorError, MagnetError, VolumeError
@@ -25,13 +24,6 @@ if TYPE_CHECKING:
     from magnet_cli.models.custom import CustomModule
 
     Source = Checkpoint | CustomModule
-
-_FACTORY = re.compile(r".+:[^\W\d]\w*")
-
-
-def is_own(reference: str) -> bool:
-    """Whether what was typed means a module of the user's own, as file.py:factory does; no file is named like that."""
-    return _FACTORY.fullmatch(reference) is not None and not Path(reference).exists()
 
 
 def source(reference: str, *, here: bool = True, **flags: object) -> "Source":
@@ -51,7 +43,7 @@ def source(reference: str, *, here: bool = True, **flags: object) -> "Source":
 def own_module(reference: str, **flags: object) -> "CustomModule | None":
     """The module of the user's own that was typed, as `source`; None where something else was."""
     given = {name: value for name, value in flags.items() if value is not None}
-    if not is_own(reference):
+    if not references.is_factory(reference):
         if given:
             flag = f"--{next(iter(given)).replace('_', '-')}"
             message = f"that is for a generator of your own, file.py:factory; {reference} tells it itself."
@@ -137,7 +129,8 @@ def volume(checkpoint: "Source", console: Console, path: Path | None, wanted: Wa
             message += f"and {checkpoint.name} ({checkpoint.sha256[:12]}…) is asked for"
             raise VolumeError(message, f"pass the generator it belongs to: {found.spec.generator}")
         return _of_same_function([found], checkpoint)[0]
-    for candidates in (_own(console), _published(checkpoint.name)):
+    computed = _own(console)
+    for candidates in (computed, _published(checkpoint.name)):
         fitting = _of_same_function([v for v in candidates if wanted.fits(v, checkpoint)], checkpoint)
         if fitting:
             longest = max(fitting, key=lambda v: v.num_rows)
@@ -145,6 +138,8 @@ def volume(checkpoint: "Source", console: Console, path: Path | None, wanted: Wa
             console.note(f"drawing from {longest.path} ({longest.num_rows:,} rows{others})")
             return longest
     message = f"there is no volume of {checkpoint.name}{f' with{wanted.flags}' if wanted.flags else ''}"
+    if not isinstance(checkpoint, Checkpoint) and any(_has_other_weights(v, checkpoint) for v in computed):
+        message += "; some have other weights: does its factory draw them? Set a seed there: torch.manual_seed(0)"
     raise VolumeError(message, f"make one: magnet compute {checkpoint.reference}{wanted.flags}")
 
 
@@ -170,6 +165,10 @@ def _is_of(found: Volume, checkpoint: "Source") -> bool:
     return spec.sha256 == checkpoint.sha256 if spec.sha256 else spec.generator == checkpoint.name
 
 
+def _has_other_weights(candidate: Volume, source: "Source") -> bool:
+    return candidate.spec.generator == source.name and candidate.spec.sha256 != source.sha256
+
+
 def _of_same_function(found: list[Volume], checkpoint: "Source") -> list[Volume]:
     """Those of some volumes with a generator's weights that are of its function too: all, but for a user's own module.
 
@@ -180,7 +179,7 @@ def _of_same_function(found: list[Volume], checkpoint: "Source") -> list[Volume]
         return found
     from magnet_cli import computing, models
 
-    loaded, same, changed = models.load(checkpoint), [], None
+    loaded, same, changed = models.load(checkpoint, device="cpu"), [], None
     for candidate in found:
         try:
             computing.check_settings(candidate, loaded)

@@ -192,7 +192,7 @@ def load_generator(found: "Scored", typed: str | None, device: str | None) -> "G
         message = f"{found.path} is of {found.generator} (sha256 {found.sha256[:12]}…), and "
         message += f"{checkpoint.name} ({checkpoint.sha256[:12]}…) is given"
         raise GeneratorError(message, "pass the generator it was made with: --generator")
-    loaded = models.load(checkpoint, device or models.default_device())
+    loaded = models.load(checkpoint, device=device or models.default_device())
     if found.latents.shape[1] != loaded.latent_dim:
         message = f"{found.path} has latents of {found.latents.shape[1]} numbers, and {loaded.name} takes others: "
         message += f"{loaded.latent_dim}"

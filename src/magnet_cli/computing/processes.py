@@ -79,7 +79,7 @@ def load(
     Raises:
         MagnetError: as generators.load and image_models.load.
     """
-    generator = models.load(checkpoint, device, PRECISIONS[precision], **dict(settings))
+    generator = models.load(checkpoint, device=device, dtype=PRECISIONS[precision], **dict(settings))
     if output in models.OUTPUTS:
         return generator, None
     return generator, image_models.load(output, models.check_device(device), PRECISIONS[precision])

@@ -10,7 +10,7 @@ from magnet_cli.catalog.cache import Checkpoint
 from magnet_cli.errors import GeneratorError
 from magnet_cli.files import atomic
 from magnet_cli.files.checkpoints import safetensors_file
-from magnet_cli.models import generator
+from magnet_cli.models import loading
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def convert(checkpoint: Checkpoint, out: Path, *, force: bool = False) -> Conver
         ArtifactError, GeneratorError: the checkpoint cannot be read, or gives no network.
         MagnetError: another file is there, or it cannot be written.
     """
-    weights = generator.read(checkpoint)
-    generator.build(weights)
+    weights = loading.read(checkpoint)
+    loading.build(weights)
     data = safetensors_file.write(weights.state, weights.settings)
     atomic.make_folder(out.parent)
     if not atomic.publish(out, data, replace=force):

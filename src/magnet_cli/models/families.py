@@ -1,27 +1,36 @@
-"""What each family supports, read from its code: its network's class, the signatures of `build` and `forward`.
-
-Owns that table. Builds no network and reads no file.
-"""
+"""The families of generators, and what each supports, read from its code: the signatures of `build` and `forward`."""
 
 import inspect
 from dataclasses import dataclass
 from types import ModuleType
 
-from magnet_cli.models.generator import FAMILIES, OUTPUTS, PLAIN_FORMATS
+from magnet_cli.models.generator import OUTPUTS
+from magnet_cli.models.generators import biggan_deep, dcgan, nvae, progan, slogan, stylegan2, stylegan3
+
+FAMILIES: dict[str, ModuleType] = {
+    "biggan-deep": biggan_deep,
+    "dcgan": dcgan,
+    "nvae": nvae,
+    "progan": progan,
+    "slogan": slogan,
+    "stylegan2": stylegan2,
+    "stylegan3": stylegan3,
+}
+PLAIN_FORMATS = ("safetensors", "torch")  # files of state dicts, which every family can come in
 
 
 @dataclass(frozen=True)
-class About:
+class Family:
     """What a family of generators supports.
 
     Attributes:
         family: its name.
-        spaces: where the input of the Jacobian can live.
-        outputs: what of its own the Jacobian can be taken of; image models can follow any family's images.
+        spaces: the spaces that the Jacobian's input can live in.
+        outputs: the family's own outputs that a Jacobian can be taken of.
         conditional: whether its generators take labels: "yes", "no", or "some".
-        truncation: what ψ acts on; empty where it has no effect.
+        truncation: what ψ acts on; empty if it has no effect.
         prior: the distribution of the latents.
-        formats: of checkpoints.
+        formats: file formats of checkpoints.
         settings: what a file may have to say beside its weights.
     """
 
@@ -35,22 +44,22 @@ class About:
     settings: tuple[str, ...]
 
 
-def families() -> list[About]:
-    """All that `load` can build, by name."""
-    return [_about(name, module) for name, module in FAMILIES.items()]
+def describe_families() -> list[Family]:
+    """Return every family that `load` can build, by name."""
+    return [_described(name, module) for name, module in FAMILIES.items()]
 
 
-def _about(name: str, module: ModuleType) -> About:
+def _described(name: str, module: ModuleType) -> Family:
     build = inspect.signature(module.build)
     network = build.return_annotation
     has_w = hasattr(network, "synthesis")
     label = inspect.signature(network.forward).parameters["labels"]
-    takes = "no" if label.annotation is None else "some" if label.default is None else "yes"
-    return About(
+    conditional = "no" if label.annotation is None else "some" if label.default is None else "yes"
+    return Family(
         family=name,
         spaces=("z", "w") if has_w else ("z",),
         outputs=OUTPUTS if has_w else OUTPUTS[:1],
-        conditional=takes,
+        conditional=conditional,
         truncation=network.truncates,
         prior=network.prior,
         formats=(*PLAIN_FORMATS, *getattr(module, "TRANSLATIONS", {})),

@@ -101,7 +101,7 @@ def run(
     from magnet_cli.maths.metrics import class_shares
 
     own = {"latent_dim": latent_dim, "prior": options.plain(prior), "image_range": image_range}
-    loaded = models.load(lookup.source(targets[0], **own), here)
+    loaded = models.load(lookup.source(targets[0], **own), device=here)
     options.check_names(label, loaded.name, loaded.num_classes)
     spec = attributes.AttributesSpec(
         generator=loaded.name,

@@ -127,7 +127,7 @@ def run(
         console.note(f"{folder} already holds this edit")
         console.result(done, str(folder))
         return
-    loaded = models.load(checkpoint, here)
+    loaded = models.load(checkpoint, device=here)
     options.check_names(label, loaded.name, loaded.num_classes)
     edit.check(loaded, spec, learned)
     if rows is None:

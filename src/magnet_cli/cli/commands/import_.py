@@ -97,7 +97,7 @@ def _num_classes(checkpoint: "Checkpoint") -> int:
     from magnet_cli import models
     from magnet_cli.catalog import imagenet
 
-    return models.load(checkpoint).num_classes if checkpoint.path.exists() else imagenet.COUNT
+    return models.load(checkpoint, device="cpu").num_classes if checkpoint.path.exists() else imagenet.COUNT
 
 
 def _family_and_prior(checkpoint: "Checkpoint", family: str | None, latent_dim: int) -> tuple[str, str]:
@@ -112,7 +112,7 @@ def _family_and_prior(checkpoint: "Checkpoint", family: str | None, latent_dim: 
 
     if known and known not in models.FAMILIES:
         return known, entries.prior_of(known)
-    loaded = models.load(checkpoint)
+    loaded = models.load(checkpoint, device="cpu")
     if loaded.latent_dim != latent_dim:
         message = f"the latents in the file have {latent_dim} numbers, those of {checkpoint.name} {loaded.latent_dim}"
         raise VolumeError(message, "pass the generator that they belong to")

@@ -58,9 +58,9 @@ def _artifacts(console: Console) -> None:
 
 
 def _families(console: Console) -> None:
-    from magnet_cli.models import families as families_
+    from magnet_cli import models
 
-    rows = [dataclasses.asdict(family) for family in families_.families()]
+    rows = [dataclasses.asdict(family) for family in models.describe_families()]
     header = {"family": "family", "spaces": "spaces", "outputs": "outputs", "conditional": "conditional"}
     header |= {"truncation": "truncation acts on", "prior": "prior", "formats": "checkpoints"}
     texts = [{k: v if isinstance(v, str) else ", ".join(v) for k, v in row.items()} for row in rows]

@@ -108,7 +108,7 @@ def run(
         console.result(done, str(folder))
         return
     settings = dict(options.settings(bn_truncation, options.plain(nvae_latents)))
-    loaded = models.load(checkpoint, device or models.default_device(), **settings)
+    loaded = models.load(checkpoint, device=device or models.default_device(), **settings)
     render.check(loaded, spec, rows, labelled=labels is not None)
     classes = npy.labels(labels, spec.n, loaded.num_classes) if labels else None
     if dry_run:

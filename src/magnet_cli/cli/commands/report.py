@@ -223,7 +223,7 @@ def _loaded(source: "lookup.Source", volume: "Volume", device: str | None, *, ty
     spec = volume.spec
     given = dict(options.settings(spec.bn_truncation or None, spec.nvae_latents or None))
     try:
-        found = models.load(source, device or models.default_device(), **given)
+        found = models.load(source, device=device or models.default_device(), **given)
     except MagnetError as error:
         if typed or device:
             raise

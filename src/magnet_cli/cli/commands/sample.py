@@ -231,7 +231,7 @@ def _loaded(checkpoint: "lookup.Source", device: str | None, shown: str, setting
     from magnet_cli import models
     from magnet_cli.sampling import render
 
-    loaded = models.load(checkpoint, device or models.default_device(), **settings)
+    loaded = models.load(checkpoint, device=device or models.default_device(), **settings)
     render.check_format(loaded, shown)
     return loaded
 

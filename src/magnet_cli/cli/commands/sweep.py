@@ -139,7 +139,7 @@ def run(  # noqa: PLR0915
     pools = _pools(checkpoint, console, volume, wanted, truncation, bn_truncation)
     options.check_names(label, checkpoint.name, pools[0].volume.spec.num_classes)
     settings = options.settings(bn_truncation, pools[0].volume.spec.nvae_latents or None)
-    loaded = models.load(checkpoint, here, **dict(settings))
+    loaded = models.load(checkpoint, device=here, **dict(settings))
     render.check_format(loaded, "png")
     shape = loaded.image_shape[1:] + loaded.image_shape[:1]
     names = (features or default_features(shape), *dict.fromkeys(model or ()))
