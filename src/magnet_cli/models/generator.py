@@ -21,6 +21,7 @@ what it does not know.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -29,6 +30,15 @@ from magnet_cli.maths.priors import Prior
 from magnet_cli.models import custom
 
 OUTPUTS = ("pixel", "style", "affine")  # a generator's own outputs that a Jacobian can be taken of
+
+
+class Network(Protocol):
+    """The attributes that every network has; see the top of the module for those that only some have."""
+
+    latent_dim: int
+    image_shape: tuple[int, ...]
+    prior: str
+    num_classes: int
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from magnet_cli.models import custom
 from magnet_cli.models.custom import CustomModule
 from magnet_cli.models.devices import check_device
 from magnet_cli.models.families import FAMILIES, PLAIN_FORMATS
-from magnet_cli.models.generator import Generator
+from magnet_cli.models.generator import Generator, Network
 
 _CUSTOM_SETTINGS = ("latent_dim", "prior", "image_range")
 
@@ -140,10 +140,11 @@ def _resolved(
 
 
 def _generator(
-    source: Checkpoint | CustomModule, family: str, network: Any, form: str, settings: dict[str, object]
+    source: Checkpoint | CustomModule, family: str, module: nn.Module, form: str, settings: dict[str, object]
 ) -> Generator:
+    network = cast(Network, module)
     prior = Prior(network.prior, network.latent_dim, network.num_classes, getattr(network, "mixture", None))
-    return Generator(source.name, family, source.sha256, network.image_shape, prior, network, form, settings)
+    return Generator(source.name, family, source.sha256, network.image_shape, prior, module, form, settings)
 
 
 def _check_settings(name: str, family: str, make: Callable[..., nn.Module], settings: dict[str, object]) -> None:
