@@ -76,7 +76,8 @@ def run(
       magnet report typical --compare prior
       magnet report typical --compare prior --include found.json --out typical.html --json
     """
-    from magnet_cli.errors import reporting, require
+    from magnet_cli import reporting
+    from magnet_cli.errors import require
 
     require("matplotlib", "report")
     start = time.monotonic()
