@@ -8,16 +8,16 @@ import ast
 import functools
 import html
 import inspect
+import json
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 import magnet_cli
-from magnet_cli.catalog import entries
 from magnet_cli.cli.app import app
-from magnet_cli.models import families
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(magnet_cli.__file__).parent
@@ -111,34 +111,36 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def families_table() -> str:
-    """Return the table of what each family supports."""
+    """Return the table of what each family supports, as `magnet list --families` has it."""
+    listed = json.loads(CliRunner().invoke(app, ["list", "--families", "--json"]).stdout)["families"]
     head = ["family", "spaces", "outputs", "conditional", "truncation acts on", "prior", "checkpoints"]
     rows = [
         [
-            f"`{one.family}`",
-            ", ".join(one.spaces),
-            ", ".join(one.outputs),
-            one.conditional,
-            one.truncation or "-",
-            one.prior,
-            ", ".join(one.formats),
+            f"`{family['family']}`",
+            ", ".join(family["spaces"]),
+            ", ".join(family["outputs"]),
+            family["conditional"],
+            family["truncation"] or "nothing",
+            family["prior"],
+            ", ".join(family["formats"]),
         ]
-        for one in families.families()
+        for family in listed
     ]
     return table(head, rows)
 
 
 def artifacts_table() -> str:
     """Return the table of what `magnet fetch` can get."""
+    listed = tomllib.loads((ROOT / "artifacts.toml").read_text(encoding="utf-8"))
     rows = [
         [
-            f"`{one.name}`",
-            one.kind,
-            one.family or one.generator,
-            one.license + ("" if one.commercial_use else ", non-commercial"),
-            "yes" if one.sha256 else "no",
+            f"`{name}`",
+            one["kind"],
+            one.get("family") or one["generator"],
+            one["license"] + ", non-commercial" * (not one.get("commercial_use", True)),
+            "yes" if "sha256" in one else "no",
         ]
-        for one in entries.read_list(ROOT / "artifacts.toml").values()
+        for name, one in listed.items()
     ]
     return table(["name", "kind", "family or generator", "licence", "pinned"], rows)
 

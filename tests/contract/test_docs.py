@@ -4,16 +4,19 @@ A block ```sh holds commands that are run here; a block ```bash is shown only.
 """
 
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import magnet_cli
 from magnet_cli.cli.app import app
 
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
@@ -26,6 +29,9 @@ GROUPS = {
     group.name: [command.name for command in group.typer_instance.registered_commands]
     for group in app.registered_groups
 }
+
+REFERENCE = SimpleNamespace(**runpy.run_path(str(ROOT / "tools/write_reference.py"), run_name="reference"))
+IMPORTS = REFERENCE.imports()
 
 SHORTER = {  # page: {part of a command: what stands in its place here}
     "docs/howto/choose-rho.md": {"--pick recall --out front": "--dry-run"},
@@ -41,6 +47,10 @@ def commands_in(text):
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = (line.partition(" #")[0].strip() for block in blocks for line in block.splitlines())
     return [line for line in lines if line.startswith("magnet ")]
+
+
+def python_in(text):
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
 def shorter(line, parts):
@@ -118,6 +128,16 @@ def test_commands_of_a_page_run(magnet, page):
         if "info front" in line or "cuda" in line or "--device all" in line:
             continue
         run(magnet, f"{line} --dry-run" if page in PLANNED and "--dry-run" not in line else line)
+
+
+@pytest.mark.skipif(not hasattr(magnet_cli, "__all__"), reason="the Python API is to come")
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if python_in(PAGES[page])])
+def test_python_of_a_page_runs(page):
+    """Its blocks in their order, in one process of their own, as somebody pastes them."""
+    code = "\n".join(python_in(PAGES[page]))
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_array_job_is_right(magnet):
@@ -204,6 +224,20 @@ def test_every_page_is_on_the_site():
     )
 
 
+def test_generated_pages_are_those_of_the_code():
+    for page, text in REFERENCE.pages().items():
+        assert text == (ROOT / page).read_text(encoding="utf-8"), f"{page}: run `make reference`"
+
+
+@pytest.mark.parametrize("room", sorted(IMPORTS))
+def test_nobody_imports_upward_in_the_drawing(room):
+    """The floors that docs/architecture.md draws, against the imports."""
+    floors = REFERENCE.floors(PAGES["docs/architecture.md"])
+    height = {name: -number for number, names in enumerate(floors) for name in names}
+    assert height.keys() == IMPORTS.keys()
+    assert [other for other in IMPORTS[room] if height[other] > height[room]] == []
+
+
 @pytest.mark.slow
 def test_the_site_builds_strictly(tmp_path):
     """`make docs` without a warning; pages load nothing from elsewhere."""
@@ -223,6 +257,7 @@ def test_the_site_builds_strictly(tmp_path):
         assert not re.search(r"url\(\s*[\"']?https?:|@import", style.read_text(encoding="utf-8")), style
 
 
+@pytest.mark.slow
 def test_a_broken_link_fails_the_site(tmp_path):
     shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("_build"))
     (tmp_path / "README.md").write_text("# magnet\n\nSee [nothing](docs/glossary.md#no-such-word).\n", encoding="utf-8")
