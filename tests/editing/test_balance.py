@@ -14,8 +14,10 @@ from scipy import stats
 from magnet_cli.editing import balance, balanced_sample
 from magnet_cli.editing.scored import Attribute, of_probabilities, open_scored
 from magnet_cli.errors import SampleError, SpecError
-from magnet_cli.files import atomic, results
+from magnet_cli.files import atomic
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.sampling import sample
+from magnet_cli.sampling.kinds import SAMPLE
 
 SIZES = {(0, 0): 60, (0, 1): 3, (1, 0): 40, (1, 1): 97}  # latents of each combination: one is rare
 
@@ -333,7 +335,7 @@ def test_stopped_at_any_time_it_goes_on_to_the_same_files(magnet, here):
     steps = balanced_sample.write(Path("part"), spec, found, chosen, models.load(cache.checkpoint("mnist")), 10)
     assert list(itertools.islice(steps, 2)) == [10, 10]
     steps.close()
-    assert results.finished(Path("part"), results.SAMPLE, spec) is None
+    assert ResultFolder(Path("part"), SAMPLE).finished(spec) is None
     assert magnet("balance", "scored", "--n", 40, "--out", "part", "--batch-size", 10, "-q").code == 0
     for name in ("checksums.txt", "metadata.jsonl", "grid.png", "latents.npy"):
         assert atomic.sha256_file(Path("part") / name) == atomic.sha256_file(Path("whole") / name)

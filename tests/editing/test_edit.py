@@ -14,7 +14,9 @@ from toys import stylegan2_weights
 from magnet_cli import models
 from magnet_cli.catalog import cache
 from magnet_cli.editing import direction, edit
-from magnet_cli.files import atomic, results
+from magnet_cli.editing.kinds import EDIT
+from magnet_cli.files import atomic
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.priors import Prior
 from magnet_cli.models import image_models
 from magnet_cli.sampling import render
@@ -110,7 +112,7 @@ def test_stopped_at_any_time_it_goes_on_to_the_same_files(magnet, line16):
     steps = edit.fill(Path("part"), spec, generator, places, labels, 4)
     assert list(itertools.islice(steps, 2)) == [4, 4]
     steps.close()
-    assert results.finished(Path("part"), results.EDIT, spec) is None
+    assert ResultFolder(Path("part"), EDIT).finished(spec) is None
     assert magnet(*line, "--out", "part", "-q").code == 0
     assert atomic.sha256_file(Path("part/checksums.txt")) == atomic.sha256_file(Path("whole/checksums.txt"))
 

@@ -22,8 +22,9 @@ from toys import stylegan2_weights
 
 from magnet_cli import models
 from magnet_cli.catalog import cache
+from magnet_cli.cli.describe import KINDS
 from magnet_cli.errors import MagnetError, SpecError
-from magnet_cli.files import atomic, pictures, results
+from magnet_cli.files import atomic, pictures
 from magnet_cli.files import npy as given_
 from magnet_cli.sampling import render
 
@@ -516,4 +517,4 @@ def test_kinds_of_folders_keep_apart(magnet, toy):
     for more in ((), ("--force",)):
         assert magnet("sample", toy, "--n", 3, "--out", "r", *more).code == 1
     assert magnet("info", "r", "--check").code == 0
-    assert len({kind.document for kind in results.KINDS}) == len(results.KINDS) == 4
+    assert len({kind.document for kind in KINDS}) == len(KINDS) == 5

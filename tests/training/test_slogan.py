@@ -325,7 +325,10 @@ def test_what_is_asked_wrongly_is_said_in_words(magnet):
     Path("taken").mkdir()
     Path("taken/file").touch()
     assert "other files" in magnet(*command, "--data", "blobs.npz", "--out", "taken").err
-    assert "no folder of a training run" in magnet(*command, "--data", "blobs.npz", "--out", "taken", "--force").err
+    assert (
+        "holds files that no training run has"
+        in magnet(*command, "--data", "blobs.npz", "--out", "taken", "--force").err
+    )
     assert Path("taken/file").exists()
     state = Path("run/state.safetensors")
     assert magnet("train", "slogan", "--components", 2, "--steps", 2, "--data", "blobs.npz", "--out", "run").code == 0

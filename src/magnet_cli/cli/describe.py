@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.catalog import cache, entries
+from magnet_cli.editing.kinds import EDIT
 from magnet_cli.errors import ArtifactError, MagnetError
-from magnet_cli.files import atomic, results
+from magnet_cli.evaluating.kinds import ATTRIBUTES, SWEEP
+from magnet_cli.files import atomic
+from magnet_cli.files.results import Kind, ResultFolder
+from magnet_cli.sampling.kinds import RENDERING, SAMPLE
 from magnet_cli.volume import Volume
 
 if TYPE_CHECKING:
     from magnet_cli.models import Generator
     from magnet_cli.models.custom import CustomModule
+
+KINDS = (SAMPLE, RENDERING, SWEEP, EDIT, ATTRIBUTES)  # those whose documents alone say what a folder is
 
 
 def describe(reference: str, *, check: bool) -> dict:
@@ -63,13 +69,11 @@ def describe_own(own: "CustomModule") -> dict:
 def _of_path(path: Path, *, check: bool) -> dict:
     if (path / "volume.json").exists():
         return _volume(path, check=check)
-    for kind in results.KINDS:
+    for kind in KINDS:
         if (path / kind.document).exists():
             return _output(path, kind, check=check)
     if (path / "tempered.json").exists():
         return _tempered(path, check=check)
-    if (path / "attributes.json").exists():
-        return _attributes(path, check=check)
     if path.is_dir():
         message = f"{path} is a folder that holds neither volume.json nor sample.json nor rendering.json nor sweep.json"
         raise ArtifactError(message, "pass the folder that `magnet compute`, `sample` or `render` printed")
@@ -90,15 +94,15 @@ def _volume(path: Path, *, check: bool) -> dict:
     return _with(fields, problems)
 
 
-def _output(path: Path, kind: results.Kind, *, check: bool) -> dict:
-    fields = results.read(path, kind)
+def _output(path: Path, kind: Kind, *, check: bool) -> dict:
+    fields = ResultFolder(path, kind).read()
     kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
-    return _with({"kind": kind.noun, "path": str(path)} | kept, _output_problems(path, kind) if check else [])
+    return _with({"kind": kind.name, "path": str(path)} | kept, _output_problems(path, kind) if check else [])
 
 
-def _output_problems(path: Path, kind: results.Kind) -> list[str]:
-    if kind is not results.SWEEP:
-        return results.check(path, kind)
+def _output_problems(path: Path, kind: Kind) -> list[str]:
+    if kind is not SWEEP:
+        return ResultFolder(path, kind).check()
     from magnet_cli.evaluating import sweep
 
     return sweep.check(path)
@@ -111,14 +115,6 @@ def _tempered(path: Path, *, check: bool) -> dict:
     fields = {"kind": "tempered", "path": str(path), "fingerprint": run.spec.fingerprint}
     fields |= dataclasses.asdict(run.spec) | {"islands": len(run.islands())}
     return _with(fields, run.check() if check else [])
-
-
-def _attributes(path: Path, *, check: bool) -> dict:
-    from magnet_cli.evaluating import attributes
-
-    fields = attributes.read(path)
-    kept = {k: v for k, v in fields.items() if k not in {"report", "format"}}
-    return _with({"kind": "attributes", "path": str(path)} | kept, attributes.check(path) if check else [])
 
 
 def _direction(path: Path) -> dict:

@@ -17,8 +17,10 @@ from magnet_cli.editing.scored import Scored
 from magnet_cli.errors import SampleError
 from magnet_cli.files import atomic, contact_sheet, pictures, results
 from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.maths.metrics.class_shares import Tally
+from magnet_cli.sampling.kinds import SAMPLE
 
 if TYPE_CHECKING:
     from magnet_cli.models import Generator
@@ -93,7 +95,7 @@ def write(
         SpecError: a latent is not finite.
         MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
-    results.start(out, results.SAMPLE, spec)
+    ResultFolder(out, SAMPLE).begin(spec)
     latents = found.rows(chosen.rows)
     labels = None if found.labels is None else found.labels[chosen.rows]
     names: list[str] = []
@@ -117,7 +119,7 @@ def write(
     atomic.publish(out / "metadata.jsonl", _metadata(found, spec, chosen, names, labels))
     if names and names[0].startswith("images/"):
         atomic.publish(out / "grid.png", _sheet(out, spec, found, generator))
-    results.list_files(out, results.SAMPLE, known)
+    ResultFolder(out, SAMPLE).list_files(known)
 
 
 def finish(
@@ -152,7 +154,7 @@ def finish(
         "versions": versions,
         "report": report,
     }
-    results.finish(out, results.SAMPLE, provenance)
+    ResultFolder(out, SAMPLE).finish(provenance)
 
 
 def tallies(table: Table, chosen: Selection) -> Iterator[tuple]:

@@ -5,20 +5,18 @@ By the difference of class centroids of balanced data (Doubinsky et al. 2022), o
 """
 
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from magnet_cli.editing.kinds import DIRECTION
 from magnet_cli.editing.scored import Attribute, Scored, class_number
 from magnet_cli.errors import SampleError, SpecError, require
 from magnet_cli.files import atomic, pictures, results
 
 if TYPE_CHECKING:
     from magnet_cli.models import Generator
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -239,11 +237,7 @@ def finished(out: Path, spec: DirectionSpec) -> dict | None:
     if not _is_ours(out):
         return None
     fields = read(out).fields
-    asked = results.plain(asdict(spec))
-    if differing := [name for name in asked if asked[name] != fields["spec"].get(name)]:
-        listed = ", ".join(f"{name} {fields['spec'].get(name)} (asked {asked[name]})" for name in differing)
-        message = f"{out} holds another direction: {listed}"
-        raise SampleError(message, "pass another file with --out, or --force to replace it")
+    results.refuse_other(out, DIRECTION.noun, spec, fields["spec"], DIRECTION.remedy)
     return fields["report"]
 
 
@@ -281,8 +275,8 @@ def write(out: Path, spec: DirectionSpec, vector: np.ndarray, command: list[str]
     """
     atomic.make_folder(out.parent)
     data = pictures.npy(vector)
-    fields = {"format": FORMAT, "command": command, "spec": asdict(spec), "sha256": atomic.sha256_bytes(data)}
-    fields |= {"versions": results.versions(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    fields = {"format": DIRECTION.format, "command": command, "spec": asdict(spec), "sha256": atomic.sha256_bytes(data)}
+    fields |= {"versions": results.versions(), "created": results.now()}
     atomic.publish(document_of(out), atomic.document(fields | {"report": report}))
     atomic.publish(out, data)
 
@@ -307,9 +301,7 @@ def read(path: Path) -> Direction:
     if not document_of(path).is_file():
         return Direction(found, sha256)
     fields = atomic.read_document(document_of(path))
-    if fields.get("format") != FORMAT or not isinstance(fields.get("spec"), dict):
-        message = f"{document_of(path)} is of format {fields.get('format')}; this magnet reads {FORMAT}"
-        raise SampleError(message, "use the magnet that made it, or learn it again into another file with --out")
+    results.check_format(path, DIRECTION, fields)
     if fields.get("sha256") != sha256:
         message = f"{path} was changed after it was written: {document_of(path).name} is of another"
         raise SampleError(message, "learn it again with --force, or restore it from a copy")

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from magnet_cli.editing import direction, scored
+from magnet_cli.editing.kinds import EDIT
 from magnet_cli.errors import SpecError
-from magnet_cli.files import atomic, contact_sheet, pictures, results
+from magnet_cli.files import atomic, contact_sheet, pictures
 from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.models import Generator, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.models.kept_outputs import PROBABILITIES
@@ -149,7 +151,7 @@ def fill(
     Raises:
         MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
-    results.start(out, results.EDIT, spec)
+    ResultFolder(out, EDIT).begin(spec)
     repeated = None if labels is None or spec.space == "w" else np.repeat(labels, spec.steps)
     names = [f"images/{i:06d}.png" for i in range(len(places))]
     steps = render.write_images(out, names, generator, places, spec.truncation, repeated, spec.space, batch)
@@ -194,9 +196,10 @@ def finish(
         atomic.publish(out / "scores.npz", scored.archive(said))
     atomic.publish(out / "metadata.jsonl", _metadata(spec, said))
     atomic.publish(out / "grid.png", _sheet(out, spec, words))
-    results.list_files(out, results.EDIT, {})
+    folder = ResultFolder(out, EDIT)
+    folder.list_files({})
     fields = {"command": command, "spec": asdict(spec), "versions": render.versions(), "report": report}
-    results.finish(out, results.EDIT, fields)
+    folder.finish(fields)
 
 
 def along(spec: EditSpec, said: dict[str, tuple[tuple[str, ...], np.ndarray]]) -> dict[str, dict[str, list[float]]]:

@@ -10,23 +10,22 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from magnet_cli.editing.scored import EPOCH, member
 from magnet_cli.errors import ArtifactError, SampleError
+from magnet_cli.evaluating.kinds import ATTRIBUTES
 from magnet_cli.files import atomic
 from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics.class_shares import Tally
 from magnet_cli.models import Generator, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.models.kept_outputs import PROBABILITIES
 from magnet_cli.sampling import render, sample
 
-FORMAT = 1
-_STARTED = ".attributes-started.json"  # what a folder is going to be, while it is not yet
 _SHARDS = ".shards"
 _SHARD_WORK = 1 << 24  # numbers in a shard's images: from seconds to minutes of work
 _OWN = {"file_name", "row", "log_volume", "label", "source"}  # fields of metadata.jsonl that no model may be called
@@ -70,57 +69,8 @@ def shard_rows(generator: Generator) -> int:
 
 
 def finished(out: Path, spec: AttributesSpec) -> dict | None:
-    """The report of the finished folder, if it is that of `spec`; None where there is none, or it is begun.
-
-    Raises:
-        SampleError: the folder holds other scores (all differing fields are named) or other files.
-        MagnetError: attributes.json is damaged.
-    """
-    with atomic.explained("read", out):
-        names = atomic.names(out) if out.is_dir() else {out.name} if out.exists() else set()
-    if not names:
-        return None
-    done = "attributes.json" in names
-    if not done and _STARTED not in names:
-        message = f"{out} is asked for as a folder of attributes, and holds other files: {', '.join(sorted(names)[:3])}"
-        raise SampleError(message, "pass another folder with --out")
-    fields = read(out) if done else atomic.read_document(out / _STARTED)
-    asked = json.loads(json.dumps(asdict(spec)))
-    if differing := [name for name in asked if asked[name] != fields["spec"].get(name)]:
-        listed = ", ".join(f"{name} {fields['spec'].get(name)} (asked {asked[name]})" for name in differing)
-        message = f"{out} holds other scores: {listed}"
-        raise SampleError(message, "pass another folder with --out")
-    return fields["report"] if done else None
-
-
-def read(out: Path) -> dict:
-    """What attributes.json says.
-
-    Raises:
-        SampleError: it is of another format.
-        MagnetError: it is damaged.
-    """
-    fields = atomic.read_document(out / "attributes.json")
-    parts = {"spec": dict, "report": dict, "files": dict}
-    if fields.get("format") != FORMAT or not all(isinstance(fields.get(name), kind) for name, kind in parts.items()):
-        message = f"{out} holds attributes of format {fields.get('format')}; this magnet reads {FORMAT}"
-        raise SampleError(message, "use the magnet that made it, or score again into another folder with --out")
-    return fields
-
-
-def check(out: Path) -> list[str]:
-    """Re-read every byte of a finished folder; what is wrong, in words, one line a problem.
-
-    Raises:
-        MagnetError: attributes.json is damaged.
-    """
-    problems = []
-    for name, digest in read(out)["files"].items():
-        if not (out / name).is_file():
-            problems.append(f"{out / name} is missing")
-        elif atomic.sha256_file(out / name) != digest:
-            problems.append(f"{out / name} was changed after it was written")
-    return problems
+    """As `ResultFolder.finished`."""
+    return ResultFolder(out, ATTRIBUTES).finished(spec)
 
 
 def write(
@@ -149,7 +99,7 @@ def write(
         raise SampleError(message, "pass a generator of images of one or three channels")
     atomic.make_folder(out / _SHARDS)
     atomic.sweep(out / _SHARDS)
-    atomic.publish(out / _STARTED, atomic.document({"spec": asdict(spec)}))
+    ResultFolder(out, ATTRIBUTES).begin(spec)
     size = batch or render.batch_size(generator)
     for shard, rows in _shards(spec):
         path = _shard_path(out, shard)
@@ -199,12 +149,10 @@ def conclude(out: Path, spec: AttributesSpec, made: list[Path], command: list[st
     Raises:
         MagnetError: no space, no permission.
     """
-    fields = {"format": FORMAT, "command": command, "spec": asdict(spec)}
-    fields |= {"files": {path.name: atomic.sha256_file(path) for path in made}, "versions": render.versions()}
-    fields |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "report": report}
-    atomic.publish(out / "attributes.json", atomic.document(fields))
+    hashes = {path.name: atomic.sha256_file(path) for path in made}
+    fields = {"command": command, "spec": asdict(spec), "files": hashes, "versions": render.versions()}
+    ResultFolder(out, ATTRIBUTES).finish(fields | {"report": report})
     shutil.rmtree(out / _SHARDS, ignore_errors=True)
-    (out / _STARTED).unlink(missing_ok=True)
 
 
 def look(shown: ImageSet, judge: ImageScorer) -> Iterator[kept_outputs.ModelOutputs]:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, results
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _DEEP = ("I", "F")  # Pillow's modes of more than 8 bits a channel
@@ -53,7 +53,7 @@ class ImageSet:
             raise SampleError(message, "pass a sample that `magnet sample` printed, or a folder of images")
         is_sample = (path / "sample.json").exists()
         atomic.settle(path)
-        if not is_sample and (path / ".sample-started.json").exists():
+        if not is_sample and results.unfinished(path) == "sample":
             message = f"{path} is a sample that is not finished"
             raise SampleError(message, "run the `magnet sample` again that began it")
         folder = path / "images" if is_sample else path

@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, plots, results
+from magnet_cli.evaluating.kinds import ATTRIBUTES
+from magnet_cli.files import atomic, plots
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.index.diagnostics import DISPLACED_WARNING
 from magnet_cli.reporting import findings, metrics, page
 from magnet_cli.reporting.findings import Attributes, Evaluation, Shares
 from magnet_cli.reporting.format import integer, number
 from magnet_cli.reporting.report import Subject
 from magnet_cli.sampling import sample
+from magnet_cli.sampling.kinds import SAMPLE
 
 _BINS = 40
 _SHEETS = {"grid.png": "Draws from the prior above, these draws below.", "montage.png": "A pair of rows for each ψ."}
@@ -113,16 +116,14 @@ def beside(path: Path) -> Beside:
         MagnetError: damaged, or cannot be read.
     """
     if (path / "attributes.json").is_file():
-        from magnet_cli.evaluating import attributes
-
-        report = attributes.read(path)["report"]
+        report = ResultFolder(path, ATTRIBUTES).read()["report"]
         try:
             said = findings.models(report["models"])
         except findings.WRONG as error:
             message = f"{path} holds attributes that are not as magnet writes them: {error}"
             raise SampleError(message, _HINT) from error
         return Beside(path.resolve().name, np.empty(0), said, atomic.sha256_file(path / "attributes.json"))
-    if not (path / results.SAMPLE.document).is_file():
+    if not (path / SAMPLE.document).is_file():
         found = "a folder of other files" if path.is_dir() else "a file" if path.exists() else "not there"
         message = f"{path} is asked for as a sample to compare with, and is {found}"
         raise SampleError(message, "pass a folder that `magnet sample`, or `magnet attributes GENERATOR`, printed")

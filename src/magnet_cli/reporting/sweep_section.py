@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, contact_sheet, results
+from magnet_cli.evaluating.kinds import SWEEP
+from magnet_cli.files import atomic, contact_sheet
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics.intervals import Estimate
 from magnet_cli.reporting import findings, page
 from magnet_cli.reporting import metrics as metrics_
@@ -97,7 +99,7 @@ def read(path: Path) -> Sweep:
         SampleError: it is of another format, or sweep.json holds what no sweep has.
         MagnetError: damaged, or cannot be read.
     """
-    fields = results.read(path, results.SWEEP)
+    fields = ResultFolder(path, SWEEP).read()
     try:
         choice = fields["choice"] or {}
         points = tuple(_point(each) for each in fields["points"])
@@ -110,7 +112,7 @@ def read(path: Path) -> Sweep:
     except findings.WRONG as error:
         message = f"{path} holds a sweep whose document is not as magnet writes it: {error}"
         raise SampleError(message, "restore it from a copy, or make it again with --force") from error
-    return Sweep(path, fields, points, chosen, *about, atomic.sha256_file(path / results.SWEEP.document))
+    return Sweep(path, fields, points, chosen, *about, atomic.sha256_file(path / SWEEP.document))
 
 
 def subject(found: Sweep) -> Subject:

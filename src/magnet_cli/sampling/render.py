@@ -22,7 +22,9 @@ import torch
 
 from magnet_cli.errors import SpecError
 from magnet_cli.files import atomic, pictures, results
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.models import Generator
+from magnet_cli.sampling.kinds import RENDERING
 
 T = TypeVar("T")
 _BATCH_WORK = 1 << 22  # numbers in a batch of images
@@ -156,13 +158,13 @@ def check_format(generator: Generator, ending: str) -> None:
 
 
 def finished(out: Path, spec: RenderSpec) -> dict | None:
-    """As `results.finished`: the report of the finished rendering in a folder, if it is that of `spec`."""
-    return results.finished(out, results.RENDERING, spec)
+    """As `ResultFolder.finished`: the report of the finished rendering in a folder, if it is that of `spec`."""
+    return ResultFolder(out, RENDERING).finished(spec)
 
 
 def discard(out: Path) -> None:
-    """Remove the rendering in a folder, finished or not, as `results.discard`."""
-    results.discard(out, results.RENDERING)
+    """Remove the rendering in a folder, finished or not, as `ResultFolder.discard`."""
+    ResultFolder(out, RENDERING).discard()
 
 
 def fill(
@@ -189,7 +191,7 @@ def fill(
     Raises:
         MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
-    results.start(out, results.RENDERING, spec)
+    ResultFolder(out, RENDERING).begin(spec)
     size = batch or batch_size(generator)
     known: dict[str, str] = {}
     if spec.format == "npy":
@@ -200,7 +202,7 @@ def fill(
         for hashes in write_images(out, names, generator, latents, spec.truncation, labels, spec.space, size):
             known |= hashes
             yield len(hashes)
-    results.list_files(out, results.RENDERING, known)
+    ResultFolder(out, RENDERING).list_files(known)
 
 
 def finish(out: Path, spec: RenderSpec, command: list[str], report: dict) -> None:
@@ -216,7 +218,7 @@ def finish(out: Path, spec: RenderSpec, command: list[str], report: dict) -> Non
         MagnetError: no space, no permission.
     """
     fields = {"command": command, "spec": asdict(spec), "versions": versions(), "report": report}
-    results.finish(out, results.RENDERING, fields)
+    ResultFolder(out, RENDERING).finish(fields)
 
 
 def write_images(

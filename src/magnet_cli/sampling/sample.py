@@ -14,8 +14,10 @@ import numpy as np
 
 from magnet_cli.errors import SampleError
 from magnet_cli.files import atomic, contact_sheet, pictures, results
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.index import Draw
 from magnet_cli.sampling.fresh import FreshDraw
+from magnet_cli.sampling.kinds import SAMPLE
 from magnet_cli.volume import Volume
 
 if TYPE_CHECKING:
@@ -97,23 +99,23 @@ def numbers(spec: SampleSpec, drawn: Draw) -> dict:
 
 
 def finished(out: Path, spec: SampleSpec) -> dict | None:
-    """As `results.finished`: the report of the finished sample in a folder, if it is that of `spec`."""
-    return results.finished(out, results.SAMPLE, spec)
+    """As `ResultFolder.finished`: the report of the finished sample in a folder, if it is that of `spec`."""
+    return ResultFolder(out, SAMPLE).finished(spec)
 
 
 def read(out: Path) -> dict:
-    """What sample.json says, as `results.read`."""
-    return results.read(out, results.SAMPLE)
+    """What sample.json says, as `ResultFolder.read`."""
+    return ResultFolder(out, SAMPLE).read()
 
 
 def discard(out: Path) -> None:
-    """Remove the sample in a folder, finished or not, as `results.discard`."""
-    results.discard(out, results.SAMPLE)
+    """Remove the sample in a folder, finished or not, as `ResultFolder.discard`."""
+    ResultFolder(out, SAMPLE).discard()
 
 
 def check(out: Path) -> list[str]:
-    """Re-read every byte of a finished sample, as `results.check`."""
-    return results.check(out, results.SAMPLE)
+    """Re-read every byte of a finished sample, as `ResultFolder.check`."""
+    return ResultFolder(out, SAMPLE).check()
 
 
 def write(
@@ -142,7 +144,7 @@ def write(
     Raises:
         MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
-    results.start(out, results.SAMPLE, spec)
+    ResultFolder(out, SAMPLE).begin(spec)
     latents, labels = _latents(drawn, volume)
     names: list[str] = []
     known: dict[str, str] = {}
@@ -172,7 +174,7 @@ def write(
     atomic.publish(out / "metadata.jsonl", lines.encode())
     if generator is not None and generator.gives_images:
         _publish_sheets(out, spec, drawn, volume, generator, (latents, labels))
-    results.list_files(out, results.SAMPLE, known)
+    ResultFolder(out, SAMPLE).list_files(known)
 
 
 def file_names(spec: SampleSpec, generator: "Generator") -> list[str]:
@@ -221,7 +223,7 @@ def finish(
         provenance["tempered"] = drawn.origin
     if volume.spec.truncation != spec.truncation:
         provenance["volume_truncation"] = volume.spec.truncation
-    results.finish(out, results.SAMPLE, provenance)
+    ResultFolder(out, SAMPLE).finish(provenance)
 
 
 def _versions(spec: SampleSpec) -> dict[str, str]:

@@ -63,7 +63,8 @@ def run(
     """
     from magnet_cli.editing import balance, balanced_sample
     from magnet_cli.editing.scored import open_scored
-    from magnet_cli.files import results
+    from magnet_cli.files.results import ResultFolder
+    from magnet_cli.sampling.kinds import SAMPLE
 
     start = time.monotonic()
     console = Console(as_json=json, quiet=quiet)
@@ -88,7 +89,7 @@ def run(
         no_images=no_images,
     )
     folder = out or balanced_sample.default_out(found, spec)
-    done = None if force else results.finished(folder, results.SAMPLE, spec)
+    done = None if force else ResultFolder(folder, SAMPLE).finished(spec)
     if done and not dry_run:
         console.note(f"{folder} already holds this sample")
         console.result(done, str(folder))
@@ -109,7 +110,7 @@ def run(
     needed = balanced_sample.check_source(found, no_images=no_images, generator=generator)
     loaded = scored_options.load_generator(found, generator, device) if needed else None
     if force:
-        results.discard(folder, results.SAMPLE)
+        ResultFolder(folder, SAMPLE).discard()
     follow(balanced_sample.write(folder, spec, found, selected, loaded, batch_size), report["images"], folder, console)
     report["seconds"] = round(time.monotonic() - start, 3)
     balanced_sample.finish(folder, spec, found, table, selected, ["magnet", *sys.argv[1:]], report)

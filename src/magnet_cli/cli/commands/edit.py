@@ -93,7 +93,9 @@ def run(
     from magnet_cli.cli import lookup
     from magnet_cli.editing import direction as direction_
     from magnet_cli.editing import edit
-    from magnet_cli.files import atomic, npy, results
+    from magnet_cli.editing.kinds import EDIT
+    from magnet_cli.files import atomic, npy
+    from magnet_cli.files.results import ResultFolder
     from magnet_cli.models import image_models
 
     start = time.monotonic()
@@ -123,7 +125,7 @@ def run(
     if known.get("sha256") and known["sha256"] != spec.sha256:
         console.warning(f"{direction} was learned on {known['generator']}, and moves latents of {spec.generator} here")
     folder = out or edit.default_out(spec, direction.stem, latents)
-    if not force and (done := results.finished(folder, results.EDIT, spec)):
+    if not force and (done := ResultFolder(folder, EDIT).finished(spec)):
         console.note(f"{folder} already holds this edit")
         console.result(done, str(folder))
         return
@@ -136,7 +138,7 @@ def run(
         edit.check_latents(loaded, spec, rows, labelled=labels is not None)
         classes = npy.labels(labels, len(rows), loaded.num_classes)[: spec.n] if labels else None
     if force:
-        results.discard(folder, results.EDIT)
+        ResultFolder(folder, EDIT).discard()
     places = edit.moved(loaded, spec, learned.vector, rows, classes)
     follow(edit.fill(folder, spec, loaded, places, classes, batch_size), len(places), folder, console)
     said = {judge.name: _scores(console, folder, judge, len(places)) for judge in judges}

@@ -108,22 +108,20 @@ def _kind(path: Path) -> str:
     Raises:
         SampleError: it is something else, or not finished.
     """
+    from magnet_cli.cli.describe import KINDS
     from magnet_cli.errors import SampleError
     from magnet_cli.files import results
 
     if not path.exists() or (path / "volume.json").is_file():
         return "volume"
-    for kind in results.KINDS:
-        if (path / kind.document).is_file():
-            found, hint = kind.noun, "pass the folder that `magnet compute`, `sample` or `sweep` printed"
-            break
-        if (path / kind.started).is_file():
-            found, hint = f"{kind.noun} that is not finished", "run the command again that began it"
-            break
-    else:
-        found, hint = "folder of other files" if path.is_dir() else "file", "pass the folder that a command printed"
-    if found in {results.SAMPLE.noun, results.SWEEP.noun}:
+    found = next((kind.name for kind in KINDS if (path / kind.document).is_file()), "")
+    hint = "pass the folder that `magnet compute`, `sample` or `sweep` printed"
+    if found in {"sample", "sweep"}:
         return found
+    if not found and (begun := results.unfinished(path)):
+        found, hint = f"{begun} that is not finished", "run the command again that began it"
+    elif not found:
+        found, hint = "folder of other files" if path.is_dir() else "file", "pass the folder that a command printed"
     message = f"{path} is asked for as a volume, a sample or a sweep, and is a {found}"
     raise SampleError(message, hint)
 

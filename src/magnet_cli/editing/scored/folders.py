@@ -23,6 +23,7 @@ from magnet_cli.editing.scored.scored import (
 )
 from magnet_cli.errors import MagnetError, SampleError, SpecError
 from magnet_cli.files import atomic, npy, results
+from magnet_cli.sampling.kinds import SAMPLE
 
 _BLOCK = 1 << 20  # probabilities looked at at a time
 _IMAGE = re.compile(r"(images|arrays)/\w[\w.-]*\.\w+")  # files of a sample, as metadata.jsonl names them
@@ -43,7 +44,7 @@ def open_path(path: Path, scores: Path | None, names: tuple[str, ...], cuts: dic
         return _scored_draws(path, names, cuts)
     if (path / "sample.json").is_file():
         return _sample(path, names, cuts)
-    begun = next((p for p in (path / ".attributes-started.json", path / ".sample-started.json") if p.exists()), None)
+    begun = results.unfinished(path) in {"attributes", "sample"}
     found = "is not finished" if begun else "holds neither" if path.is_dir() else "is not there"
     message = f"scored latents are asked for, attributes.json or sample.json in a folder, and {path} {found}"
     raise SampleError(message, "run the command again that began it" if begun else _TAKES)
@@ -71,7 +72,7 @@ def _scored_draws(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> S
 
 def _sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Scored:
     """A sample whose metadata.jsonl has attributes."""
-    fields = results.read(path, results.SAMPLE)
+    fields = results.ResultFolder(path, SAMPLE).read()
     known = fields.get("attributes", {})
     if not known:
         message = f"{path} is a sample without attributes"

@@ -16,12 +16,14 @@ from magnet_cli.evaluating import attributes, evaluate
 from magnet_cli.evaluating.evaluate import Progress
 from magnet_cli.evaluating.sweep import reference as reference_
 from magnet_cli.evaluating.sweep.spec import Judges, Point, Pool, SweepSpec, draws
-from magnet_cli.files import atomic, results
+from magnet_cli.files import atomic
 from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.models import Generator, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.sampling import render, sample
+from magnet_cli.sampling.kinds import SAMPLE
 from magnet_cli.sampling.sample import SampleSpec
 
 POINTS, IMAGES = ".points", ".images"  # what is done, and images by row, while a sweep is not finished
@@ -96,7 +98,7 @@ class Work:
         folder = self.out / "samples" / point.name
         target = index.target(pool.index, point.rho, pool.volume.spec, drawn, point.truncation)
         if not sample.finished(folder, spec):
-            results.start(folder, results.SAMPLE, spec)  # else what is linked would be somebody's files
+            ResultFolder(folder, SAMPLE).begin(spec)  # else what is linked would be somebody's files
             atomic.make_folder(folder / "images")
             for row, name in zip(drawn.rows.tolist(), sample.file_names(spec, self.generator), strict=True):
                 atomic.link(self._images(point) / f"rows/{row:09d}.png", folder / name)

@@ -46,15 +46,18 @@ import numpy as np
 from magnet_cli.errors import VolumeError, require
 from magnet_cli.evaluating import attributes, evaluate
 from magnet_cli.evaluating.evaluate import Progress, no_progress
+from magnet_cli.evaluating.kinds import SWEEP
 from magnet_cli.evaluating.sweep import choice, figures
 from magnet_cli.evaluating.sweep import reference as reference_
 from magnet_cli.evaluating.sweep.measure import IMAGES, POINTS, Work, tally
 from magnet_cli.evaluating.sweep.spec import Judges, Point, Pool, SweepSpec, draws, halves, points, rows
-from magnet_cli.files import atomic, results
+from magnet_cli.files import atomic
 from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.models import Generator
 from magnet_cli.sampling import render, sample
+from magnet_cli.sampling.kinds import SAMPLE
 
 
 def default_out(spec: SweepSpec) -> Path:
@@ -63,8 +66,8 @@ def default_out(spec: SweepSpec) -> Path:
 
 
 def finished(out: Path, spec: SweepSpec) -> dict | None:
-    """As `results.finished`: the report of the finished sweep in a folder, if it is that of `spec`."""
-    report = results.finished(out, results.SWEEP, spec)
+    """As `ResultFolder.finished`: the report of the finished sweep in a folder, if it is that of `spec`."""
+    report = ResultFolder(out, SWEEP).finished(spec)
     return report and told(report, read(out))
 
 
@@ -74,22 +77,22 @@ def told(report: dict, fields: dict) -> dict:
 
 
 def read(out: Path) -> dict:
-    """What sweep.json says, as `results.read`."""
-    return results.read(out, results.SWEEP)
+    """What sweep.json says, as `ResultFolder.read`."""
+    return ResultFolder(out, SWEEP).read()
 
 
 def discard(out: Path) -> None:
-    """Remove the sweep in a folder, finished or not, as `results.discard`."""
-    results.discard(out, results.SWEEP)
+    """Remove the sweep in a folder, finished or not, as `ResultFolder.discard`."""
+    ResultFolder(out, SWEEP).discard()
 
 
 def check(out: Path) -> list[str]:
-    """Re-read every byte of a finished sweep, its samples included, as `results.check`."""
-    problems = results.check(out, results.SWEEP)
+    """Re-read every byte of a finished sweep, its samples included, as `ResultFolder.check`."""
+    problems = ResultFolder(out, SWEEP).check()
     fields = read(out)
     every = fields["points"] + [fields["choice"][name] for name in ("chosen", "baseline") if fields["choice"]]
     for name in dict.fromkeys(point["sample"] for point in every):
-        there = (out / name / results.SAMPLE.document).exists()
+        there = (out / name / SAMPLE.document).exists()
         problems += sample.check(out / name) if there else [f"{out / name} is missing"]
     return problems
 
@@ -174,7 +177,7 @@ def write(
         SampleError: as `evaluate.evaluate`.
         MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
-    results.start(out, results.SWEEP, spec)
+    ResultFolder(out, SWEEP).begin(spec)
     against = reference or reference_.prior(out, spec, generator, command, batch, progress)
     found = []
     work = Work(out, spec, generator, judges, against, command, batch, progress)
@@ -243,8 +246,8 @@ def finish(out: Path, spec: SweepSpec, fields: dict, command: list[str], report:
     atomic.make_folder(out / "plots")
     for name, svg in drawn.items():
         atomic.publish(out / "plots" / f"{name}.svg", svg.encode())
-    results.list_files(out, results.SWEEP, {})
+    ResultFolder(out, SWEEP).list_files({})
     about |= {"plots": {name: f"plots/{name}.svg" for name in drawn}, "versions": render.versions(), "report": report}
-    results.finish(out, results.SWEEP, about)
+    ResultFolder(out, SWEEP).finish(about)
     for name in (POINTS, IMAGES):
         shutil.rmtree(out / name, ignore_errors=True)

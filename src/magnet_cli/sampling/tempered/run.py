@@ -6,8 +6,7 @@ Owns tempered.json, the files of temperatures and their marks. Knows nothing of 
 import dataclasses
 import functools
 import io
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -15,13 +14,14 @@ import numpy as np
 
 from magnet_cli import __version__
 from magnet_cli.errors import DamageError, MagnetError, SampleError, SpecError, VolumeError
-from magnet_cli.files import atomic, hdf5
+from magnet_cli.files import atomic, hdf5, results
 from magnet_cli.files.locks import Locks
+from magnet_cli.files.results import Kind, ResultFolder
 from magnet_cli.volume import Volume
 
 FORMAT = 1
 _ALGORITHM = 2  # changes with whatever changes the numbers
-_DOCUMENT = "tempered.json"
+TEMPERED = Kind("tempered", FORMAT, noun="tempered run", fields={"fingerprint": str}, early=True, remedy="move it away")
 _AT_WORK = 0  # lock of the process that goes on with a run
 _REMEDY = "remove that file: the same `magnet sample --method tempered` makes it, and what follows it, again"
 
@@ -90,7 +90,7 @@ class TemperedSpec:
         schedule: what islands are asked to do.
     """
 
-    generator: str
+    generator: str = field(compare=False)
     volume: str
     pilot: str
     latent_dim: int
@@ -186,17 +186,15 @@ class Run:
             SampleError: it is of another format.
             MagnetError: tempered.json is not there, or damaged.
         """
-        fields = atomic.read_document(path / _DOCUMENT)
+        folder = ResultFolder(path, TEMPERED)
+        fields = folder.read()
         try:
-            if fields["format"] != FORMAT:
-                message = f"{path} is of format {fields['format']}, and this magnet ({__version__}) reads {FORMAT}"
-                raise SampleError(message, "use the magnet that made it, or remove it")
             spec = TemperedSpec(**fields["spec"] | {"schedule": Schedule(**fields["spec"]["schedule"])})
             if spec.fingerprint != fields["fingerprint"]:
-                message = f"the fingerprint in {path / _DOCUMENT} is not that of its spec"
+                message = f"the fingerprint in {folder.document} is not that of its spec"
                 raise SampleError(message, "use the magnet that made it, or remove it")
         except (KeyError, TypeError) as error:
-            message = f"{path / _DOCUMENT} is not one this magnet ({__version__}) knows: {error}"
+            message = f"{folder.document} is not one this magnet ({__version__}) knows: {error}"
             raise SampleError(message, "use the magnet that made it, or remove it") from error
         return cls(path, spec)
 
@@ -210,12 +208,11 @@ class Run:
         atomic.make_folder(self.path / "islands")
         atomic.sweep(self.path)
         atomic.sweep(self.path / "islands")
-        fields = {"format": FORMAT, "fingerprint": self.spec.fingerprint, "spec": dataclasses.asdict(self.spec)}
-        fields |= {"magnet": __version__, "created": datetime.now(UTC).isoformat(timespec="seconds")}
-        atomic.publish(self.path / _DOCUMENT, atomic.document(fields), replace=False)
-        if Run.open(self.path).spec.fingerprint != self.spec.fingerprint:
-            message = f"{self.path} holds another tempered run"
-            raise SampleError(message, "move it away")
+        folder = ResultFolder(self.path, TEMPERED)
+        fields = {"fingerprint": self.spec.fingerprint, "spec": dataclasses.asdict(self.spec)}
+        folder.publish(fields | {"magnet": __version__, "created": results.now()}, replace=False)
+        Run.open(self.path)
+        folder.begun(self.spec)
 
     @functools.cached_property
     def _locks(self) -> Locks:

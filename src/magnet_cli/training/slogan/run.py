@@ -12,8 +12,7 @@ anew. Nothing is pickled.
 
 import dataclasses
 import json
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,16 +21,18 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from magnet_cli import __version__
-from magnet_cli.errors import DamageError, SampleError, SpecError
+from magnet_cli.errors import DamageError
 from magnet_cli.files import atomic
 from magnet_cli.files.checkpoints import safetensors_file
+from magnet_cli.files.results import Kind, ResultFolder
 from magnet_cli.training.slogan.data import DataSet
 from magnet_cli.training.slogan.stein import Prior
 from magnet_cli.training.slogan.trainer import Recipe, Trainer
 
 FORMAT = 1
-_RUN, _STATE, _LOG, _GRIDS = "run.json", "state.safetensors", "log.jsonl", "grids"
+_STATE, _LOG, _GRIDS = "state.safetensors", "log.jsonl", "grids"
 _PARTS = ("logits", "means", "factors")
+RUN = Kind("run", FORMAT, noun="training run", fields={"report": (dict, type(None)), "generator": str}, early=True)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class RunSpec:
         recipe: of the training.
     """
 
-    data: str
+    data: str = field(compare=False)
     data_sha256: str
     probe_sha256: str
     recipe: Recipe
@@ -69,6 +70,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._folder = ResultFolder(path, RUN)
         self._name = f"{path.resolve().name}.safetensors"
 
     @property
@@ -83,24 +85,9 @@ class Run:
             SampleError: the folder holds another run (all differing settings are named), or other files.
             MagnetError: run.json is damaged.
         """
-        with atomic.explained("read", self.path):
-            if not self.path.exists():
-                return False
-            names = {p.name for p in self.path.iterdir()} if self.path.is_dir() else {self.path.name}
-        if _RUN not in names:
-            if not names:
-                return False
-            message = f"{self.path} is asked for as the folder of a training run, and holds other files: {min(names)}"
-            raise SampleError(message, "pass another folder with --out")
-        fields = self._document()
-        asked, found = dataclasses.asdict(spec), fields["spec"]
-        usual = {f.name: f.default for f in dataclasses.fields(Recipe) if f.default is not dataclasses.MISSING}
-        asked, found = ({**usual, **each, **each["recipe"]} for each in (asked, found))
-        differing = [k for k in asked if k not in {"data", "recipe"} and asked[k] != found.get(k)]
-        if differing:
-            listed = ", ".join(f"{k} {found.get(k)} (asked {asked[k]})" for k in differing)
-            message = f"{self.path} holds another run: {listed}"
-            raise SampleError(message, "pass another folder with --out, or --force to replace it")
+        if not self._folder.begun(spec):
+            return False
+        self._document()
         return True
 
     def report(self) -> dict | None:
@@ -117,12 +104,7 @@ class Run:
         return fields["report"]
 
     def _document(self) -> dict:
-        fields = atomic.read_document(self.path / _RUN)
-        if fields.get("format") != FORMAT:
-            message = (
-                f"{self.path} is a run of format {fields.get('format')}; this magnet ({__version__}) reads {FORMAT}"
-            )
-            raise SpecError(message, "use the magnet that made it, or train it again with --force")
+        fields = self._folder.read()
         self._name = fields["generator"]  # the folder may have been renamed since
         return fields
 
@@ -134,7 +116,7 @@ class Run:
         """
         atomic.make_folder(self.path / _GRIDS)
         atomic.sweep(self.path)
-        atomic.publish(self.path / _RUN, self._said(spec, None, ""))
+        self._publish(spec, None, "")
 
     def discard(self) -> None:
         """Remove a run (--force); other folders are left alone.
@@ -143,13 +125,7 @@ class Run:
             SampleError: the folder is none of a run.
             MagnetError: it cannot be removed.
         """
-        if not self.path.exists():
-            return
-        if not (self.path / _RUN).is_file():
-            message = f"{self.path} is no folder of a training run"
-            raise SampleError(message, "pass another folder with --out; --force replaces runs only")
-        with atomic.explained("remove", self.path):
-            shutil.rmtree(self.path)
+        self._folder.discard()
 
     def save(self, trainer: Trainer, log: list[dict]) -> None:
         """Keep all that training goes on from, and the generator as it is.
@@ -204,12 +180,12 @@ class Run:
         Raises:
             MagnetError: no space, no permission.
         """
-        atomic.publish(self.path / _RUN, self._said(spec, report, atomic.sha256_file(self.generator)))
+        self._publish(spec, report, atomic.sha256_file(self.generator))
 
-    def _said(self, spec: RunSpec, report: dict | None, sha256: str) -> bytes:
-        fields = {"format": FORMAT, "spec": dataclasses.asdict(spec), "report": report}
+    def _publish(self, spec: RunSpec, report: dict | None, sha256: str) -> None:
+        fields = {"spec": dataclasses.asdict(spec), "report": report}
         fields |= {"generator": self._name, "generator_sha256": sha256}
-        return atomic.document(fields | {"magnet": __version__, "torch": torch.__version__})
+        self._folder.publish(fields | {"magnet": __version__, "torch": torch.__version__})
 
 
 def generator_state(trainer: Trainer) -> dict[str, Tensor]:
