@@ -103,7 +103,7 @@ def test_folders_of_others_are_left_alone(toy_volume, toy_generator, tmp_path):
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     (tmp_path / "file").write_text("x")
     for name in ("mine", "file"):
-        with pytest.raises(SampleError, match="cannot be written to .*mine: it "):
+        with pytest.raises(SampleError, match="the sample cannot be written to"):
             sample.finished(tmp_path / name, spec)
         with pytest.raises(SampleError, match="holds files that no sample has"):
             sample.discard(tmp_path / name)
