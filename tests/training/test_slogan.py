@@ -200,7 +200,7 @@ def test_images_are_learned_from_too(channels):
     images = trainer.render(trainer.mixture().draw(np.random.default_rng(0), 3)[0])
     assert images.shape == (3, channels, 12, 12)
     assert np.abs(images).max() <= 1
-    found = progress.judged(trainer, loaded)
+    found = progress.metrics_of(trainer, loaded)
     assert {"nmi", "ari", "purity", "weight_error", "weights"} <= found.keys()
     with Image.open(_written(progress.grid(trainer, loaded))) as picture:
         assert picture.width > 500

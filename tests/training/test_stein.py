@@ -7,7 +7,7 @@ from scipy import stats
 
 from magnet_cli.maths.mixture import Mixture
 from magnet_cli.training.slogan import stein
-from magnet_cli.training.slogan.stein import Explicit, Prior, Rates
+from magnet_cli.training.slogan.stein import Explicit, LearnedMixture, Rates
 
 K, D = 3, 4
 
@@ -21,7 +21,7 @@ def random_prior(seed=0, components=K, latent_dim=D):
 
     factors = torch.tril(0.3 * normal(components, latent_dim, latent_dim), -1)
     factors += torch.diag_embed(0.5 + normal(components, latent_dim).abs())
-    return Prior(0.5 * normal(components), normal(components, latent_dim), factors)
+    return LearnedMixture(0.5 * normal(components), normal(components, latent_dim), factors)
 
 
 class Quadratic:
@@ -233,7 +233,7 @@ def test_the_explicit_ablation_has_the_same_means_gradient_and_stays_definite():
 
 def test_no_global_random_state_is_used():
     before = torch.get_rng_state()
-    prior = Prior.first(K, D, 1.0, torch.Generator().manual_seed(0))
+    prior = LearnedMixture.first(K, D, 1.0, torch.Generator().manual_seed(0))
     rng = torch.Generator().manual_seed(1)
     z, _ = prior.draw(10, rng)
     stein.assigned(prior, z, 0.1, rng)

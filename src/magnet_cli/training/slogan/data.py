@@ -1,7 +1,6 @@
-"""What SLOGAN is trained on: the synthetic set, an npz file, or a folder of images; and a few labelled samples.
+"""Training data for SLOGAN: the synthetic set, an npz file, or a folder of images; and a few labelled samples.
 
-Owns how each becomes one array, and its hash. Labels, where there are some, are for judging alone: training sees none
-but those of the probe.
+Labels only serve the metrics: training sees no labels except those of the probe.
 """
 
 import io
@@ -16,7 +15,7 @@ from magnet_cli.files import atomic
 from magnet_cli.files.image_folder import ImageSet
 
 SYNTHETIC = "synthetic"
-_PER_UNIT = 5_000  # points of the synthetic set in a sixteenth
+_PER_UNIT = 5_000  # points of the synthetic set for a weight of 1/16
 _RADIUS, _VARIANCE, _MODES = 2.0, 0.01, 8
 _KINDS = ("points", "images")
 
@@ -26,11 +25,11 @@ class DataSet:
     """Points or images, all of one shape.
 
     Attributes:
-        name: what was asked for.
+        name: the reference that was loaded.
         values: [N, F] float32 points, or [N, C, S, S] uint8 pixels.
-        labels: [N] int64, or None where nobody knows.
+        labels: [N] int64, or None where they are unknown.
         classes: names of the labels.
-        sha256: of the values.
+        sha256: hash of the values.
     """
 
     name: str
@@ -41,30 +40,31 @@ class DataSet:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one: (F,) or (C, S, S)."""
+        """Shape of one sample: (F,) or (C, S, S)."""
         return self.values.shape[1:]
 
     def intensities(self, rows: np.ndarray) -> np.ndarray:
-        """Some of them as the networks see them: float32, images in [-1, 1]."""
+        """Return some samples as the networks take them: float32, images in [-1, 1]."""
         return intensities(self.values[rows])
 
     @property
     def shares(self) -> np.ndarray | None:
-        """[C] float64, of each class; None where nobody knows."""
+        """Share of each class [C] float64; None where labels are unknown."""
         if self.labels is None:
             return None
         return np.bincount(self.labels, minlength=len(self.classes)) / len(self.labels)
 
 
 def intensities(values: np.ndarray) -> np.ndarray:
-    """Points as they are, pixels in [-1, 1]: float32."""
+    """Return float32 values: points unchanged, uint8 pixels scaled to [-1, 1]."""
     return values / np.float32(127.5) - np.float32(1) if values.dtype == np.uint8 else values
 
 
 def synthetic() -> DataSet:
-    """The paper's 80,000 points of 8 Gaussians on a circle, weights alternating 1/16 and 3/16; always the same points.
+    """Return the paper's 80,000 points of 8 Gaussians on a circle, weights alternating 1/16 and 3/16.
 
-    Radius 2 and covariance 0.01 I, then each coordinate brought to [-1, 1] by its smallest and largest value.
+    The points are the same at every call. Radius 2 and covariance 0.01 I; then each coordinate is scaled to [-1, 1] by
+    its minimum and maximum.
     """
     counts = _PER_UNIT * np.resize([1, 3], _MODES)
     labels = np.repeat(np.arange(_MODES), counts)
@@ -72,7 +72,7 @@ def synthetic() -> DataSet:
     points = _circle()[labels] + noise
     low, high = points.min(axis=0), points.max(axis=0)
     values = (2 * (points - low) / (high - low) - 1).astype(np.float32)
-    return _of(SYNTHETIC, values, labels, tuple(map(str, range(_MODES))))
+    return _data_set(SYNTHETIC, values, labels, tuple(map(str, range(_MODES))))
 
 
 def _circle() -> np.ndarray:
@@ -81,16 +81,16 @@ def _circle() -> np.ndarray:
 
 
 def load(reference: str) -> DataSet:
-    """The data that were asked for.
+    """Load training data.
 
     Args:
         reference: "synthetic"; an npz file with `points` [N, F] or `images` [N, S, S], [N, S, S, C] or [N, C, S, S]
-            uint8, and `labels` [N] whole numbers if they are known; a folder of images, those of a class in a folder of
-            its name if classes are known.
+            uint8, and integer `labels` [N] if they are known; or a folder of images, with one folder per class if
+            classes are known.
 
     Raises:
-        SpecError: there is no such thing, or it holds something else.
-        SampleError, MagnetError: a file cannot be read, or is no image.
+        SpecError: there is no such file or folder, or its content has another form.
+        SampleError, MagnetError: a file cannot be read, or is not an image.
     """
     if reference == SYNTHETIC:
         return synthetic()
@@ -98,27 +98,27 @@ def load(reference: str) -> DataSet:
     if path.is_dir():
         return _folder(path, reference)
     if not path.is_file():
-        message = f"{reference} is asked for as data, and there is no such file or folder"
+        message = f"there is no file or folder {reference} to train on"
         raise SpecError(message, "pass a folder of images, an npz file with images or points, or synthetic")
     return _archive(path, reference)
 
 
 def load_probe(path: Path, like: DataSet, components: int) -> DataSet:
-    """A few labelled samples; label c is component c's.
+    """Load a few labelled samples; label c belongs to component c.
 
     Raises:
-        SpecError: they have no labels, more of them than there are components, or another shape than the data.
+        SpecError: the samples have no labels, a label outside the components, or another shape than the data.
         MagnetError: the file cannot be read.
     """
-    found = load(str(path))
+    samples = load(str(path))
     hint = "pass an npz file with images (or points) like the data, and labels 0..K-1, a few of each"
-    if found.labels is None or found.labels.max() >= components:
-        message = f"{path} is asked for as labelled samples of {components} components, and holds "
-        raise SpecError(message + ("no labels" if found.labels is None else f"label {found.labels.max()}"), hint)
-    if found.shape != like.shape or found.values.dtype != like.values.dtype:
-        message = f"{path} holds samples of shape {list(found.shape)}, and the data are {list(like.shape)}"
+    if samples.labels is None or samples.labels.max() >= components:
+        content = "no labels" if samples.labels is None else f"label {samples.labels.max()}"
+        raise SpecError(f"labelled samples of {components} components are needed, and {path} holds {content}", hint)
+    if samples.shape != like.shape or samples.values.dtype != like.values.dtype:
+        message = f"{path} holds samples of shape {list(samples.shape)}, and the data have {list(like.shape)}"
         raise SpecError(message, hint)
-    return found
+    return samples
 
 
 def _archive(path: Path, name: str) -> DataSet:
@@ -131,26 +131,26 @@ def _archive(path: Path, name: str) -> DataSet:
             values = None if kind is None else arrays[kind]
             labels = arrays.get("labels", None)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        message = f"{path} is no npz file that can be read: {next(iter(str(error).splitlines()), type(error).__name__)}"
+        message = f"{path} cannot be read as an npz file: {next(iter(str(error).splitlines()), type(error).__name__)}"
         raise SpecError(message, hint) from error
     if values is None:
-        message = f"{path} holds neither points nor images"
-        raise SpecError(message, hint)
+        raise SpecError(f"{path} holds neither points nor images", hint)
     values = _points(values) if kind == "points" else _channels_first(values)
     if values is None:
-        message = f"{path} holds {kind} that are none: points are numbers [N, F], images square pixels of 8 bits"
+        message = f"{path} has {kind} of the wrong form: points are numbers [N, F], images are square with 8-bit pixels"
         raise SpecError(message, hint)
     if labels is not None and (labels.shape != values.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0):
         message = f"{path} holds labels {labels.dtype} {list(labels.shape)} beside {len(values):,} {kind}"
         raise SpecError(message, hint)
     classes = () if labels is None else tuple(map(str, range(int(labels.max()) + 1)))
-    return _of(name, values, None if labels is None else labels.astype(np.int64), classes)
+    return _data_set(name, values, None if labels is None else labels.astype(np.int64), classes)
 
 
 def _points(values: np.ndarray) -> np.ndarray | None:
-    right = values.ndim == 2 and values.dtype.kind in "iuf" and values.size
-    found = values.astype(np.float32) if right else None
-    return found if right and np.isfinite(found).all() else None
+    if values.ndim != 2 or values.dtype.kind not in "iuf" or not values.size:
+        return None
+    points = values.astype(np.float32)
+    return points if np.isfinite(points).all() else None
 
 
 def _channels_first(values: np.ndarray) -> np.ndarray | None:
@@ -163,21 +163,20 @@ def _channels_first(values: np.ndarray) -> np.ndarray | None:
 
 
 def _folder(path: Path, name: str) -> DataSet:
-    shown = ImageSet.open(path)
-    values = np.concatenate(list(shown.batches(0, len(shown)))).transpose(0, 3, 1, 2)
+    images = ImageSet.open(path)
+    values = np.concatenate(list(images.batches(0, len(images)))).transpose(0, 3, 1, 2)
     if values.shape[2] != values.shape[3]:
-        message = f"the images of {path} are {values.shape[3]}×{values.shape[2]}, and square ones are asked for"
+        message = f"the images of {path} are {values.shape[3]}×{values.shape[2]}, and square images are needed"
         raise SpecError(message, "crop them first")
     try:
-        labels, classes = shown.classes()
-    except SampleError:  # nobody knows them
+        labels, classes = images.classes()
+    except SampleError:  # no classes are known
         labels, classes = None, ()
-    return _of(name, np.ascontiguousarray(values), labels, classes)
+    return _data_set(name, np.ascontiguousarray(values), labels, classes)
 
 
-def _of(name: str, values: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...]) -> DataSet:
+def _data_set(name: str, values: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...]) -> DataSet:
     if len(values) < 2:
-        message = f"{name} holds {len(values)} samples, and a distribution is to be learned"
-        raise MagnetError(message, "pass more data")
+        raise MagnetError(f"{name} holds {len(values)} samples, too few to learn from", "pass more data")
     shape = repr((values.shape, values.dtype.str)).encode()
     return DataSet(name, values, labels, classes, atomic.sha256_bytes(shape + values.tobytes()))

@@ -1,7 +1,4 @@
-"""What the networks are trained by: the adversarial loss, its penalty on slopes, the contrastive one, the probe's.
-
-Owns the formulas. Knows nothing of the prior beyond the means that it is told.
-"""
+"""Losses of SLOGAN's networks: adversarial, gradient penalty, contrastive, and that of the labelled probe."""
 
 import math
 from collections.abc import Callable
@@ -14,12 +11,12 @@ Network = Callable[[Tensor], Tensor]
 
 
 def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """The logistic loss of scores [B, 1] of data and of draws: 0 where it tells them apart."""
+    """Return the logistic loss of the critic's scores [B, 1] of data and of draws: a scalar, 0 if they are separated."""
     return functional.softplus(-real).mean() + functional.softplus(fake).mean()
 
 
 def slope_penalty(critic: Network, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores of data [B, 1], and R1: half the mean squared slope of the score there (Mescheder et al. 2018)."""
+    """Return the scores of data [B, 1] and R1, half the mean squared gradient of the score (Mescheder et al. 2018)."""
     real = real.detach().requires_grad_()
     scores = critic(real)
     (slope,) = torch.autograd.grad(scores.sum(), real, create_graph=True)
@@ -27,23 +24,23 @@ def slope_penalty(critic: Network, real: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def adversarial(fake: Tensor) -> Tensor:
-    """What the generator is to lower, a draw: minus the score that the critic gives it. [B, 1] to [B].
+    """Return the generator's loss for each draw, minus the critic's score: [B, 1] to [B].
 
-    The score of a logistic critic is the log of the density of data over that of draws; its mean over the draws of a
-    component says whether that component has too much weight.
+    The score of a logistic critic estimates log(density of data / density of draws), so its mean over the draws of a
+    component tells whether that component has too much weight.
     """
     return -fake[:, 0]
 
 
 def contrastive(encoded: Tensor, targets: Tensor, margin: float, scale: float) -> Tensor:
-    """The unsupervised conditional contrastive loss (U2C), a draw.
+    """Return the unsupervised conditional contrastive loss (U2C) of each draw.
 
-    −log exp(s cos(θ_ii + m)) / mean_j exp(s cos θ_ij), θ_ij the angle between the encoding of draw i and the target of
-    draw j, with the margin m on the own one (Deng et al. 2019). A draw is to be recognised as one of its component.
+    −log [exp(s cos(θ_ii + m)) / mean_j exp(s cos θ_ij)], θ_ij the angle between the encoding of draw i and the target
+    of draw j; the margin m is added to the draw's own angle only (Deng et al. 2019).
 
     Args:
         encoded: [B, D], E(G(z)).
-        targets: [B, D], of each draw the mean of the component it was assigned to; constants.
+        targets: [B, D], the mean of the component that each draw was assigned to; constants.
         margin: m, in radians.
         scale: s.
 
@@ -58,7 +55,7 @@ def contrastive(encoded: Tensor, targets: Tensor, margin: float, scale: float) -
 
 
 def _with_margin(cosine: Tensor, margin: float) -> Tensor:
-    """cos(θ + m); beyond θ = π − m, where it would turn, a line with the same slope sign."""
+    """Return cos(θ + m), continued monotonically beyond θ = π − m."""
     sine = (1 - cosine.square()).clamp(min=1e-6).sqrt()
     return torch.where(
         cosine > -math.cos(margin),
@@ -68,21 +65,21 @@ def _with_margin(cosine: Tensor, margin: float) -> Tensor:
 
 
 def probe(encoded: Tensor, labels: Tensor, means: Tensor, scale: float) -> Tensor:
-    """Cross-entropy of labelled samples over their cosines to the means of the components.
+    """Return the cross-entropy of labelled samples over their scaled cosines to the means of the components.
 
     Args:
         encoded: [n, D].
-        labels: [n] int64, of components.
+        labels: [n] int64, numbers of components.
         means: [K, D].
-        scale: of the cosines.
+        scale: factor of the cosines.
     """
     cosines = functional.normalize(encoded, dim=1) @ functional.normalize(means, dim=1).T
     return functional.cross_entropy(scale * cosines, labels)
 
 
 def annealed(whole: float, done: float) -> float:
-    """The weight of the contrastive loss when a share of the steps is done: it falls in a line to half.
+    """Return the weight of the contrastive loss after a share `done` of the steps: it falls linearly to half.
 
-    Components have to come apart early; late, the adversarial loss is to say what samples look like.
+    Components must separate early; later the adversarial loss decides what samples look like.
     """
     return whole * (1 - 0.5 * done)

@@ -1,7 +1,4 @@
-"""The networks beside the generator: critic and encoder, for points and for images; and how all are made.
-
-Owns their sizes, and first weights from a torch.Generator that is passed along. Knows nothing of losses.
-"""
+"""Networks of SLOGAN: generator, critic and encoder for points and for images, with their initial weights."""
 
 import itertools
 import math
@@ -16,13 +13,13 @@ _POINT_WIDTH, _POINT_DEPTH = 128, 2
 _WIDEST = 8  # times the width at half of the side
 
 
-class Looking(nn.Module):
-    """Images [B, C, S, S] to numbers [B, F]: the start halves the side, and each residual block does again.
+class Encoder(nn.Module):
+    """Maps images [B, C, S, S] to features [B, F]; the first layer and each residual block halve the side.
 
     Args:
         channels: C.
-        widths: channels behind the start, and behind each block.
-        last: side of the last image.
+        widths: channels after the first layer, and after each block.
+        last: side of the last feature map.
         features: F.
     """
 
@@ -34,7 +31,7 @@ class Looking(nn.Module):
         self.end = nn.Linear(128, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Numbers."""
+        """Return features [B, F]."""
         x = self.start(x)
         for block in self.blocks:
             x = block(x)
@@ -43,11 +40,11 @@ class Looking(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Halves the side: a convolution with stride 2, beside the mean of what is there.
+    """Halves the side: a convolution with stride 2 plus a 1×1 convolution of the 2×2 mean.
 
     Args:
-        n_in: channels before.
-        n_out: and after.
+        n_in: input channels.
+        n_out: output channels.
     """
 
     def __init__(self, n_in: int, n_out: int) -> None:
@@ -56,21 +53,21 @@ class DownBlock(nn.Module):
         self.skip = nn.Conv2d(n_in, n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, n_in, S, S] to [B, n_out, S/2, S/2]."""
+        """Return [B, n_out, S/2, S/2] for [B, n_in, S, S]."""
         return self.one(functional.leaky_relu(x, 0.2)) + self.skip(functional.avg_pool2d(x, 2))
 
 
 def generator(latent_dim: int, shape: tuple[int, ...], width: int, rng: torch.Generator) -> nn.Module:
-    """The body of a generator of points (F,) or images (C, S, S), in float32.
+    """Return a generator of points (F,) or images (C, S, S), in float32.
 
     Args:
         latent_dim: D.
-        shape: of a point or an image.
-        width: channels at half of an image's side; twice as many at a quarter, and so on.
-        rng: of the first weights.
+        shape: shape of a point or an image.
+        width: channels at half of an image's side; they double with each halving.
+        rng: random stream of the initial weights.
 
     Raises:
-        SpecError: images of a side that cannot be.
+        SpecError: no network has images of that side.
     """
     with torch.device("meta"):
         if len(shape) == 1:
@@ -78,34 +75,33 @@ def generator(latent_dim: int, shape: tuple[int, ...], width: int, rng: torch.Ge
         else:
             first = slogan.first_side(shape[1])
             body = slogan.Residual(latent_dim, _widths(shape[1], first, width)[::-1], first, shape[0])
-    return _first_weights(body, rng)
+    return _initialised(body, rng)
 
 
-def looking(shape: tuple[int, ...], features: int, width: int, rng: torch.Generator) -> nn.Module:
-    """A network from points or images to [B, features]: a critic has one, an encoder those of a latent.
+def encoder(shape: tuple[int, ...], features: int, width: int, rng: torch.Generator) -> nn.Module:
+    """Return a network from points or images to [B, features]; a critic is one with a single feature.
 
     Args:
-        shape: of a point or an image.
-        features: numbers that it gives.
-        width: as for the generator.
-        rng: of the first weights.
+        shape: shape of a point or an image.
+        features: number of outputs.
+        width: as for `generator`.
+        rng: random stream of the initial weights.
     """
     with torch.device("meta"):
         if len(shape) == 1:
             body = slogan.points(shape[0], _POINT_WIDTH, _POINT_DEPTH, features)
         else:
             last = slogan.first_side(shape[1])
-            body = Looking(shape[0], _widths(shape[1], last, width), last, features)
-    return _first_weights(body, rng)
+            body = Encoder(shape[0], _widths(shape[1], last, width), last, features)
+    return _initialised(body, rng)
 
 
 def _widths(side: int, smallest: int, width: int) -> tuple[int, ...]:
-    """Channels at half of the side, a quarter, … and the smallest."""
     return tuple(width * min(2**i, _WIDEST) for i in range(round(math.log2(side / smallest))))
 
 
-def _first_weights(body: nn.Module, rng: torch.Generator) -> nn.Module:
-    """He's first weights, and biases 0; the second convolution of a residual block begins small."""
+def _initialised(body: nn.Module, rng: torch.Generator) -> nn.Module:
+    """Set He's initial weights and zero biases; the second convolution of a residual block starts small."""
     body = body.to_empty(device="cpu")
     for name, layer in body.named_modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):

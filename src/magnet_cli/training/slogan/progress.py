@@ -1,7 +1,7 @@
-"""How a training goes: clusters against classes where those are known, and pictures of what is drawn.
+"""Metrics and pictures of a training in progress.
 
-Owns the choice of what is looked at: the same data and the same latents' noise every time. It draws from streams of its
-own, so that looking changes nothing.
+Every report uses the same data and the same noise, from random streams of its own, so that reporting does not change the
+training.
 """
 
 import numpy as np
@@ -12,12 +12,12 @@ from magnet_cli.maths.metrics import clusters
 from magnet_cli.training.slogan.data import DataSet
 from magnet_cli.training.slogan.trainer import Trainer
 
-_SHOWN = 10_000  # of the data, and of draws, that numbers are of
-_STREAM = 0x6A75646765  # keeps what is looked at apart from all else
-_NEAR = 3.0  # standard deviations from a mode's centre within which a draw is of it
-_THERE = 0.1  # of a mode's share of the data: a mode with less of the draws is lost
-_PLANE = 2  # numbers of points that can be pictured
-_SIDE, _MARGIN, _DOT, _TIMES = 320, 24, 1.2, 3  # pixels; drawn so many times larger and made smaller
+_SHOWN = 10_000  # data, and draws, that metrics are computed on
+_STREAM = 0x6A75646765  # a random stream of its own
+_NEAR = 3.0  # a draw belongs to a mode within so many standard deviations of its centre
+_THERE = 0.1  # a mode with a smaller part of its share of the data is lost
+_PLANE = 2  # dimensions of points that can be plotted
+_SIDE, _MARGIN, _DOT, _TIMES = 320, 24, 1.2, 3  # pixels; the last is the oversampling
 _GRID_ROWS = 32  # images of each component, and of the data
 _COLOURS = (
     "#2a6f97",
@@ -33,31 +33,31 @@ _COLOURS = (
 )
 
 
-def judged(trainer: Trainer, data: DataSet) -> dict:
-    """The numbers of a training as it is.
+def metrics_of(trainer: Trainer, data: DataSet) -> dict:
+    """Return the metrics of a training at its current step.
 
     Returns:
-        "weights" [K]; where classes are known "nmi", "ari", "purity" of the encoder's clusters of 10,000 data,
-        "class_of" each component, and "weight_error" {mean, worst}; for points of known classes also "modes", those of
-        which there are draws, "near", the share of draws within 3 standard deviations of a mode, and "draws_nmi", of
-        the components of draws against the modes they are nearest to.
+        "weights" [K]. Where classes are known: "nmi", "ari" and "purity" of the encoder's clusters of 10,000 data, the
+        class of each component in "class_of", and "weight_error" {mean, worst}. For points of known classes also
+        "modes", the number of modes with draws, "near", the share of draws within 3 standard deviations of a mode, and
+        "draws_nmi", of the components of draws against their nearest modes.
 
     Raises:
         MagnetError: classes are known, and scikit-learn is not installed.
     """
     mixture = trainer.mixture()
-    found: dict = {"weights": mixture.weights.round(6).tolist()}
+    metrics: dict = {"weights": mixture.weights.round(6).tolist()}
     if data.labels is None:
-        return found
+        return metrics
     rng = np.random.default_rng(_STREAM)
     rows = np.sort(rng.choice(len(data.values), min(_SHOWN, len(data.values)), replace=False))
-    seen = trainer.clusters(data.intensities(rows))
-    found |= {name: round(value, 6) for name, value in clusters.agreement(data.labels[rows], seen).items()}
-    table = clusters.counts(data.labels[rows], seen, (len(data.classes), mixture.num_components))
+    components = trainer.clusters(data.intensities(rows))
+    metrics |= {name: round(value, 6) for name, value in clusters.agreement(data.labels[rows], components).items()}
+    table = clusters.counts(data.labels[rows], components, (len(data.classes), mixture.num_components))
     class_of = clusters.matched(table)
     errors = clusters.weight_errors(mixture.weights, data.shares, class_of)
-    found |= {"class_of": class_of.tolist(), "weight_error": {name: round(v, 6) for name, v in errors.items()}}
-    return found | (_modes(trainer, data) if data.values.ndim == _PLANE else {})
+    metrics |= {"class_of": class_of.tolist(), "weight_error": {name: round(v, 6) for name, v in errors.items()}}
+    return metrics | (_modes(trainer, data) if data.values.ndim == _PLANE else {})
 
 
 def _modes(trainer: Trainer, data: DataSet) -> dict:
@@ -72,7 +72,7 @@ def _modes(trainer: Trainer, data: DataSet) -> dict:
 
 
 def grid(trainer: Trainer, data: DataSet) -> bytes | None:
-    """A picture (PNG) of data and draws, apart by component; None where there is nothing to show."""
+    """Return a PNG of data and draws by component; None for points in other than two dimensions."""
     if data.values.ndim == _PLANE:
         return _scatter(trainer, data) if data.shape == (_PLANE,) else None
     mixture, rng = trainer.mixture(), np.random.default_rng([_STREAM, 2])
@@ -84,7 +84,7 @@ def grid(trainer: Trainer, data: DataSet) -> bytes | None:
 
 
 def _scatter(trainer: Trainer, data: DataSet) -> bytes:
-    """Points of the data on the left, draws in the colours of their components on the right."""
+    """Plot the data on the left, draws in the colours of their components on the right."""
     rows = np.random.default_rng([_STREAM, 3]).choice(len(data.values), min(4000, len(data.values)), replace=False)
     latents, components = trainer.mixture().draw(np.random.default_rng([_STREAM, 3]), 4000)
     page = Image.new("RGB", ((2 * _SIDE + 3 * _MARGIN) * _TIMES, (_SIDE + 2 * _MARGIN) * _TIMES), "white")

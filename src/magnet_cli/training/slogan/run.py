@@ -26,7 +26,7 @@ from magnet_cli.files import atomic
 from magnet_cli.files.checkpoints import safetensors_file
 from magnet_cli.files.results import Kind, ResultFolder
 from magnet_cli.training.slogan.data import DataSet
-from magnet_cli.training.slogan.stein import Prior
+from magnet_cli.training.slogan.stein import LearnedMixture
 from magnet_cli.training.slogan.trainer import Recipe, Trainer
 
 FORMAT = 1
@@ -211,7 +211,7 @@ def _state(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def _restore(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
-    trainer.prior = Prior(*(tensors[f"prior.{name}"] for name in _PARTS))
+    trainer.prior = LearnedMixture(*(tensors[f"prior.{name}"] for name in _PARTS))
     trainer.rng.set_state(tensors["rng"])
     trainer.step = int(tensors["step"])
     for name, network in trainer.networks.items():

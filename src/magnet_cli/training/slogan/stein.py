@@ -1,14 +1,13 @@
 """Gradients of a mixture prior by Stein's lemma, from the slopes of a loss at latents, and steps along them.
 
-Owns that mathematics (Hwang et al. 2022, section 3), in float64 on the CPU. Knows nothing of networks or of what the
-loss is. Every random number comes from a torch.Generator that is passed along.
+Hwang et al. 2022, section 3, in float64 on the CPU. Every random number comes from a torch.Generator that is passed in.
 
 With q(z) = Σ_c π_c N(z; μ_c, Σ_c), π the softmax of the logits ρ, and responsibilities r_c(z) = π_c N(z; μ_c, Σ_c) /
 q(z), the gradients of E_q[ℓ(z)] are
 
     of μ_c: E_q[r_c ∇ℓ]      of Σ_c: ½ E_q[r_c Σ_c⁻¹ (z − μ_c) ∇ℓᵀ], made symmetric      of ρ_c: E_q[(r_c − π_c) ℓ]
 
-They need ∂ℓ/∂z alone, never how z was drawn: which component a latent came from is not told to them.
+They need ∂ℓ/∂z only, not the component that a latent was drawn from.
 """
 
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Prior:
-    """A mixture that is learned: float64 tensors on the CPU.
+class LearnedMixture:
+    """A Gaussian mixture with learnable parameters: float64 tensors on the CPU.
 
     Attributes:
         logits: [K], ρ: the weights are their softmax.
@@ -32,30 +31,30 @@ class Prior:
     factors: Tensor
 
     @classmethod
-    def first(cls, components: int, latent_dim: int, spread: float, rng: torch.Generator) -> "Prior":
-        """As training begins: equal weights, means from N(0, spread² I), covariances I."""
+    def first(cls, components: int, latent_dim: int, spread: float, rng: torch.Generator) -> "LearnedMixture":
+        """Return the initial mixture: equal weights, means from N(0, spread² I), covariances I."""
         means = spread * torch.randn(components, latent_dim, dtype=torch.float64, generator=rng)
         eye = torch.eye(latent_dim, dtype=torch.float64)
         return cls(torch.zeros(components, dtype=torch.float64), means, eye.repeat(components, 1, 1))
 
     @property
     def weights(self) -> Tensor:
-        """[K], π."""
+        """Weights [K], π."""
         return self.logits.softmax(0)
 
     @property
     def covariances(self) -> Tensor:
-        """[K, D, D], Σ."""
+        """Covariances [K, D, D], Σ."""
         return self.factors @ self.factors.mT
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Latents [count, D], and the component of each [count]."""
+        """Draw latents [count, D] and their components [count]."""
         components = torch.multinomial(self.weights, count, replacement=True, generator=rng)
         noise = torch.randn(count, self.means.shape[1], dtype=torch.float64, generator=rng)
         return self.at(components, noise), components
 
     def at(self, components: Tensor, noise: Tensor) -> Tensor:
-        """The latents [n, D] of components [n] and standard normal noise [n, D]: μ_c + L_c ε."""
+        """Return the latents [n, D] of components [n] and standard normal noise [n, D]: μ_c + L_c ε."""
         z = self.means[components]
         for c, factor in enumerate(self.factors):
             ours = components == c
@@ -63,12 +62,12 @@ class Prior:
         return z
 
     def whitened(self, z: Tensor) -> Tensor:
-        """L_c⁻¹ (z − μ_c) of latents [n, D] for each component: [K, D, n]."""
+        """Return L_c⁻¹ (z − μ_c) of latents [n, D] for each component: [K, D, n]."""
         away = (z[None] - self.means[:, None]).mT
         return torch.linalg.solve_triangular(self.factors, away, upper=False)
 
     def log_densities(self, z: Tensor) -> Tensor:
-        """Log π_c N(z; μ_c, Σ_c) of latents [n, D], but for a constant: [n, K]."""
+        """Return log π_c N(z; μ_c, Σ_c) of latents [n, D] up to a constant: [n, K]."""
         return self._log_densities(self.whitened(z))
 
     def _log_densities(self, white: Tensor) -> Tensor:
@@ -78,7 +77,7 @@ class Prior:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Of an expected loss, in the parameters of a prior.
+    """Gradients of an expected loss in the parameters of a mixture.
 
     Attributes:
         logits: [K].
@@ -91,18 +90,18 @@ class Gradients:
     covariances: Tensor
 
 
-def gradients(prior: Prior, z: Tensor, slopes: Tensor, losses: Tensor) -> Gradients:
-    """Unbiased estimates of the gradients from a batch of draws of the prior.
+def gradients(prior: LearnedMixture, z: Tensor, slopes: Tensor, losses: Tensor) -> Gradients:
+    """Return unbiased estimates of the gradients from a batch of draws.
 
-    The mean of the other losses is taken from each loss before it weighs on the logits: E[r_c − π_c] is 0, so that the
-    expectation is the same, and the noise of a loss far from 0 is gone.
+    For the logits the mean of the other losses is subtracted from each loss: E[r_c − π_c] = 0, so the expectation is the
+    same and the variance smaller.
 
     Args:
-        prior: of which z are draws.
+        prior: the mixture that z was drawn from.
         z: [B, D], B ≥ 2.
-        slopes: [B, D], ∂ℓ/∂z of the loss that means and covariances are to lower.
-        losses: [B], of the loss that the logits are to lower: the adversarial one alone (the paper: a contrastive loss
-            says nothing of how many samples a component should have).
+        slopes: [B, D], ∂ℓ/∂z of the loss for means and covariances.
+        losses: [B], the loss for the logits: the adversarial one only, since a contrastive loss tells nothing about the
+            size of a component (the paper).
     """
     count = len(z)
     white = prior.whitened(z)
@@ -118,7 +117,7 @@ def gradients(prior: Prior, z: Tensor, slopes: Tensor, losses: Tensor) -> Gradie
 
 @dataclass(frozen=True)
 class Rates:
-    """Lengths of the steps along negative gradients.
+    """Learning rates.
 
     Attributes:
         logits: of ρ.
@@ -131,21 +130,22 @@ class Rates:
     covariances: float
 
 
-def step(prior: Prior, found: Gradients, rates: Rates) -> Prior:
-    """The prior one step down, its covariances still positive definite whatever the gradient."""
-    return Prior(
-        prior.logits - rates.logits * found.logits,
-        prior.means - rates.means * found.means,
-        covariance_step(prior.factors, found.covariances, rates.covariances),
+def step(prior: LearnedMixture, slope: Gradients, rates: Rates) -> LearnedMixture:
+    """Return the mixture after one descent step; its covariances stay positive definite for any gradient."""
+    return LearnedMixture(
+        prior.logits - rates.logits * slope.logits,
+        prior.means - rates.means * slope.means,
+        covariance_step(prior.factors, slope.covariances, rates.covariances),
     )
 
 
 def covariance_step(factors: Tensor, gradient: Tensor, rate: float) -> Tensor:
-    """The second-order step that cannot leave the positive definite matrices (Lin et al. 2020; the paper's Theorem 3).
+    """Return the factors after a second-order step that keeps covariances positive definite.
 
-    With Δ = −gradient it is Σ' = Σ + γ Δ + γ²/2 Δ Σ⁻¹ Δ = ½ (L Lᵀ + M Mᵀ), where M = (Σ + γ Δ) L⁻ᵀ. So Σ' is never
-    formed: the triangle of a QR decomposition of [L M]ᵀ / √2 is its Cholesky factor, and positive definiteness does
-    not hang on rounding either.
+    Lin et al. 2020; the paper's Theorem 3.
+
+    With Δ = −gradient, Σ' = Σ + γ Δ + γ²/2 Δ Σ⁻¹ Δ = ½ (L Lᵀ + M Mᵀ), where M = (Σ + γ Δ) L⁻ᵀ. Σ' is never formed: its
+    Cholesky factor is the triangle of a QR decomposition of [L M]ᵀ / √2, positive definite despite rounding.
 
     Args:
         factors: [K, D, D], L.
@@ -162,25 +162,18 @@ def covariance_step(factors: Tensor, gradient: Tensor, rate: float) -> Tensor:
     return (triangle * signs[:, :, None]).mT.contiguous()
 
 
-def assigned(prior: Prior, z: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
-    """A component of each latent drawn from its responsibilities, by Gumbel-softmax: [n, K], rows of sum 1.
-
-    Args:
-        prior: of the components.
-        z: [n, D].
-        temperature: τ; near 0 rows are nearly one-hot.
-        rng: of the Gumbel noise.
-    """
+def assigned(prior: LearnedMixture, z: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
+    """Assign a component to each latent z [n, D], drawn from its responsibilities: `gumbel_softmax` weights [n, K]."""
     return gumbel_softmax(prior.log_densities(z), temperature, rng)
 
 
 def gumbel_softmax(log_weights: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
-    """Rows of sum 1 that for τ → 0 are one-hot draws with those weights (Jang et al. 2017); differentiable in them.
+    """Return rows [n, K] of sum 1 that tend to one-hot draws for τ → 0 (Jang et al. 2017), differentiable.
 
     Args:
-        log_weights: [n, K], up to a constant a row.
+        log_weights: [n, K], up to a constant per row.
         temperature: τ > 0.
-        rng: of the noise.
+        rng: random stream of the Gumbel noise.
     """
     uniform = torch.rand(log_weights.shape, dtype=log_weights.dtype, generator=rng)
     gumbel = -torch.log(-torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)))
@@ -188,24 +181,24 @@ def gumbel_softmax(log_weights: Tensor, temperature: float, rng: torch.Generator
 
 
 class Explicit:
-    """The ablation that the paper holds Stein's lemma against: z as a differentiable function of the parameters.
+    """The paper's ablation of Stein's lemma: z as a differentiable function of the parameters.
 
-    z = Σ_c y_c (μ_c + L_c ε), y by Gumbel-softmax from the logits, one-hot forward and soft backward; the gradients are
-    those of backpropagation.
+    z = Σ_c y_c (μ_c + L_c ε), y by Gumbel-softmax from the logits, one-hot forward and soft backward; gradients are those
+    of backpropagation.
 
     Attributes:
-        z: [n, D], the latents, of which a loss may be taken.
+        z: latents [n, D], differentiable.
         components: [n].
 
     Args:
-        prior: drawn from.
+        prior: the mixture to draw from.
         count: n.
         temperature: τ.
-        rng: of all noise.
+        rng: random stream of all noise.
     """
 
-    def __init__(self, prior: Prior, count: int, temperature: float, rng: torch.Generator) -> None:
-        self._prior = Prior(*(t.clone().requires_grad_() for t in (prior.logits, prior.means, prior.factors)))
+    def __init__(self, prior: LearnedMixture, count: int, temperature: float, rng: torch.Generator) -> None:
+        self._prior = LearnedMixture(*(t.clone().requires_grad_() for t in (prior.logits, prior.means, prior.factors)))
         soft = gumbel_softmax(self._prior.logits.expand(count, -1), temperature, rng)
         self.components = soft.argmax(1)
         hard = torch.nn.functional.one_hot(self.components, len(prior.logits)).to(soft) + soft - soft.detach()
@@ -213,13 +206,13 @@ class Explicit:
         every = self._prior.means[None] + torch.einsum("kij,nj->nki", self._prior.factors, noise)
         self.z = torch.einsum("nk,nki->ni", hard, every)
 
-    def step(self, slopes: Tensor, adversarial: Tensor, rates: Rates) -> Prior:
-        """The prior one step down.
+    def step(self, slopes: Tensor, adversarial: Tensor, rates: Rates) -> LearnedMixture:
+        """Return the mixture after one descent step.
 
         Args:
-            slopes: [n, D], ∂ℓ/∂z of the loss of means and factors, mean over n not taken.
-            adversarial: [n, D], ∂ℓ/∂z of the loss of the logits.
-            rates: lengths of the steps; that of the covariances is of their factors here.
+            slopes: [n, D], ∂ℓ/∂z of the loss for means and factors, not divided by n.
+            adversarial: [n, D], ∂ℓ/∂z of the loss for the logits.
+            rates: learning rates; that of the covariances applies to their factors here.
         """
         logits, means, factors = self._prior.logits, self._prior.means, self._prior.factors
         down = torch.autograd.grad(self.z, [means, factors], slopes / len(slopes), retain_graph=True)
@@ -227,4 +220,6 @@ class Explicit:
         lower = (factors - rates.covariances * down[1].tril()).detach()
         diagonal = lower.diagonal(dim1=1, dim2=2).clamp(min=1e-3)
         lower = lower.tril(-1) + torch.diag_embed(diagonal)
-        return Prior((logits - rates.logits * of_logits).detach(), (means - rates.means * down[0]).detach(), lower)
+        return LearnedMixture(
+            (logits - rates.logits * of_logits).detach(), (means - rates.means * down[0]).detach(), lower
+        )

@@ -1,82 +1,195 @@
-"""Train, keep, judge: the verb behind `magnet train slogan`.
+"""The verb behind `magnet train slogan`: plan a training, run it, keep it.
 
-Joins training, checkpoints and judging. The caller owns progress and stopping: `train` yields once what was done since
-the last time is safe on disk, and the same call later goes on from there to the same weights.
+`run` yields once what was done is safe on disk; a stopped training goes on from there to the same weights.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from magnet_cli import models
+from magnet_cli.errors import SampleError
 from magnet_cli.training.slogan import progress
+from magnet_cli.training.slogan import data as data_
 from magnet_cli.training.slogan.data import DataSet
 from magnet_cli.training.slogan.run import Run, RunSpec
-from magnet_cli.training.slogan.trainer import Trainer
+from magnet_cli.training.slogan.trainer import Recipe, Trainer
 
 _REPORTS = 40  # of a run, at most
-_FEWEST = 20  # steps between two of them: a report takes as long as some steps
+_FEWEST = 20  # steps between two reports, which take as long as a few steps
 _GRIDS_EVERY = 4  # reports
 
 
-def every(steps: int) -> int:
-    """Steps between two reports, after each of which all is kept."""
+@dataclass(frozen=True)
+class TrainRequest:
+    """What `magnet train slogan` is asked for.
+
+    Attributes:
+        data: a folder of images, an npz file, or "synthetic", as `data.load` takes it.
+        components: K ≥ 2.
+        steps: number of steps; default 4,000 for points, 2,000 for images.
+        probe: an npz file with a few labelled samples of each component.
+        latent_dim: D ≥ 2.
+        batch: draws and data per step; default 128 for points, 32 for images.
+        seed: seed of all random numbers.
+        width: channels of image networks at half of the side.
+        rate: Adam's learning rate; default 0.002 for points, 0.001 for images.
+        prior_rate: learning rate of weights and covariances; default 0.02 for points, 0.03 for images.
+        contrast: initial weight of the contrastive loss.
+        penalty: weight of the gradient penalty; default 0.02 for points, 1 for images.
+        explicit: learn the prior by explicit reparameterisation (ablation).
+        no_contrastive: train generator and prior without the contrastive loss (ablation).
+        out: folder of the run; default runs/slogan-<data>-k<K>-seed<seed>.
+        device: torch device; default the fastest one here.
+        threads: CPU threads; rounding depends on them, and small networks are slower with more.
+        resume: only continue a run that exists.
+        force: replace another run in the folder.
+    """
+
+    data: str
+    components: int
+    steps: int | None = None
+    probe: Path | None = None
+    latent_dim: int = 16
+    batch: int | None = None
+    seed: int = 0
+    width: int = 16
+    rate: float | None = None
+    prior_rate: float | None = None
+    contrast: float = 4.0
+    penalty: float | None = None
+    explicit: bool = False
+    no_contrastive: bool = False
+    out: Path | None = None
+    device: str | None = None
+    threads: int = 1
+    resume: bool = False
+    force: bool = False
+
+    def recipe(self, *, points: bool) -> Recipe:
+        """Return the hyperparameters, defaults being those for points or for images."""
+        return Recipe(
+            components=self.components,
+            latent_dim=self.latent_dim,
+            steps=self.steps or (4_000 if points else 2_000),
+            batch=self.batch or (128 if points else 32),
+            seed=self.seed,
+            width=self.width,
+            rate=self.rate or (2e-3 if points else 1e-3),
+            prior_rate=self.prior_rate or (0.02 if points else 0.03),
+            wait=0.0 if points else 0.1,
+            contrast=self.contrast,
+            penalty=self.penalty or (0.02 if points else 1.0),
+            penalty_every=2 if points else 4,
+            explicit=self.explicit,
+            no_contrastive=self.no_contrastive,
+        )
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A training with its data loaded.
+
+    Attributes:
+        folder: the run's folder.
+        spec: exactly what decides the weights.
+        data: the training data.
+        probe: labelled samples, or None.
+        device: torch device.
+        threads: CPU threads.
+        begun: whether that run is in the folder.
+        report: report of the finished run, or None.
+    """
+
+    folder: Run
+    spec: RunSpec
+    data: DataSet
+    probe: DataSet | None
+    device: str
+    threads: int
+    begun: bool
+    report: dict | None
+
+
+def plan(request: TrainRequest, *, dry_run: bool = False) -> TrainPlan:
+    """Load the data and look into the run's folder; nothing is written, and a dry run does not replace a run either.
+
+    Raises:
+        SpecError: the data or the labelled samples do not fit.
+        SampleError: the folder holds another run or other files, or there is no run to resume.
+        GeneratorError: there is no such device.
+        MagnetError: a file cannot be read.
+    """
+    device = request.device or models.default_device()
+    models.check_device(device)
+    data = data_.load(request.data)
+    probe = None if request.probe is None else data_.load_probe(request.probe, data, request.components)
+    spec = RunSpec.of(data, probe, request.recipe(points=data.values.ndim == 2))
+    name = f"slogan-{Path(request.data).stem}-k{request.components}-seed{request.seed}"
+    folder = Run(request.out or Path("runs") / name)
+    if request.force and not dry_run:
+        folder.discard()
+    begun = folder.begun(spec)
+    if request.resume and not begun:
+        raise SampleError(f"there is no run in {folder.path} to resume", "leave `resume` out to begin one")
+    return TrainPlan(folder, spec, data, probe, device, request.threads, begun, folder.report() if begun else None)
+
+
+def interval(steps: int) -> int:
+    """Return the number of steps between two reports, after each of which everything is kept."""
     return max(-(-steps // _REPORTS), _FEWEST)
 
 
-def train(
-    run: Run,
-    spec: RunSpec,
-    data: DataSet,
-    probe: DataSet | None = None,
-    device: str = "cpu",
-    threads: int = 1,
-) -> Iterator[dict]:
-    """Take a run to its end, from where it is.
-
-    Args:
-        run: its folder.
-        spec: what it is.
-        data: what is learned.
-        probe: a few labelled samples, if there are any.
-        device: of the networks.
-        threads: of the CPU, from now on; rounding depends on them, and small networks are slower with more.
+def run(plan: TrainPlan) -> Generator[int, None, dict]:
+    """Train to the end, from where the run stands, and finish its folder.
 
     Yields:
-        The last line of the log: step, seconds of all steps so far, losses, and what `progress.judged` says. All that
-        was done until then is safe on disk. Of a run that was begun before, its last line comes first.
+        Number of steps that became safe on disk.
+
+    Returns:
+        The report.
 
     Raises:
-        GeneratorError: training has come apart.
+        GeneratorError: training diverged.
         DamageError: what was kept is damaged.
         MagnetError: no space, no permission; or scikit-learn is missing, and classes are known.
     """
-    torch.set_num_threads(threads)
-    trainer = Trainer(spec.recipe, data, probe, device)
-    if not run.begun(spec):
-        progress.judged(trainer, data)  # what it needs is missed before the work, not after
-        run.start(spec)
-    log = run.restore(trainer) or []
-    yield from log[-1:]
+    torch.set_num_threads(plan.threads)
+    folder, spec = plan.folder, plan.spec
+    trainer = Trainer(spec.recipe, plan.data, plan.probe, plan.device)
+    if not folder.begun(spec):
+        progress.metrics_of(trainer, plan.data)  # fail now if scikit-learn is missing, not after training
+        folder.start(spec)
+    log = folder.restore(trainer) or []
+    done = log[-1]["step"] if log else 0
+    yield done
     before, start = (log[-1]["seconds"] if log else 0.0), time.monotonic()
-    interval = every(spec.recipe.steps)
+    every = interval(spec.recipe.steps)
     while trainer.step < spec.recipe.steps:
         trainer.advance()
-        if trainer.step % interval and trainer.step != spec.recipe.steps:
+        if trainer.step % every and trainer.step != spec.recipe.steps:
             continue
         losses = {name: round(value, 6) for name, value in trainer.losses().items()}
         line = {"step": trainer.step, "seconds": round(before + time.monotonic() - start, 3), **losses}
-        log.append(line | progress.judged(trainer, data))
-        if (trainer.step // interval) % _GRIDS_EVERY == 0 or trainer.step == spec.recipe.steps:
-            picture = progress.grid(trainer, data)
+        log.append(line | progress.metrics_of(trainer, plan.data))
+        if (trainer.step // every) % _GRIDS_EVERY == 0 or trainer.step == spec.recipe.steps:
+            picture = progress.grid(trainer, plan.data)
             if picture:
-                run.publish_grid(trainer.step, picture)
-        run.save(trainer, log)
-        yield log[-1]
+                folder.publish_grid(trainer.step, picture)
+        folder.save(trainer, log)
+        yield trainer.step - done
+        done = trainer.step
+    report = _report(plan, log[-1])
+    folder.finish(spec, report)
+    return report
 
 
-def report(run: Run, spec: RunSpec, last: dict) -> dict:
-    """What a finished run says of itself, for run.json and for stdout."""
-    kept = {name: value for name, value in last.items() if name not in {"critic", "adversarial", "contrastive"}}
-    more = {"components": spec.recipe.components, "steps": kept.pop("step"), "seed": spec.recipe.seed}
-    return {"run": str(run.path), "generator": str(run.generator), "data": spec.data} | more | kept
+def _report(plan: TrainPlan, last: dict) -> dict:
+    metrics = {name: value for name, value in last.items() if name not in {"critic", "adversarial", "contrastive"}}
+    recipe, folder = plan.spec.recipe, plan.folder
+    fields = {"run": str(folder.path), "generator": str(folder.generator), "data": plan.spec.data}
+    fields |= {"components": recipe.components, "steps": metrics.pop("step"), "seed": recipe.seed}
+    return fields | metrics

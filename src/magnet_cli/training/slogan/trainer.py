@@ -1,7 +1,6 @@
-"""The training loop: critic, generator, encoder and prior in turns, from one seed to the same weights every time.
+"""The training loop: steps of critic, generator, encoder and prior in turn; one seed gives one set of weights.
 
-Owns what a step is. The caller owns progress, stopping, and when something is kept. No global random state is used: all
-draws are made on the CPU by one torch.Generator, which is part of the state.
+There is no global random state: all draws are made on the CPU by one torch.Generator, which is part of the state.
 """
 
 from dataclasses import dataclass
@@ -14,38 +13,38 @@ from magnet_cli.errors import GeneratorError
 from magnet_cli.maths.mixture import Mixture
 from magnet_cli.training.slogan import losses, networks, stein
 from magnet_cli.training.slogan.data import DataSet
-from magnet_cli.training.slogan.stein import Explicit, Prior, Rates
+from magnet_cli.training.slogan.stein import Explicit, LearnedMixture, Rates
 
-_BETAS = (0.0, 0.9)  # of Adam
-_MEANS_FASTER = 10  # than logits and covariances (the paper's code)
-_TEMPERATURE = 0.1  # of the Gumbel-softmax
-_DECAY_FROM = 0.5  # share of the steps after which the networks' rates fall
+_BETAS = (0.0, 0.9)  # Adam
+_MEANS_FASTER = 10  # learning rate of the means over that of logits and covariances (the paper)
+_TEMPERATURE = 0.1  # Gumbel-softmax
+_DECAY_FROM = 0.5  # share of the steps after which the networks' learning rates fall
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the weights besides data, probe and device.
+    """Hyperparameters: with data, probe and device they decide the weights.
 
     Attributes:
         components: K.
         latent_dim: D.
-        steps: of training.
-        batch: draws and data a step.
-        seed: of all random numbers.
-        width: channels of networks for images at half of the side.
-        spread: standard deviation of the first means.
-        rate: Adam's, of generator and encoder; the critic's is twice that.
-        prior_rate: of logits and covariances; the means' is ten times that. All rates fall to 0 in a line, those of the
-            networks from half of the steps on.
-        wait: share of the steps before the mixture's weights begin to move: while draws look like nothing, the critic's
-            scores say nothing of how many there should be.
-        contrast: weight of the contrastive loss as training begins.
-        margin: of that loss, in radians.
-        scale: of its cosines.
-        penalty: weight of the critic's slope at data.
+        steps: number of steps.
+        batch: draws, and data, per step.
+        seed: seed of all random numbers.
+        width: channels of image networks at half of the side.
+        spread: standard deviation of the initial means.
+        rate: Adam's learning rate of generator and encoder; the critic's is twice that.
+        prior_rate: learning rate of logits and covariances; that of the means is ten times that. All rates fall
+            linearly to 0, those of the networks from half of the steps on.
+        wait: share of the steps before the mixture's weights start to move: before draws look like data, the critic's
+            scores say nothing about the weights.
+        contrast: initial weight of the contrastive loss.
+        margin: margin of the contrastive loss, in radians.
+        scale: scale of its cosines.
+        penalty: weight of the gradient penalty R1.
         penalty_every: steps between its uses.
-        explicit: the prior is learned by explicit reparameterisation, not by Stein's lemma.
-        no_contrastive: the contrastive loss trains the encoder alone, on images that it cannot change.
+        explicit: learn the prior by explicit reparameterisation instead of Stein's lemma.
+        no_contrastive: let the contrastive loss train the encoder only.
     """
 
     components: int
@@ -68,33 +67,33 @@ class Recipe:
 
 
 class Trainer:
-    """Networks, optimisers, prior and random numbers, and how they go on.
+    """The state of a training, and its steps.
 
     Attributes:
         step: steps done.
-        prior: as it is.
+        prior: the learned mixture.
         networks: generator, critic and encoder by name, on the device.
-        optimizers: theirs.
-        rng: of every draw.
-        said: losses of the last step by name.
+        optimizers: their optimisers by name.
+        rng: random stream of every draw.
+        last_losses: losses of the last step by name.
 
     Args:
-        recipe: of the training.
-        data: what is learned.
-        probe: a few labelled samples, if there are any.
-        device: of the networks.
+        recipe: the hyperparameters.
+        data: the training data.
+        probe: a few labelled samples, or None.
+        device: device of the networks.
     """
 
     def __init__(self, recipe: Recipe, data: DataSet, probe: DataSet | None = None, device: str = "cpu") -> None:
         self.recipe, self.device = recipe, torch.device(device)
         self.rng = torch.Generator().manual_seed(recipe.seed)
         self.step = 0
-        self.said: dict[str, Tensor] = {}
-        self.prior = Prior.first(recipe.components, recipe.latent_dim, recipe.spread, self.rng)
+        self.last_losses: dict[str, Tensor] = {}
+        self.prior = LearnedMixture.first(recipe.components, recipe.latent_dim, recipe.spread, self.rng)
         made = {
             "generator": networks.generator(recipe.latent_dim, data.shape, recipe.width, self.rng),
-            "critic": networks.looking(data.shape, 1, recipe.width, self.rng),
-            "encoder": networks.looking(data.shape, recipe.latent_dim, recipe.width, self.rng),
+            "critic": networks.encoder(data.shape, 1, recipe.width, self.rng),
+            "encoder": networks.encoder(data.shape, recipe.latent_dim, recipe.width, self.rng),
         }
         self.networks = {name: network.to(self.device) for name, network in made.items()}
         self.optimizers = {
@@ -111,11 +110,7 @@ class Trainer:
         return self.recipe.rate * (2 if name == "critic" else 1)
 
     def advance(self) -> None:
-        """One step.
-
-        Raises:
-            GeneratorError: a loss is no finite number any more.
-        """
+        """Do one step."""
         left = 1 - self.step / self.recipe.steps
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
@@ -144,7 +139,7 @@ class Trainer:
         self.optimizers["critic"].zero_grad()
         (loss + penalty).backward()
         self.optimizers["critic"].step()
-        self.said["critic"] = loss.detach()
+        self.last_losses["critic"] = loss.detach()
 
     def _generator_step(self, left: float) -> None:
         recipe, (generator, critic, encoder) = self.recipe, self.networks.values()
@@ -180,9 +175,9 @@ class Trainer:
         if explicit:
             self.prior = explicit.step(slopes, self._double(of_adversarial), rates)
         else:
-            found = stein.gradients(self.prior, z, slopes, self._double(adversarial.detach()))
-            self.prior = stein.step(self.prior, found, rates)
-        self.said |= {"adversarial": adversarial.detach().mean(), "contrastive": contrast.detach().mean()}
+            gradients = stein.gradients(self.prior, z, slopes, self._double(adversarial.detach()))
+            self.prior = stein.step(self.prior, gradients, rates)
+        self.last_losses |= {"adversarial": adversarial.detach().mean(), "contrastive": contrast.detach().mean()}
 
     def _on_device(self, values: Tensor) -> Tensor:
         return values.to(device=self.device, dtype=torch.float32)
@@ -192,37 +187,37 @@ class Trainer:
         return values.to(device="cpu", dtype=torch.float64)
 
     def losses(self) -> dict[str, float]:
-        """Those of the last step.
+        """Return the losses of the last step.
 
         Raises:
-            GeneratorError: one is no finite number any more.
+            GeneratorError: a loss is not finite.
         """
-        found = {name: value.item() for name, value in self.said.items()}
-        if wrong := [name for name, value in found.items() if not np.isfinite(value)]:
-            message = f"the {wrong[0]} loss is not finite at step {self.step:,}: training has come apart"
-            raise GeneratorError(message, "begin again with a smaller --rate, or another --seed")
-        return found
+        values = {name: value.item() for name, value in self.last_losses.items()}
+        if wrong := [name for name, value in values.items() if not np.isfinite(value)]:
+            message = f"the {wrong[0]} loss is not finite at step {self.step:,}: training diverged"
+            raise GeneratorError(message, "start again with a smaller `rate`, or another `seed`")
+        return values
 
     def mixture(self) -> Mixture:
-        """The prior as it is, as generators have it."""
+        """Return the learned prior as a `Mixture`."""
         weights = self.prior.weights.numpy()
         return Mixture(weights / weights.sum(), self.prior.means.numpy(), self.prior.factors.numpy())
 
     @torch.no_grad()
     def render(self, z: np.ndarray) -> np.ndarray:
-        """Points or images of latents [n, D], float32."""
+        """Return the points or images [n, ...] float32 of latents [n, D]."""
         generator: nn.Module = self.networks["generator"]
         parts = torch.from_numpy(z).split(500)
         return torch.cat([generator(self._on_device(part)).cpu() for part in parts]).numpy()
 
     @torch.no_grad()
     def clusters(self, values: np.ndarray) -> np.ndarray:
-        """The component of each of some data [n], as the encoder has it: that whose mean is nearest in angle.
+        """Return the component [n] of each sample: the one whose mean is nearest in angle to the encoding.
 
         Args:
-            values: [n, ...], as DataSet.intensities gives them.
+            values: [n, ...] float32, as `DataSet.intensities` returns them.
         """
         means = nn.functional.normalize(self._on_device(self.prior.means), dim=1)
         parts = torch.from_numpy(values).split(500)
-        found = [(self.networks["encoder"](part.to(self.device)) @ means.T).argmax(1).cpu() for part in parts]
-        return torch.cat(found).numpy()
+        nearest = [(self.networks["encoder"](part.to(self.device)) @ means.T).argmax(1).cpu() for part in parts]
+        return torch.cat(nearest).numpy()
