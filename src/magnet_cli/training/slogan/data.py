@@ -98,7 +98,7 @@ def load(reference: str) -> DataSet:
     if path.is_dir():
         return _folder(path, reference)
     if not path.is_file():
-        message = f"there is no file or folder {reference} to train on"
+        message = f"the training data {reference} cannot be loaded: there is no such file or folder"
         raise SpecError(message, "pass a folder of images, an npz file with images or points, or synthetic")
     return _archive(path, reference)
 

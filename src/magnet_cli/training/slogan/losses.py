@@ -11,7 +11,7 @@ Network = Callable[[Tensor], Tensor]
 
 
 def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Return the logistic loss of the critic's scores [B, 1] of data and of draws: a scalar, 0 if they are separated."""
+    """Return the logistic loss of the critic's scores [B, 1] of data and of draws, a scalar."""
     return functional.softplus(-real).mean() + functional.softplus(fake).mean()
 
 

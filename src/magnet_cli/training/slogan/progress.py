@@ -1,7 +1,7 @@
 """Metrics and pictures of a training in progress.
 
-Every report uses the same data and the same noise, from random streams of its own, so that reporting does not change the
-training.
+Every report uses the same data and the same noise, from its own random streams, so that reporting
+does not change the training.
 """
 
 import numpy as np

@@ -93,8 +93,8 @@ class Gradients:
 def gradients(prior: LearnedMixture, z: Tensor, slopes: Tensor, losses: Tensor) -> Gradients:
     """Return unbiased estimates of the gradients from a batch of draws.
 
-    For the logits the mean of the other losses is subtracted from each loss: E[r_c − π_c] = 0, so the expectation is the
-    same and the variance smaller.
+    For the logits the mean of the other losses is subtracted from each loss: E[r_c − π_c] = 0, so the expectation is
+    the same and the variance smaller.
 
     Args:
         prior: the mixture that z was drawn from.
@@ -183,8 +183,8 @@ def gumbel_softmax(log_weights: Tensor, temperature: float, rng: torch.Generator
 class Explicit:
     """The paper's ablation of Stein's lemma: z as a differentiable function of the parameters.
 
-    z = Σ_c y_c (μ_c + L_c ε), y by Gumbel-softmax from the logits, one-hot forward and soft backward; gradients are those
-    of backpropagation.
+    z = Σ_c y_c (μ_c + L_c ε), y by Gumbel-softmax from the logits, one-hot forward and soft backward; gradients are
+    those of backpropagation.
 
     Attributes:
         z: latents [n, D], differentiable.

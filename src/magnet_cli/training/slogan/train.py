@@ -12,8 +12,8 @@ import torch
 
 from magnet_cli import models
 from magnet_cli.errors import SampleError
-from magnet_cli.training.slogan import progress
 from magnet_cli.training.slogan import data as data_
+from magnet_cli.training.slogan import progress
 from magnet_cli.training.slogan.data import DataSet
 from magnet_cli.training.slogan.run import Run, RunSpec
 from magnet_cli.training.slogan.trainer import Recipe, Trainer
@@ -193,3 +193,13 @@ def _report(plan: TrainPlan, last: dict) -> dict:
     fields = {"run": str(folder.path), "generator": str(folder.generator), "data": plan.spec.data}
     fields |= {"components": recipe.components, "steps": metrics.pop("step"), "seed": recipe.seed}
     return fields | metrics
+
+
+def summary(report: dict) -> list[str]:
+    """Describe a report in one or two lines: the weights, and how they agree with known classes."""
+    lines = ["weights: " + " ".join(f"{weight:.3f}" for weight in report["weights"])]
+    if "nmi" in report:
+        error = report["weight_error"]
+        agreement = f"nmi {report['nmi']:.3f}, ari {report['ari']:.3f}, purity {report['purity']:.3f}"
+        lines.append(f"{agreement}; mean error of the weights {error['mean']:.3f}, largest {error['worst']:.3f}")
+    return lines
