@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
+from magnet_cli.models.generators.state_dict import State, conv
 
 LATENTS = ("top", "all")
 _BATCH_NORM_EPSILON = 1e-5
@@ -51,7 +52,11 @@ class InvertedResidual(nn.Module):
         doubles: bool,
     ) -> None:
         super().__init__()
-        self.widen, self.depthwise, self.narrow = _conv(*widen), _conv(*depthwise, depthwise=True), _conv(*narrow)
+        self.widen, self.depthwise, self.narrow = (
+            conv(*widen),
+            conv(*depthwise, groups=len(depthwise[0])),
+            conv(*narrow),
+        )
         self.doubles = doubles
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,7 +78,7 @@ class SwishConvolutions(nn.Module):
     def __init__(self, norm: tuple[Tensor, Tensor], weights: list[tuple[Tensor, Tensor]], *, doubles: bool) -> None:
         super().__init__()
         self.factor, self.offset = (nn.Parameter(part[:, None, None]) for part in norm)
-        self.layers = nn.ModuleList(_conv(*pair) for pair in weights)
+        self.layers = nn.ModuleList(conv(*pair) for pair in weights)
         self.doubles = doubles
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,7 +100,7 @@ class Excitation(nn.Module):
 
     def __init__(self, squeeze: tuple[Tensor, Tensor], excite: tuple[Tensor, Tensor]) -> None:
         super().__init__()
-        self.squeeze, self.excite = (_conv(weight[:, :, None, None], bias) for weight, bias in (squeeze, excite))
+        self.squeeze, self.excite = (conv(weight[:, :, None, None], bias) for weight, bias in (squeeze, excite))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same."""
@@ -115,7 +120,7 @@ class Cell(nn.Module):
     def __init__(self, branch: nn.Module, excitation: Excitation | None, past: Tensor | None) -> None:
         super().__init__()
         self.branch, self.excitation = branch, excitation
-        self.past = None if past is None else _conv(past, None)
+        self.past = None if past is None else conv(past, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, I, H, W] to [B, O, H, W], or [B, O, 2H, 2W]."""
@@ -141,8 +146,8 @@ class Group(nn.Module):
         self, combine: tuple[Tensor, Tensor], moments: tuple[Tensor, Tensor] | None, shape: tuple[int, int, int]
     ) -> None:
         super().__init__()
-        self.combine = _conv(*combine)
-        self.moments = None if moments is None else _conv(*moments)
+        self.combine = conv(*combine)
+        self.moments = None if moments is None else conv(*moments)
         self.shape = shape
 
     def distribution(self, x: Tensor, temperature: float) -> tuple[Tensor | float, Tensor | float]:
@@ -182,7 +187,7 @@ class NVAE(nn.Module):
     ) -> None:
         super().__init__()
         self.start = nn.Parameter(start[None])
-        self.tower, self.post, self.head = nn.ModuleList(tower), nn.ModuleList(post), _conv(*head)
+        self.tower, self.post, self.head = nn.ModuleList(tower), nn.ModuleList(post), conv(*head)
         self.nvae_latents = latents
         shapes = [layer.shape for layer in tower if isinstance(layer, Group)]
         drawn = shapes[:1] if latents == "top" else shapes
@@ -259,11 +264,12 @@ def build(state: dict[str, Tensor], *, nvae_latents: str = "top") -> NVAE:
     if nvae_latents not in LATENTS:
         message = f"nvae_latents {nvae_latents!r} is asked for, and NVAE has {' and '.join(LATENTS)}"
         raise GeneratorError(message, 'pass nvae_latents="top" or nvae_latents="all"')
-    reader = _Reader({k: v for k, v in state.items() if not k.startswith(_PASSED_OVER) and not k.endswith(_UNUSED)})
+    decoder = {k: v for k, v in state.items() if not k.startswith(_PASSED_OVER) and not k.endswith(_UNUSED)}
+    reader = _Reader(decoder, "an NVAE", "; magnet knows the cells mbconv and bnswish")
     start = reader.take("prior_ftr0", None, None, None)
     tower, width = reader.tower(len(start), start.shape[-2:])
     post = []
-    for number in range(reader.count("post_process")):
+    for number in range(reader.num_layers("post_process")):
         cell, width = reader.cell(f"post_process.{number}", width)
         post.append(cell)
     head = reader.conv("image_conditional.1", width, kernel=None)
@@ -283,37 +289,12 @@ class _Norm:
     offset: Tensor
 
 
-class _Reader:
-    """Takes the tensors of a decoder one by one, each checked against the shape it has to have."""
+class _Reader(State):
+    """Reads the layers of a decoder."""
 
-    def __init__(self, state: dict[str, Tensor]) -> None:
-        self.state = {name: value.to(torch.float64) for name, value in state.items()}
-        self.taken: set[str] = set()
-
-    def take(self, name: str, *shape: int | None) -> Tensor:
-        """The tensor of that name; a None in its shape is any size."""
-        found = self.state.get(name)
-        if found is None:
-            message = f"the weights look like an NVAE, and {name} is missing"
-            raise GeneratorError(
-                message, "check that the file holds the whole decoder; magnet knows mbconv and bnswish"
-            )
-        if found.ndim != len(shape) or any(b not in {None, a} for a, b in zip(found.shape, shape, strict=True)):
-            asked = ", ".join("any" if size is None else str(size) for size in shape)
-            message = f"{name} is [{', '.join(map(str, found.shape))}], and the layers before it ask for [{asked}]"
-            raise GeneratorError(message, "check that the file holds one whole decoder")
-        self.taken.add(name)
-        return found
-
-    def finish(self) -> None:
-        """Refuse what is left over: it would change the images, and is not understood."""
-        if left := [name for name in self.state if name not in self.taken]:
-            message = f"the weights look like an NVAE, and {len(left)} of them have no place in one: {left[0]}, …"
-            raise GeneratorError(message, "check that the file holds one NVAE; magnet knows cells mbconv and bnswish")
-
-    def count(self, part: str) -> int:
+    def num_layers(self, part: str) -> int:
         """Layers in a part of the network, numbered from 0 without a gap, or `take` will miss what is in it."""
-        numbers = [int(m[2]) for name in self.state if (m := _NUMBER.fullmatch(name)) and m[1] == part]
+        numbers = [int(m[2]) for name in self.tensors if (m := _NUMBER.fullmatch(name)) and m[1] == part]
         return max(numbers, default=-1) + 1
 
     def tower(self, width: int, sides: tuple[int, int]) -> tuple[list[nn.Module], int]:
@@ -324,9 +305,9 @@ class _Reader:
             sides: their height and width.
         """
         layers, groups = [], 0
-        for number in range(self.count("dec_tower")):
+        for number in range(self.num_layers("dec_tower")):
             name = f"dec_tower.{number}"
-            if f"{name}.conv.weight" in self.state:
+            if f"{name}.conv.weight" in self.tensors:
                 layers.append(self._group(name, groups, width, sides))
                 groups += 1
                 continue
@@ -349,16 +330,16 @@ class _Reader:
     def cell(self, name: str, width: int) -> tuple[Cell, int]:
         """The cell of that name, and the width of what it gives."""
         past = None
-        if f"{name}.skip.1.weight" in self.state:
+        if f"{name}.skip.1.weight" in self.tensors:
             past, _ = self.conv(f"{name}.skip.1", width, bias=False)
         doubles = past is not None
-        inside = f"{name}._ops.0.bn_act.weight" in self.state
+        inside = f"{name}._ops.0.bn_act.weight" in self.tensors
         branch, out = (self._swish if inside else self._inverted)(f"{name}._ops", width, doubles=doubles)
         if out != (width if past is None else len(past)):
             message = f"{name} gives {out} channels, and its way past {width if past is None else len(past)}"
             raise GeneratorError(message, "check that the file holds one whole decoder")
         excitation = None
-        if f"{name}.se.se.0.weight" in self.state:
+        if f"{name}.se.se.0.weight" in self.tensors:
             squeeze = self._linear(f"{name}.se.se.0", out)
             excitation = Excitation(squeeze, self._linear(f"{name}.se.se.2", len(squeeze[0]), out))
         return Cell(branch, excitation, past), out
@@ -385,7 +366,7 @@ class _Reader:
     def _swish(self, name: str, width: int, *, doubles: bool) -> tuple[SwishConvolutions, int]:
         first = self._norm(f"{name}.0.bn_act", width)
         weights = [self.conv(f"{name}.0.conv_0", width, kernel=None)]
-        while f"{name}.{len(weights)}.bn_act.weight" in self.state:
+        while f"{name}.{len(weights)}.bn_act.weight" in self.tensors:
             number, width = len(weights), len(weights[-1][0])
             weights[-1] = _after(self._norm(f"{name}.{number}.bn_act", width), *weights[-1])
             weights.append(self.conv(f"{name}.{number}.conv_0", width, kernel=None))
@@ -407,7 +388,7 @@ class _Reader:
         if weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
             message = f"the kernel of {name} is {weight.shape[2]}×{weight.shape[3]}, and an odd square is asked for"
             raise GeneratorError(message, "check that the file holds one whole decoder")
-        if f"{name}.log_weight_norm" in self.state:
+        if f"{name}.log_weight_norm" in self.tensors:
             scale = self.take(f"{name}.log_weight_norm", len(weight), 1, 1, 1).exp()
             weight = weight * scale / (weight.flatten(1).norm(dim=1)[:, None, None, None] + _WEIGHT_NORM_EPSILON)
         return weight, self.take(f"{name}.bias", len(weight)) if bias else weight.new_zeros(len(weight))
@@ -431,16 +412,6 @@ def _after(norm: _Norm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 def _before(norm: _Norm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """A 1x1 convolution and the batch norm before it as one; exact because nothing is padded."""
     return weight * norm.factor[:, None, None], bias + weight[:, :, 0, 0] @ norm.offset
-
-
-def _conv(weight: Tensor, bias: Tensor | None, *, depthwise: bool = False) -> nn.Conv2d:
-    """A convolution that keeps the side, of all channels at once, or depthwise of each alone."""
-    out, inner, kernel, _ = weight.shape
-    groups = out if depthwise else 1
-    layer = nn.Conv2d(inner * groups, out, kernel, padding=kernel // 2, groups=groups, device="meta")
-    layer.weight = nn.Parameter(weight)
-    layer.bias = None if bias is None else nn.Parameter(bias)
-    return layer
 
 
 def _doubled(x: Tensor) -> Tensor:

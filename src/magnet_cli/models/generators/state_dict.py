@@ -1,7 +1,7 @@
-"""Taking a state dict apart: every tensor is checked against the shape it has to have, and none is passed over.
+"""Take a state dict apart: check the shape of every tensor, leave none over, and make layers of them."""
 
-Owns those checks and their errors, and the layers made of the tensors. Knows nothing of architectures.
-"""
+from types import EllipsisType
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,85 +9,94 @@ from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
 
+_Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
 
 class State:
-    """The tensors of a state dict, in float64, taken one by one.
+    """The tensors of a state dict in float64, to be taken one by one.
 
     Args:
         tensors: by their names.
         family: what the weights look like, as "a ProGAN".
+        hint: follows the hints of errors.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], family: str) -> None:
+    def __init__(self, tensors: dict[str, Tensor], family: str, hint: str = "") -> None:
         self.tensors = {name: value.to(torch.float64) for name, value in tensors.items()}
-        self.family = family
+        self.family, self.hint = family, hint
         self.taken: set[str] = set()
 
-    def take(self, name: str, *shape: int | None) -> Tensor:
-        """The tensor of that name; a None in its shape is any size.
+    def take(self, name: str, *shape: int | EllipsisType | None) -> Tensor:
+        """Return the tensor of that name; a None in its shape is any size, an ellipsis alone any shape.
 
         Raises:
-            GeneratorError: there is none, or it has another shape.
+            GeneratorError: there is no such tensor, or it has another shape.
         """
-        found = self.tensors.get(name)
-        if found is None:
+        tensor = self.tensors.get(name)
+        if tensor is None:
             message = f"the weights look like {self.family}, and {name} is missing"
-            raise GeneratorError(message, "check that the file holds the whole generator")
-        if found.ndim != len(shape) or any(b not in {None, a} for a, b in zip(found.shape, shape, strict=True)):
-            asked = ", ".join("any" if size is None else str(size) for size in shape)
-            message = f"{name} is [{', '.join(map(str, found.shape))}], and the tensors before it ask for [{asked}]"
+            raise GeneratorError(message, f"check that the file holds the whole generator{self.hint}")
+        sizes = tuple(tensor.shape)
+        fits = len(sizes) == len(shape) and all(b in {None, a} for a, b in zip(sizes, shape, strict=True))
+        if not fits and shape != (...,):
+            expected = ", ".join("any" if size is None else str(size) for size in shape)
+            message = f"{name} is [{', '.join(map(str, sizes))}], and the tensors before it ask for [{expected}]"
             raise GeneratorError(message, "check that the file holds one whole generator")
         self.taken.add(name)
-        return found
+        return tensor
 
     def count(self, pattern: str) -> int:
-        """How many tensors there are named by a pattern with the numbers 0, 1, … in it, up to the first gap."""
+        """Return how many tensors are named by a pattern with the numbers 0, 1, … in it, up to the first gap."""
         number = 0
         while pattern.format(number) in self.tensors:
             number += 1
         return number
 
     def num_parameters(self, *ends: str) -> int:
-        """Numbers in all tensors but those whose names end so: as published, before anything is folded."""
+        """Return the numbers in all tensors but those whose names end so: as published, before anything is folded."""
         return sum(value.numel() for name, value in self.tensors.items() if not name.endswith(ends))
 
-    def finish(self) -> None:
-        """Refuse what is left over: it would change the images, and is not understood.
+    def finish(self, spare: tuple[str, ...] = ()) -> None:
+        """Check that all tensors were taken: any other would change the images in an unknown way.
+
+        Args:
+            spare: ends of the names that may be left over.
 
         Raises:
-            GeneratorError: something is.
+            GeneratorError: a tensor is left over.
         """
-        if left := [name for name in self.tensors if name not in self.taken]:
+        if left := [name for name in self.tensors if name not in self.taken and not name.endswith(spare)]:
             message = f"the weights look like {self.family}, and {len(left)} of them have no place in one: {left[0]}, …"
-            raise GeneratorError(message, "check that the file holds the generator alone")
+            raise GeneratorError(message, f"check that the file holds the generator alone{self.hint}")
 
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """The layer of a weight [O, I] and a bias [O]."""
+    """Return the layer of a weight [O, I] and a bias [O]."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     return _with(layer, weight, bias)
 
 
-def conv(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
-    """The layer of a weight [O, I, k, k], k odd, and a bias [O]; it keeps the side."""
-    layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], padding="same", bias=False, device="meta")
-    return _with(layer, weight, bias)
+def conv(weight: Tensor, bias: Tensor | None = None, *, groups: int = 1) -> nn.Conv2d:
+    """Return the layer of a weight [O, I / groups, k, k], k odd, and a bias [O]; it keeps the side."""
+    out, inner, kernel, _ = weight.shape
+    layer = nn.Conv2d(inner * groups, out, kernel, padding="same", groups=groups, bias=False, device="meta")
+    return _with(layer, weight.contiguous(), bias)
 
 
 def doubling(weight: Tensor, bias: Tensor) -> nn.ConvTranspose2d:
-    """The 3x3 convolution, weight [O, I, 3, 3], of an image whose side was doubled by repeating its pixels.
+    """Return the 3x3 convolution, weight [O, I, 3, 3], of an image whose side was doubled by repeating its pixels.
 
-    As one transposed convolution: of the nine products each output takes, those of the same pixel are added up before,
-    and four are left; the larger image is never made.
+    It is one transposed convolution: of the nine products that make an output, those of the same pixel are added up in
+    advance, and four are left; the larger image is never made.
     """
     layer = nn.ConvTranspose2d(weight.shape[1], weight.shape[0], 4, 2, 1, bias=False, device="meta")
     wide = functional.pad(weight.transpose(0, 1).flip(2, 3), (1, 1, 1, 1))
     folded = wide[..., 1:, 1:] + wide[..., :-1, 1:] + wide[..., 1:, :-1] + wide[..., :-1, :-1]
-    return _with(layer, folded, bias)
+    return _with(layer, folded.contiguous(), bias)
 
 
-def _with(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    layer.weight = nn.Parameter(weight.contiguous())
+def _with(layer: _Layer, weight: Tensor, bias: Tensor | None) -> _Layer:
+    layer.weight = nn.Parameter(weight)
     if bias is not None:
         layer.bias = nn.Parameter(bias)
     return layer

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
+from magnet_cli.models.generators.state_dict import State, linear
 
 _EPSILON = 1e-8  # of the normalisation of z
 _LEAK = 0.2
@@ -87,54 +88,23 @@ class StyleNetwork(nn.Module):
         return self.images(self.affine(w, truncation))
 
 
-class Tensors:
-    """Takes the tensors of a state dict one by one, each checked against the shape it has to have.
+class StyleState(State):
+    """A state dict in NVlabs' naming; gathers the affine maps of the styles on the way."""
 
-    Args:
-        state: in NVlabs' naming.
-        family: what to call the network in errors.
-    """
-
-    def __init__(self, state: dict[str, Tensor], family: str) -> None:
-        self.state = {name: value.to(torch.float64) for name, value in state.items()}
-        self.family = family
-        self.taken: set[str] = set()
+    def __init__(self, tensors: dict[str, Tensor], family: str) -> None:
+        super().__init__(tensors, family)
         self.affines: list[tuple[Tensor, Tensor]] = []  # of the layers so far
         self.places: list[int] = []  # of each of their styles, the number of the w that it comes from
-
-    def take(self, name: str, *shape: int | None) -> Tensor:
-        """The tensor of that name; a None in its shape is any size, no shape at all any shape."""
-        found = self.state.get(name)
-        if found is None:
-            message = f"the weights look like a {self.family}, and {name} is missing"
-            raise GeneratorError(message, "check that the file holds the whole generator (mapping and synthesis)")
-        if shape and (
-            found.ndim != len(shape) or any(b not in {None, a} for a, b in zip(found.shape, shape, strict=True))
-        ):
-            asked = ", ".join("any" if size is None else str(size) for size in shape)
-            message = f"{name} is [{', '.join(map(str, found.shape))}], and the layers before it ask for [{asked}]"
-            raise GeneratorError(message, "check that the file holds one whole generator")
-        self.taken.add(name)
-        return found
-
-    def finish(self, spare: tuple[str, ...] = ()) -> None:
-        """Refuse what is left over, but for names that end so: it would change the images, and is not understood."""
-        left = [n for n in self.state if n not in self.taken and not n.endswith(spare)]
-        if left:
-            message = (
-                f"the weights look like a {self.family}, and {len(left)} of them have no place in one: {left[0]}, …"
-            )
-            raise GeneratorError(message, "check that the file holds the generator alone")
 
     def mapping(self, multiplier: float) -> Mapping:
         """The mapping network; its layers' gain √2 and learning-rate multiplier are multiplied into the weights."""
         embedding, embedded = None, 0
-        if "mapping.embed.weight" in self.state:
+        if "mapping.embed.weight" in self.tensors:
             weight = self.take("mapping.embed.weight", None, None)
             embedded = len(weight)
             embedding = (weight / math.sqrt(weight.shape[1]), self.take("mapping.embed.bias", embedded))
         weights, size = [], None
-        while (name := f"mapping.fc{len(weights)}") + ".weight" in self.state:
+        while (name := f"mapping.fc{len(weights)}") + ".weight" in self.tensors:
             weight = self.take(f"{name}.weight", None, size)
             size = len(weight)
             gain = math.sqrt(2) * multiplier
@@ -146,7 +116,7 @@ class Tensors:
 
     def mean(self, mapping: Mapping) -> Tensor:
         """The mean of w: that of training, or where the file does not carry it, over fixed latents (labels cycle)."""
-        if "mapping.w_avg" in self.state:
+        if "mapping.w_avg" in self.tensors:
             return self.take("mapping.w_avg", mapping.style_dim)
         z = torch.randn(_MEAN_ROWS, mapping.latent_dim, generator=torch.Generator().manual_seed(0)).to(torch.float64)
         labels = torch.arange(_MEAN_ROWS) % mapping.num_classes if mapping.num_classes else None
@@ -167,13 +137,6 @@ class Tensors:
     def cut(self, cutoff: int | None) -> Tensor | None:
         """[S] bool, which of them come from the first `cutoff` w; None for all."""
         return None if cutoff is None else torch.tensor(self.places) < cutoff
-
-
-def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """The layer of W [n, m] and b [n]."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
-    return layer
 
 
 def check_positive(**values: object) -> None:

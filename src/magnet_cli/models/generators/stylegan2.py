@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
 from magnet_cli.models.generators import stylegan2_names
-from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, Tensors, check_positive, clamped
+from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, StyleState, check_positive, clamped
 
 TRANSLATIONS = {
     "nvlabs-pytorch": stylegan2_names.from_pytorch,
@@ -246,7 +246,7 @@ def build(
     return network.to(torch.float64).eval().requires_grad_(False)
 
 
-class _Reader(Tensors):
+class _Reader(StyleState):
     """The tensors of a StyleGAN2.
 
     Args:
@@ -258,7 +258,7 @@ class _Reader(Tensors):
     """
 
     def __init__(self, state: dict[str, Tensor], noise: str, clamp: float | None, *, scaled_epsilon: bool) -> None:
-        super().__init__(state, "StyleGAN2")
+        super().__init__(state, "a StyleGAN2")
         self.noise, self.clamp, self.scaled_epsilon = noise, clamp, scaled_epsilon
         self.has_noise = False
 
@@ -269,13 +269,13 @@ class _Reader(Tensors):
             width: channels of the constant.
             style_dim: Dw.
         """
-        sides = sorted(int(m[1]) for name in self.state if (m := _BLOCK.fullmatch(name)))
+        sides = sorted(int(m[1]) for name in self.tensors if (m := _BLOCK.fullmatch(name)))
         if not sides or sides != [4 << i for i in range(len(sides))]:
             message = f"the weights look like a StyleGAN2, and have blocks of {', '.join(map(str, sides))} pixels"
             raise GeneratorError(message, "check that the file holds the whole generator")
         # "skip" has an image at every resolution, "orig" and "resnet" at the last; "resnet" has a way past each block.
-        shown = sides if "synthesis.b4.torgb.weight" in self.state else sides[-1:]
-        past = sides[1:] if any(n.endswith(".skip.weight") for n in self.state) else []
+        shown = sides if "synthesis.b4.torgb.weight" in self.tensors else sides[-1:]
+        past = sides[1:] if any(n.endswith(".skip.weight") for n in self.tensors) else []
         blocks = []
         for side in sides:
             blocks.append(self._block(side, width, style_dim, shown=side in shown, past=side in past))
@@ -302,7 +302,7 @@ class _Reader(Tensors):
     def _fir(self, name: str) -> Tensor:
         line = torch.tensor(_FIR, dtype=torch.float64)
         known = torch.outer(line, line) / line.sum() ** 2
-        return self.take(name, 4, 4) if name in self.state else known
+        return self.take(name, 4, 4) if name in self.tensors else known
 
     def _layer(self, name: str, width: int, side: int, gain: float, *, doubles: bool) -> Layer:
         weight = self.take(f"{name}.weight", None, width, 3, 3)
@@ -314,13 +314,13 @@ class _Reader(Tensors):
         return Layer(conv, bias, self._noise(name, side), clamp)
 
     def _noise(self, name: str, side: int) -> tuple[Tensor, Tensor] | None:
-        if f"{name}.noise_strength" not in self.state and f"{name}.noise_const" not in self.state:
+        if f"{name}.noise_strength" not in self.tensors and f"{name}.noise_const" not in self.tensors:
             return None  # a network without noise inputs
         self.has_noise = True
         if self.noise == "none":
             self.taken |= {f"{name}.noise_strength", f"{name}.noise_const"}
             return None
-        return self.take(f"{name}.noise_const", side, side), self.take(f"{name}.noise_strength")
+        return self.take(f"{name}.noise_const", side, side), self.take(f"{name}.noise_strength", ...)
 
     def _to_rgb(self, name: str, width: int) -> ToRGB:
         weight = self.take(f"{name}.weight", None, width, 1, 1)

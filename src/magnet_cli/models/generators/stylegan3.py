@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
 from magnet_cli.models.generators import nvlabs_settings
-from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, Tensors, check_positive, clamped
+from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, StyleState, check_positive, clamped
 
 _EPSILON = 1e-8  # of the normalisation of a convolution's modulated weights
 _LEAK = 0.2
@@ -308,7 +308,7 @@ def _from_pytorch(arguments: dict, _: dict[str, dict]) -> dict:
 TRANSLATIONS = {"nvlabs-pytorch": _from_pytorch}
 
 
-class _Reader(Tensors):
+class _Reader(StyleState):
     """The tensors of a StyleGAN3, and what the names of its layers tell.
 
     Args:
@@ -322,7 +322,7 @@ class _Reader(Tensors):
     """
 
     def __init__(self, state: dict[str, Tensor], clamp: float | None, oversampling: int, filter_size: int) -> None:
-        super().__init__(state, "StyleGAN3")
+        super().__init__(state, "a StyleGAN3")
         self.clamp, self.oversampling, self.filter_size = clamp, oversampling, filter_size
         found = sorted((m for n in state if (m := _LAYER.fullmatch(n))), key=lambda match: int(match["number"]))
         self.names = [f"synthesis.{m['name']}" for m in found]
@@ -373,14 +373,14 @@ class _Reader(Tensors):
     def _layer(self, number: int, name: str, width: int) -> Layer:
         kernel = self.take(f"{name}.weight", self.widths[number], width, None, None).shape[-1]
         weight = self.take(f"{name}.weight", self.widths[number], width, kernel, kernel)
-        gain = math.sqrt(2) * torch.rsqrt(self.take(f"{name}.magnitude_ema"))
+        gain = math.sqrt(2) * torch.rsqrt(self.take(f"{name}.magnitude_ema", ...))
         bias = math.sqrt(2) * self.take(f"{name}.bias", len(weight))
         up, down = self._resampling(number, name, kernel)
         return Layer(ModulatedConv(weight, gain, demodulate=True), bias, up, down, self.clamp)
 
     def _to_rgb(self, name: str, width: int, scale: float) -> ToRGB:
         weight = self.take(f"{name}.weight", self.widths[-1], width, 1, 1) / math.sqrt(width)
-        conv = ModulatedConv(weight, torch.rsqrt(self.take(f"{name}.magnitude_ema")), demodulate=False)
+        conv = ModulatedConv(weight, torch.rsqrt(self.take(f"{name}.magnitude_ema", ...)), demodulate=False)
         return ToRGB(conv, self.take(f"{name}.bias", len(weight)), self.clamp, scale)
 
     def _resampling(self, number: int, name: str, kernel: int) -> tuple[Resample, Resample]:
@@ -405,7 +405,7 @@ class _Reader(Tensors):
 
     def _fir(self, name: str) -> Tensor:
         """A filter, [t], the same in both directions, or [t, t]."""
-        fir = self.take(name)
+        fir = self.take(name, ...)
         if not fir.isfinite().all():
             message = f"{name} holds {fir.flatten()[~fir.isfinite().flatten()][0]:g}, and a filter's numbers are finite"
             raise GeneratorError(message, "check the file: it is damaged")
