@@ -18,9 +18,9 @@ from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
 from magnet_cli.files import atomic
 from magnet_cli.maths.priors import Prior, on_sphere
 from magnet_cli.models import custom, image_models
-from magnet_cli.models.image_models import efficientnet_lite, fid_inception, vgg16
+from magnet_cli.models.image_models import efficientnet_lite, fid_inception, image_model, vgg16
 from magnet_cli.models.image_models.digits import DigitClassifier
-from magnet_cli.models.image_models.preprocess import prepared
+from magnet_cli.models.image_models.preprocess import preprocessed
 from magnet_cli.volume import Volume
 
 CPU = torch.device("cpu")
@@ -146,22 +146,22 @@ def test_preparing_equals_pillow_and_the_words_of_the_entry():
     for resize, filtered in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
         cropped = Image.fromarray(pixels[3:21, 3:21]).resize((8, 8), filtered)
         known = (np.asarray(cropped, np.float64) - [1, 2, 3]) / 2
-        found = prepared(images, dataclasses.replace(how, resize=resize), "m")[0].permute(1, 2, 0)
+        found = preprocessed(images, dataclasses.replace(how, resize=resize), "m")[0].permute(1, 2, 0)
         assert np.abs(found.numpy() - known).max() <= 0.6  # Pillow rounds to bytes twice, before mean and std
-    swapped = prepared(images, Preprocess(channels="BGR"), "m")
+    swapped = preprocessed(images, Preprocess(channels="BGR"), "m")
     assert torch.equal(swapped, images.flip(1))
-    grey = prepared(images[:, :1], Preprocess(channels="RGB"), "m")
+    grey = preprocessed(images[:, :1], Preprocess(channels="RGB"), "m")
     assert torch.equal(grey, images[:, :1].expand(-1, 3, -1, -1))
     with pytest.raises(GeneratorError, match="1 channels"):
-        prepared(images, Preprocess(channels="L"), "m")
+        preprocessed(images, Preprocess(channels="L"), "m")
     with pytest.raises(GeneratorError, match="16×16 pixels as they are, and these are 3×24×24"):
-        prepared(images, Preprocess(size=16, resize="none"), "m")
+        preprocessed(images, Preprocess(size=16, resize="none"), "m")
 
 
 def test_preparing_has_a_derivative():
     how = Preprocess(size=5, crop=0.8, resize="bicubic", range=(0.0, 1.0), mean=(0.5,), std=(0.2,))
     assert torch.autograd.gradcheck(
-        lambda x: prepared(x, how, "m"), torch.rand(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+        lambda x: preprocessed(x, how, "m"), torch.rand(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     )
 
 
@@ -364,14 +364,14 @@ def test_the_models_that_others_published(magnet):
 
     names = ("dcgan-digiface", "gender", "age", "efficientnet-lite0")
     assert magnet("fetch", *names).code == 0
-    network, _ = image_models._network(entries.find("efficientnet-lite0"))
+    network, _ = image_model.build(entries.find("efficientnet-lite0"))
     how = image_model_entry.preprocess(entries.find("efficientnet-lite0").preprocess)
     for picture, number in (("china.jpg", 698), ("flower.jpg", 985)):
         image = (
             torch.from_numpy(load_sample_image(picture)[:, 106:533].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
         )
         with torch.no_grad():
-            assert network.eval()(prepared(image, how, "e"))[0].argmax() == number
+            assert network.eval()(preprocessed(image, how, "e"))[0].argmax() == number
     generator = models.load(cache.checkpoint("dcgan-digiface"))
     pixels = np.stack(list(render.batches(generator, Prior("normal", 100).draw_shard(0, 0, 200)[0], 1.0, 50)))
     gender, age = (image_models.load_scorer(name).probabilities(pixels) for name in ("gender", "age"))

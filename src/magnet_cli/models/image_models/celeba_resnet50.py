@@ -1,7 +1,7 @@
 """ResNet-50 (He et al. 2016) with four heads: smile, age, gender and eyeglasses of a face.
 
-The predictor of Multi-Attribute Balanced Sampling (Doubinsky et al. 2022), trained on CelebA. Owns the network, in the
-naming of its authors' file. Knows nothing of files or of how images are prepared.
+The predictor of Multi-Attribute Balanced Sampling (Doubinsky et al. 2022), trained on CelebA. Tensors
+are named as in the file of its authors.
 """
 
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ _WRAPPED = "module."  # what training on several devices puts before every name
 
 
 class _Bottleneck(nn.Module):
-    """1x1, 3x3 (which has the stride), 1x1; added to the input, projected where shapes differ."""
+    """1x1, 3x3 with the stride, 1x1; added to the input, which is projected if shapes differ."""
 
     def __init__(self, n_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -50,25 +50,25 @@ class CelebaResNet50(nn.Module):
             setattr(self, f"fc_{name}", nn.Linear(n_in, _CLASSES))
 
     def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Logits [B, 2] by head, and features [B, 2048], of prepared images [B, 3, 224, 224]."""
+        """Return logits [B, 2] by head, and features [B, 2048], of prepared images [B, 3, 224, 224]."""
         features = self.features(images).flatten(1)
         return {name: getattr(self, f"fc_{name}")(features) for name in HEADS}, features
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is that of this network."""
+    """Return whether a state dict is that of this network."""
     return {f"fc_{name}.weight" for name in HEADS} <= _unwrapped(state).keys()
 
 
 def build(state: dict[str, Tensor]) -> nn.Module:
-    """The network of a state dict; a RuntimeError of torch's where tensors do not fit."""
+    """Return the network of a state dict; torch raises RuntimeError if tensors do not fit."""
     network = CelebaResNet50()
     network.load_state_dict(_unwrapped(state))
     return network
 
 
 def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Logits [B, 2] of each head and features [B, 2048] by their names."""
+    """Return logits [B, 2] of each head and features [B, 2048] by their names."""
     logits, features = network(images)
     return logits | {"features": features}
 

@@ -1,7 +1,4 @@
-"""The built-in classifier of handwritten digits.
-
-Owns the network. Knows nothing of files or of how images are prepared.
-"""
+"""The built-in classifier of handwritten digits."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,7 +16,7 @@ class DigitClassifier(nn.Module):
         self.head = nn.Linear(64, 10)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, 10] and features [B, 64] of images [B, 1, 32, 32] in [-1, 1]."""
+        """Return logits [B, 10] and features [B, 64] of images [B, 1, 32, 32] in [-1, 1]."""
         x = functional.max_pool2d(functional.relu(self.conv1(images)), 2)
         x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
         x = functional.max_pool2d(functional.relu(self.conv3(x)), 2)
@@ -28,18 +25,18 @@ class DigitClassifier(nn.Module):
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is that of this network."""
+    """Return whether a state dict is that of this network."""
     return {"conv1.weight", "conv3.bias", "hidden.weight", "head.bias"} <= state.keys()
 
 
 def build(state: dict[str, Tensor]) -> nn.Module:
-    """The network of a state dict; a RuntimeError of torch's where tensors do not fit."""
+    """Return the network of a state dict; torch raises RuntimeError if tensors do not fit."""
     network = DigitClassifier()
     network.load_state_dict(state)
     return network
 
 
 def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Logits [B, 10] and features [B, 64] by their names."""
+    """Return logits [B, 10] and features [B, 64] by their names."""
     logits, features = network(images)
     return {"logits": logits, "features": features}

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 (Tan & Le 2019; the Lite variant of the TensorFlow team, 2020), a classifier of ImageNet.
 
-Owns the network, in the naming of lukemelas' EfficientNet-PyTorch. Knows nothing of files or of preparing images.
+Tensors are named as in lukemelas' EfficientNet-PyTorch.
 """
 
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ _EPS = 1e-3
 
 
 class _Convolution(nn.Conv2d):
-    """A convolution padded as TensorFlow's "same": where the padding is odd, more at the right and the bottom."""
+    """A convolution padded as TensorFlow's "same": an odd padding is larger at the right and the bottom."""
 
     def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(n_in, n_out, kernel, stride, groups=groups, bias=False)
@@ -75,7 +75,7 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(_HEAD, _CLASSES)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, 1000] and features [B, 1280] of prepared images [B, 3, H, W], 224x224 in training."""
+        """Return logits [B, 1000] and features [B, 1280] of prepared images [B, 3, H, W], 224x224 in training."""
         x = functional.relu6(self._bn0(self._conv_stem(images)))
         for block in self._blocks:
             x = block(x)
@@ -84,18 +84,18 @@ class EfficientNetLite0(nn.Module):
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is that of this network: no other EfficientNet does without squeeze-and-excitation."""
+    """Return whether a state dict is that of this network: no other EfficientNet does without squeeze-and-excitation."""
     return {"_conv_stem.weight", "_fc.weight"} <= state.keys() and not any("_se_" in name for name in state)
 
 
 def build(state: dict[str, Tensor]) -> nn.Module:
-    """The network of a state dict; a RuntimeError of torch's where tensors do not fit."""
+    """Return the network of a state dict; torch raises RuntimeError if tensors do not fit."""
     network = EfficientNetLite0()
     network.load_state_dict(state)
     return network
 
 
 def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Logits [B, 1000] and features [B, 1280] by their names."""
+    """Return logits [B, 1000] and features [B, 1280] by their names."""
     logits, features = network(images)
     return {"logits": logits, "features": features}

@@ -1,7 +1,7 @@
 """The Inception network of FID (Heusel et al. 2017): TensorFlow's of 2015-12-05, as ported to PyTorch in "6726825d".
 
-Owns the network. It differs from torchvision's: averages leave the padding out, the last block takes a maximum, and
-there are 1,008 classes. Knows nothing of files or of how images are prepared.
+It differs from torchvision's: averages leave the padding out, the last block takes a maximum, and there are 1,008
+classes.
 """
 
 import torch
@@ -12,7 +12,7 @@ _CLASSES, _FEATURES = 1008, 2048
 
 
 class _Unit(nn.Module):
-    """Convolution, batch norm, ReLU; the size stays, but with a stride or `shrink`."""
+    """Convolution, batch norm, ReLU; keeps the side, except with a stride or `shrink`."""
 
     def __init__(
         self, n_in: int, n_out: int, kernel: int | tuple[int, int], stride: int = 1, *, shrink: bool = False
@@ -124,7 +124,7 @@ class _E(nn.Module):
 
 
 class FidInception(nn.Module):
-    """Inception v3 with what sets TensorFlow's network of 2015 apart."""
+    """Inception v3 as TensorFlow had it in 2015."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class FidInception(nn.Module):
         self.fc = nn.Linear(_FEATURES, _CLASSES)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, 1008] and features [B, 2048], pool3, of prepared images [B, 3, 299, 299] in [-1, 1]."""
+        """Return logits [B, 1008] and features [B, 2048], pool3, of prepared images [B, 3, 299, 299] in [-1, 1]."""
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(functional.max_pool2d(x, 3, 2)))
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(functional.max_pool2d(x, 3, 2))))
@@ -151,13 +151,13 @@ class FidInception(nn.Module):
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is that of this network: Inception blocks, and the 1,008 classes that no other has."""
+    """Return whether a state dict is that of this network: Inception blocks, and the 1,008 classes that no other has."""
     head = state.get("fc.weight")
     return "Mixed_7c.branch_pool.conv.weight" in state and head is not None and len(head) == _CLASSES
 
 
 def build(state: dict[str, Tensor]) -> nn.Module:
-    """The network of a state dict, counters of its batch norms or not; a RuntimeError where tensors do not fit."""
+    """Return the network of a state dict, counters of its batch norms or not; torch raises RuntimeError if tensors do not fit."""
     network = FidInception()
     counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
     network.load_state_dict(counters | state)
@@ -165,6 +165,6 @@ def build(state: dict[str, Tensor]) -> nn.Module:
 
 
 def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Logits [B, 1008] and features [B, 2048] by their names."""
+    """Return logits [B, 1008] and features [B, 2048] by their names."""
     logits, features = network(images)
     return {"logits": logits, "features": features}

@@ -1,7 +1,4 @@
-"""ONNX files, run by onnxruntime on the CPU.
-
-Owns the session. Knows nothing of how images are prepared or of what outputs mean.
-"""
+"""Run ONNX files by onnxruntime on the CPU."""
 
 from collections.abc import Callable
 
@@ -14,15 +11,15 @@ _ERRORS = 3  # of onnxruntime's severities: its warnings are about graphs that w
 
 
 def runner(data: bytes, name: str, outputs: tuple[str, ...]) -> Callable[[Tensor], dict[str, Tensor]]:
-    """A function from prepared images [B, C, H, W] to a network's outputs by name.
+    """Return a function from prepared images [B, C, H, W] to a network's outputs by name.
 
     Args:
-        data: the file.
-        name: what to call it in errors.
-        outputs: those that are asked for; none for all.
+        data: contents of the file.
+        name: of the file, for errors.
+        outputs: names of the outputs to compute; empty for all.
 
     Raises:
-        GeneratorError: it is no ONNX, takes more than images, or has no such output.
+        GeneratorError: the file is no ONNX, the network takes more than images, or has no such output.
         MagnetError: onnxruntime is not installed.
     """
     onnxruntime = require("onnxruntime", "evaluate")
@@ -35,22 +32,22 @@ def runner(data: bytes, name: str, outputs: tuple[str, ...]) -> Callable[[Tensor
     except failures as error:
         message = f"{name} cannot be read as ONNX: {next(iter(str(error).splitlines()), '')[:200]}"
         raise GeneratorError(message, "check that the file is whole") from error
-    inputs, found = session.get_inputs(), [output.name for output in session.get_outputs()]
+    inputs, present = session.get_inputs(), [output.name for output in session.get_outputs()]
     if len(inputs) != 1:
         message = (
             f"{name} takes {len(inputs)} inputs ({', '.join(i.name for i in inputs)}), and images are all there is"
         )
         raise GeneratorError(message, "export it with images as its one input")
-    if missing := [output for output in outputs if output not in found]:
-        message = f"{name} has no output {missing[0]!r}: found {', '.join(found)}"
+    if missing := [output for output in outputs if output not in present]:
+        message = f"{name} has no output {missing[0]!r}: found {', '.join(present)}"
         raise GeneratorError(message, f"correct [{name}.outputs] in the list of artifacts")
-    asked = list(outputs) or found
+    names = list(outputs) or present
 
     def run(images: Tensor) -> dict[str, Tensor]:
         try:
-            given = session.run(asked, {inputs[0].name: images.contiguous().numpy()})
+            values = session.run(names, {inputs[0].name: images.contiguous().numpy()})
         except failures as error:
             raise ValueError(str(error)) from error
-        return {output: torch.from_numpy(values) for output, values in zip(asked, given, strict=True)}
+        return {output: torch.from_numpy(array) for output, array in zip(names, values, strict=True)}
 
     return run

@@ -1,6 +1,6 @@
 """VGG16 (Simonyan & Zisserman 2015), a classifier of ImageNet: the features of improved precision and recall.
 
-Owns the network, in torchvision's naming. Knows nothing of files or of how images are prepared.
+Tensors are named as in torchvision.
 """
 
 from torch import Tensor, nn
@@ -27,24 +27,24 @@ class VGG16(nn.Module):
         self.classifier = nn.Sequential(*hidden, nn.Dropout(), nn.Linear(_HIDDEN, _CLASSES))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, 1000], and [B, 4096] after the second hidden layer, of prepared images [B, 3, 224, 224]."""
+        """Return logits [B, 1000], and [B, 4096] after the second hidden layer, of prepared images [B, 3, 224, 224]."""
         features = self.classifier[:5](self.avgpool(self.features(images)).flatten(1))
         return self.classifier[5:](features), features
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is that of this network: convolutions at these places, and no batch norm."""
+    """Return whether a state dict is that of this network: convolutions at these places, and no batch norm."""
     return {"features.28.weight", "classifier.6.weight"} <= state.keys() and "features.1.weight" not in state
 
 
 def build(state: dict[str, Tensor]) -> nn.Module:
-    """The network of a state dict; a RuntimeError of torch's where tensors do not fit."""
+    """Return the network of a state dict; torch raises RuntimeError if tensors do not fit."""
     network = VGG16()
     network.load_state_dict(state)
     return network
 
 
 def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Logits [B, 1000] and features [B, 4096] by their names."""
+    """Return logits [B, 1000] and features [B, 4096] by their names."""
     logits, features = network(images)
     return {"logits": logits, "features": features}

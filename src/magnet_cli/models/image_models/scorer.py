@@ -1,0 +1,231 @@
+"""Image scorers: networks of any format that give features or class probabilities of images as files hold them."""
+
+import dataclasses
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.catalog import cache, entries, image_model_entry
+from magnet_cli.catalog.image_model_entry import Outputs, Preprocess
+from magnet_cli.errors import ArtifactError, GeneratorError
+from magnet_cli.files import atomic
+from magnet_cli.models import custom
+from magnet_cli.models.image_models import image_model, onnx_file
+from magnet_cli.models.image_models.preprocess import preprocessed
+
+Run = Callable[[Tensor], dict[str, Tensor]]  # images [B, C, H, W] to outputs by name
+_NO_PREPROCESSING = Preprocess()  # for models without an entry
+_FEATURES_AND_LOGITS = Outputs(features="output", scores="output", softmax=True)  # of models without an entry
+
+
+@dataclass(frozen=True)
+class ImageScorer:
+    """A network that gives features or class probabilities of images.
+
+    Attributes:
+        name: what the user calls it.
+        sha256: of its weights.
+        preprocess: how images are prepared for the network.
+        outputs: what the network gives.
+        run: maps images [B, C, H, W] in [-1, 1] to outputs by name.
+        code: hex sha256 of what the weights of a user's own module do not tell; empty for others.
+    """
+
+    name: str
+    sha256: str
+    preprocess: Preprocess
+    outputs: Outputs
+    run: Run
+    code: str = ""
+
+    @property
+    def key(self) -> str:
+        """Hex sha256 of everything but the images that the numbers depend on."""
+        tables = {"preprocess": dataclasses.asdict(self.preprocess), "outputs": dataclasses.asdict(self.outputs)}
+        code = {"code": self.code} if self.code else {}
+        return atomic.sha256_bytes(atomic.canonical({"format": 1, "sha256": self.sha256} | tables | code))
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        """Return features [B, F] float32 of images [B, H, W, C] uint8.
+
+        Raises:
+            GeneratorError: the network gives no features, images of that shape do not fit, or a feature is not finite.
+        """
+        if not self.outputs.features:
+            message = f"{self.name} gives no features: found scores of {', '.join(self.outputs.classes)}"
+            hint = "pass `features`, the name of a model that does, as digits or efficientnet-lite0"
+            raise GeneratorError(message, hint)
+        return self._output(pixels, self.outputs.features)
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Return class probabilities [B, classes] float32 of images [B, H, W, C] uint8.
+
+        Raises:
+            GeneratorError: the network gives no scores, images of that shape do not fit, or a score is not finite.
+        """
+        if not self.outputs.scores:
+            message = f"{self.name} gives features, and no scores of classes"
+            raise GeneratorError(message, "pass `model`, the name of one that does, as gender, age or digits")
+        scores = self._output(pixels, self.outputs.scores)
+        if self.outputs.softmax:
+            scores = torch.from_numpy(scores).softmax(dim=1).numpy()
+        if self.outputs.starts:
+            scores = np.add.reduceat(scores, self.outputs.starts, axis=1)
+        num_classes = len(self.outputs.classes)
+        if num_classes and scores.shape[1] != num_classes:
+            message = f"{self.name} gives {scores.shape[1]} scores, and its entry names {num_classes} classes"
+            raise GeneratorError(message, f"correct [{self.name}.outputs] in the list of artifacts")
+        return scores
+
+    def classes(self, count: int) -> tuple[str, ...]:
+        """Return the names of the classes; their numbers if they have no names."""
+        return self.outputs.classes or tuple(str(i) for i in range(count))
+
+    def _output(self, pixels: np.ndarray, name: str) -> np.ndarray:
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+        shape = "×".join(map(str, images.shape[1:]))
+        try:
+            with torch.inference_mode():
+                outputs = self.run(images)
+        except (RuntimeError, ValueError) as error:
+            message = f"{self.name} does not take {shape} images: {next(iter(str(error).splitlines()), '')[:200]}"
+            raise GeneratorError(message, "pass another model, or images of the shape it takes") from error
+        if name not in outputs:
+            message = f"{self.name} has no output {name!r}: found {', '.join(outputs)}"
+            raise GeneratorError(message, f"correct [{self.name}.outputs] in the list of artifacts")
+        values = outputs[name].to(device="cpu", dtype=torch.float32)
+        finite = bool(torch.isfinite(values).all())
+        if len(values) != len(pixels) or not finite:
+            message = f"{self.name} gives {'×'.join(map(str, values.shape))} numbers for {len(pixels)} {shape} images"
+            message += "" if finite else ", some of them not finite"
+            raise GeneratorError(message, "pass a model that gives finite numbers for each image")
+        return values.flatten(1).numpy()
+
+
+def load_scorer(reference: str, device: str = "cpu", *, trust: bool = False) -> ImageScorer:
+    """Return the scorer of an artifact, a user's own factory, or an ONNX or TorchScript file.
+
+    Args:
+        reference: an artifact's name, "file.py:factory", or a path. Factories and TorchScript files hold code that is
+            run: only what the user typed or passed may name one.
+        device: where torch networks run; ONNX runs on the CPU.
+        trust: whether the user allows TorchScript to run.
+
+    Raises:
+        ArtifactError: no such artifact, file or factory, not in the cache, not what was pinned, or not trusted.
+        GeneratorError: the artifact is no image model, or of a format that magnet cannot run.
+        MagnetError: onnxruntime is not installed.
+    """
+    path = Path(reference).expanduser()
+    if path.is_file() and reference not in entries.registry():
+        return _of_file(path, device, trust=trust)
+    if ":" in reference:
+        return _of_factory(reference, device)
+    artifact = entries.find(reference)
+    if artifact.kind != "image-model":
+        message = f"{reference} is a {artifact.kind}, and an image model is asked for"
+        names = ", ".join(a.name for a in entries.registry().values() if a.kind == "image-model")
+        raise GeneratorError(message, f"pass one of {names}; or your own, file.py:factory")
+    preprocess = image_model_entry.preprocess(artifact.preprocess)
+    outputs = image_model_entry.outputs(artifact.outputs)
+    if artifact.family == "onnx":
+        output_names = tuple(name for name in (outputs.features, outputs.scores) if name)
+        run = onnx_file.runner(cache.read(artifact), artifact.name, output_names)
+    elif image_model.has_torch_form(artifact):
+        network, architecture = image_model.build(artifact)
+        network = network.eval().requires_grad_(False).to(device)
+
+        def run(images: Tensor) -> dict[str, Tensor]:
+            return architecture.outputs(network, images.to(device))
+
+    else:
+        message = f"{reference} is of the format {artifact.family or 'none'}, which magnet does not run from a list"
+        hint = "image models are onnx, safetensors or torch; TorchScript by its path, with `trust=True`"
+        raise GeneratorError(message, hint)
+
+    def run_prepared(images: Tensor) -> dict[str, Tensor]:
+        return run(preprocessed(images, preprocess, artifact.name))
+
+    return ImageScorer(artifact.name, artifact.sha256, preprocess, outputs, run_prepared)
+
+
+def with_memory(scorer: ImageScorer) -> ImageScorer:
+    """Return the same scorer with a memory: the network runs once for each different image."""
+    memory: dict[bytes, dict[str, Tensor]] = {}
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        digests = [_digest(image) for image in images]
+        new = {digest: i for i, digest in enumerate(digests) if digest not in memory}
+        if new:
+            outputs = scorer.run(images[list(new.values())])
+            if any(len(values) != len(new) for values in outputs.values()):
+                return outputs  # which the scorer refuses
+            for i, digest in enumerate(new):
+                memory[digest] = {name: values[i].cpu() for name, values in outputs.items()}
+        names = memory[digests[0]]
+        return {name: torch.stack([memory[digest][name] for digest in digests]) for name in names}
+
+    return dataclasses.replace(scorer, run=run)
+
+
+def _digest(image: Tensor) -> bytes:
+    array = np.ascontiguousarray(image.numpy())
+    return hashlib.blake2b(repr(array.shape).encode() + array.tobytes(), digest_size=16).digest()
+
+
+def _of_factory(reference: str, device: str) -> ImageScorer:
+    """Return the scorer of a user's own module: images in [-1, 1] to features, or to logits of its `classes`."""
+    module = custom.call_factory(reference).eval().requires_grad_(False).to(device)
+    classes = tuple(str(each) for each in getattr(module, "classes", ()))
+    outputs = dataclasses.replace(_FEATURES_AND_LOGITS, classes=classes)
+    sha256, code = custom.state_sha256(module), custom.code_sha256(reference)
+    return ImageScorer(reference, sha256, _NO_PREPROCESSING, outputs, _torch_runner(module, device), code)
+
+
+def _of_file(path: Path, device: str, *, trust: bool) -> ImageScorer:
+    """Return the scorer of a file without an entry: images in [-1, 1] to its first output."""
+    with atomic.explained("read", path):
+        data = path.read_bytes()
+    name, sha256 = path.name, atomic.sha256_bytes(data)
+    if path.suffix == ".onnx":
+        run_all = onnx_file.runner(data, name, ())
+
+        def run(images: Tensor) -> dict[str, Tensor]:
+            return {"output": next(iter(run_all(images).values()))}
+
+        return ImageScorer(name, sha256, _NO_PREPROCESSING, _FEATURES_AND_LOGITS, run)
+    if not _is_torchscript(data):
+        message = f"{path} is neither ONNX nor TorchScript"
+        raise ArtifactError(message, "state dicts need an entry in MAGNET_ARTIFACTS that says how images are prepared")
+    if not trust:
+        message = f"{path} is TorchScript: it holds code, which would be run"
+        raise ArtifactError(message, "pass `trust=True` if you know where it comes from, or take an ONNX model")
+    module = torch.jit.load(io.BytesIO(data), map_location=device)
+    return ImageScorer(name, sha256, _NO_PREPROCESSING, _FEATURES_AND_LOGITS, _torch_runner(module, device))
+
+
+def _torch_runner(module: nn.Module, device: str) -> Run:
+    return lambda images: {"output": _first_tensor(module(images.to(device)))}
+
+
+def _first_tensor(value: object) -> Tensor:
+    while isinstance(value, dict | tuple | list) and value:
+        value = next(iter(value.values())) if isinstance(value, dict) else value[0]
+    if not isinstance(value, Tensor):
+        message = f"it gives a {type(value).__name__}, and a tensor is asked for"
+        raise ValueError(message)
+    return value
+
+
+def _is_torchscript(data: bytes) -> bool:
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return False
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return any("/code/" in name for name in archive.namelist())
