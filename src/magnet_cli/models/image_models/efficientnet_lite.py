@@ -84,7 +84,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Return whether a state dict is that of this network: no other EfficientNet does without squeeze-and-excitation."""
+    """Return whether a state dict is that of this network, the only one without squeeze-and-excitation."""
     return {"_conv_stem.weight", "_fc.weight"} <= state.keys() and not any("_se_" in name for name in state)
 
 

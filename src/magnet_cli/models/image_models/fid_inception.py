@@ -151,13 +151,13 @@ class FidInception(nn.Module):
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Return whether a state dict is that of this network: Inception blocks, and the 1,008 classes that no other has."""
+    """Return whether a state dict is that of this network, the only Inception with 1,008 classes."""
     head = state.get("fc.weight")
     return "Mixed_7c.branch_pool.conv.weight" in state and head is not None and len(head) == _CLASSES
 
 
 def build(state: dict[str, Tensor]) -> nn.Module:
-    """Return the network of a state dict, counters of its batch norms or not; torch raises RuntimeError if tensors do not fit."""
+    """Return the network of a state dict, with counters of batch norms or without; RuntimeError if tensors do not fit."""
     network = FidInception()
     counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
     network.load_state_dict(counters | state)
