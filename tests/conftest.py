@@ -1,16 +1,19 @@
 """What every test stands on: a home of its own, tiny real generators, and the command line in this process."""
 
+import dataclasses
 import functools
 import json
 import os
 import shutil
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from strangers import HOSTILE
 from toys import toy_weights
 from typer.testing import CliRunner
 
@@ -20,6 +23,8 @@ from magnet_cli.cli.app import app
 from magnet_cli.computing.memory import Plan
 from magnet_cli.volume import Volume
 
+TORTURE = Path(__file__).parent / "torture"
+
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -28,7 +33,16 @@ def pytest_addoption(parser):
     parser.addoption("--network", action="store_true", help="run the tests that need the package index")
 
 
+def pytest_configure(config):
+    """Share the cores among the processes of pytest-xdist, and those that tests start: threads that fight are slow."""
+    if processes := config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+
+
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if TORTURE in item.path.parents:
+            item.add_marker(pytest.mark.torture)
     if config.getoption("--network") or os.environ.get("CI"):
         return
     for item in items:
@@ -130,3 +144,58 @@ def dense():
         return np.stack(rows)
 
     return values
+
+
+@pytest.fixture(scope="session")
+def judged_samples(tmp_path_factory):
+    """Folder of three samples of the built-in generator, their classes in them, and what was found of them as JSON."""
+    place = tmp_path_factory.mktemp("samples")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAGNET_HOME", str(place / "home"))
+        patch.chdir(place)
+        for name, args in {"typical": ["--rho", "-0.3"], "prior": ["--rho", "0"], "other": ["--rho", "0"]}.items():
+            seed = 1 if name == "other" else 0
+            ran("sample", "--n", 60, *args, "--seed", seed, "--out", name)
+        found = {
+            "typical-against-prior": ran("evaluate", "typical", "--reference", "prior", "--json"),
+            "prior-against-prior": ran("evaluate", "other", "--reference", "prior", "--json"),
+            "bias-of-typical": ran("attributes", "typical", "--model", "digits", "--compare", "prior", "--json"),
+            "bias-of-prior": ran("attributes", "prior", "--model", "digits", "--compare", "other", "--json"),
+        }
+    for name, text in found.items():
+        (place / f"{name}.json").write_text(text)
+    return place
+
+
+def ran(*args):
+    done = CliRunner().invoke(app, [str(a) for a in args], prog_name="magnet", catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def samples(judged_samples):
+    """The same, in the working folder."""
+    for path in judged_samples.iterdir():
+        if path.name not in {"home", "which"}:
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, path.name)
+
+
+@pytest.fixture(scope="session")
+def swept(judged_samples):
+    """Folder of a sweep of the built-in generator: three rho, of which one is picked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAGNET_HOME", str(judged_samples / "home"))
+        patch.chdir(judged_samples)
+        ran("sweep", "mnist", "--rho", "-.4,.2", "--n", 60, "--model", "digits", "--pick", "coverage", "--out", "which")
+    return judged_samples / "which"
+
+
+@pytest.fixture
+def hostile_volume(toy_volume, tmp_path):
+    """A volume by a stranger, whose generator is called like a piece of a page."""
+    spec = dataclasses.replace(toy_volume.spec, generator=HOSTILE)
+    volume = Volume.create(tmp_path / "<img src=x onerror=alert(2)>", spec)
+    for shard in toy_volume.shards():
+        volume.write(shard, toy_volume.read(shard))
+    return volume

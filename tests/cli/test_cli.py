@@ -2,12 +2,8 @@
 
 import json
 import os
-import re
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -361,66 +357,6 @@ def test_a_damaged_volume_of_ones_own_is_passed_over_with_a_warning(magnet, toy)
     assert good in done.err
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 200 KB, where this user may mount one; elsewhere the test is skipped, in CI never."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", place], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        assert not os.environ.get("CI"), mounted.stderr
-        pytest.skip("mounting needs root")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
-def test_no_space(toy, small_disk, tmp_path):
-    """Real processes on a real full disk: exit 1, stdout empty, and what was safe before is safe after."""
-    volume = small_disk / "v"
-    done = process("compute", toy, "--n", "20000", "--shard-rows", "500", "--volume", volume)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "no space is left on the device" in done.stderr
-    assert "  do: free some space" in done.stderr
-    assert not list(small_disk.rglob("*.part"))
-    assert re.search(r"\([\d,]+ bytes are needed, [\d,]+ are free\)", done.stderr)
-    assert "warning: the missing rows take about 800,000 bytes, and" in done.stderr
-    process("compute", toy, "--n", "200")
-    done = process("sample", toy, "--n", "100", "--out", small_disk / "s")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "no space is left" in done.stderr
-    shutil.rmtree(small_disk / "s", ignore_errors=True)
-    before = {path: path.read_bytes() for path in volume.glob("shards/*.h5")}
-    assert before
-    subprocess.run(["mount", "-o", "remount,size=2m", small_disk], check=True)
-    done = process("compute", toy, "--n", "20000", "--shard-rows", "500", "--volume", volume, "--json")
-    assert json.loads(done.stdout)["rows"] == 20000
-    assert 0 < json.loads(done.stdout)["new_rows"] < 20000
-    assert {path: path.read_bytes() for path in before} == before
-
-
-def test_a_limit_on_the_size_of_files(magnet, toy):
-    """Elsewhere than on a full disk: a shard that its process may not write. The same command goes on without it."""
-    code = (
-        "import os, resource, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))\n"
-        "os.execv(sys.executable, [sys.executable, '-m', 'magnet_cli', *sys.argv[1:]])\n"
-    )
-    command = ["compute", str(toy), "--shard-rows", "100", "--volume", "v"]
-    magnet(*command, "--n", 30)  # a shard of less than 8,000 bytes
-    first = Path("v/shards/shard-000000.h5").read_bytes()
-    limited = [sys.executable, "-c", code, *command, "--n", "300"]
-    done = subprocess.run(limited, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "the file would pass the size limit set for it" in done.stderr
-    assert re.search(r"\([\d,]+ bytes are needed, [\d,]+ are free\)", done.stderr)
-    assert "Traceback" not in done.stderr
-    assert Path("v/shards/shard-000000.h5").read_bytes() == first
-    assert not list(Path("v").rglob("*.part"))
-    assert magnet(*command, "--n", 300, "--json").json["rows"] == 300
-
-
 @pytest.mark.parametrize("damaged", ["shard-000001.h5", "shard-000001.json"])
 def test_repair_makes_damaged_rows_again(magnet, toy, damaged):
     line = ["compute", toy, "--n", 120, "--shard-rows", 50, "--volume", "v"]
@@ -479,24 +415,3 @@ def test_a_bug_keeps_its_traceback(toy):
 def test_debug_shows_the_trace_of_an_expected_failure():
     assert "Traceback" in process("info", "nothing", MAGNET_DEBUG="1").stderr
     assert "Traceback" not in process("info", "nothing").stderr
-
-
-def test_ctrl_c_while_rendering_is_resumed(toy, tmp_path):
-    process("compute", toy, "--n", "4000", "--shard-rows", "4000")
-    command = [sys.executable, "-m", "magnet_cli", "sample", str(toy), "--n", "3900", "--batch-size", "2", "--out", "s"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not Path("s/images/000099.png").exists():
-        assert running.poll() is None, "it ended before it could be stopped"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert (running.returncode, out) == (130, "")
-    assert "images are in s; the same command goes on from there" in err
-    assert not Path("s/sample.json").exists()
-    early = Path("s/images/000000.png").stat().st_mtime_ns
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    assert len(list(Path("s/images").iterdir())) == 3900
-    assert Path("s/images/000000.png").stat().st_mtime_ns == early
-    assert process("info", "s", "--check").returncode == 0

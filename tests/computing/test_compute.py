@@ -3,11 +3,8 @@
 import dataclasses
 import itertools
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -209,41 +206,3 @@ def test_sizes_are_fixed_by_the_generator(toy_generator):
     assert cut_for(toy_generator).batch == 64
     assert computing.default_top_k(128) == 128
     assert computing.default_top_k(512) == 30
-
-
-def slow(tmp_path):
-    """A generator whose 400 rows take some seconds, and the command that computes them."""
-    path = tmp_path / "slow.safetensors"
-    save_file(toy_weights(latent_dim=24, widths=(48, 48, 24)), path)
-    command = [sys.executable, "-m", "magnet_cli", "compute", str(path), "--n", "400", "--shard-rows", "8"]
-    return [*command, "--batch-size", "8", "--volume", str(tmp_path / "v")]
-
-
-def wait_for(process, volume, shards):
-    deadline = time.monotonic() + 60
-    while len(list(volume.glob("shards/shard-*.json"))) < shards:
-        assert process.poll() is None, "it ended before it could be stopped"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_process_stopped_at_any_time_leaves_whole_shards(tmp_path, number, code):
-    command = slow(tmp_path)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-    wait_for(process, tmp_path / "v", 2)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (code, "")
-    volume = Volume.open(tmp_path / "v")
-    safe = volume.num_rows
-    assert 16 <= safe < 400
-    assert not [p for p in volume.check() if "no commit mark" not in p]
-    if number != signal.SIGKILL:
-        assert f"{safe:,} of 400 rows are safe" in err
-        assert "the same command goes on" in err
-    first = volume.shard_path(0).read_bytes()
-    generator = models.load(cache.checkpoint(command[4]))
-    list(computing.fill(volume, generator, safe + 8, Plan(8)))
-    assert volume.num_rows == safe + 8
-    assert volume.shard_path(0).read_bytes() == first

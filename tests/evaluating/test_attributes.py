@@ -3,10 +3,6 @@
 import dataclasses
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,6 @@ from magnet_cli import models
 from magnet_cli.catalog import cache
 from magnet_cli.errors import SampleError
 from magnet_cli.evaluating import attributes
-from magnet_cli.files import atomic
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.maths.metrics.class_shares import Tally
@@ -179,28 +174,6 @@ def test_a_flipped_byte_is_found(magnet, tmp_path, name):
     done = magnet("info", "a", "--check")
     assert done.code == 1
     assert name in done.out + done.err
-
-
-def test_killed_at_any_time_it_goes_on_to_the_same_bytes(magnet):
-    """A real process, killed; a shard it left is taken over, a torn one made again, and the end is the same."""
-    command = [sys.executable, "-m", "magnet_cli", "attributes", "mnist", "--n", "4200", "--model", "digits"]
-    process = subprocess.Popen([*command, "--out", "a", "--quiet"])
-    shards, until = Path("a/.shards"), time.monotonic() + 120
-    while not (shards / "000000.npz").exists() and time.monotonic() < until:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not Path("a/attributes.json").exists()
-    made = (shards / "000000.npz").stat().st_mtime_ns
-    (shards / "000001.npz").write_bytes(b"torn")
-    generator, judge = models.load(cache.checkpoint("mnist")), image_models.load_scorer("digits")
-    spec = attributes.AttributesSpec(**json.loads(Path("a/.attributes-started.json").read_text())["spec"])
-    assert list(attributes.write(Path("a"), spec, generator, [judge])) == [4096, 104]
-    assert (shards / "000000.npz").stat().st_mtime_ns == made
-    for folder in ("a", "b"):
-        assert magnet(*command[3:], "--out", folder).code == 0
-    for name in ("latents.npy", "scores.npz"):
-        assert atomic.sha256_file(Path("a") / name) == atomic.sha256_file(Path("b") / name)
 
 
 @pytest.mark.parametrize(

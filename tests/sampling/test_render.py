@@ -5,10 +5,8 @@ import io
 import json
 import re
 import resource
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -305,43 +303,7 @@ def test_what_a_power_cut_left_of_an_image_is_made_again(toy_generator, tmp_path
         assert path.read_bytes() == whole
 
 
-# --- stopped --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ending", ["png", "npy"])
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_stopped_processes_go_on(magnet, toy, ending, stop):
-    latents(1200)
-    line = ["render", str(toy), "--latents", "z.npy", "--format", ending, "--batch-size", "2"]
-    command = [sys.executable, "-m", "magnet_cli", *line, "--out", "s"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    early = Path("s/images/000099.png") if ending == "png" else Path("s/.images.npy.growing")
-    deadline = time.monotonic() + 60
-    while not (early.exists() and early.stat().st_size):
-        assert running.poll() is None, "it ended before it could be stopped"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    running.send_signal(stop)
-    out, err = running.communicate(timeout=60)
-    assert out == ""
-    assert running.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[stop]
-    if stop != signal.SIGKILL:
-        assert "images are in s; the same command goes on from there" in err
-        assert not list(Path("s").rglob("*.part"))
-    assert not Path("s/rendering.json").exists()
-    assert not Path("s/images.npy").exists()
-    for path in Path("s").glob("images/*.png"):
-        assert pictures.is_whole(path.read_bytes())
-    stamp = early.stat().st_mtime_ns
-    assert magnet(*line, "--out", "s").code == 0
-    if ending == "png":
-        assert early.stat().st_mtime_ns == stamp
-    assert magnet(*line, "--out", "whole").code == 0
-    if stop == signal.SIGKILL:  # a file that was being written is swept after an hour
-        for stray in Path("s").rglob(".*.part"):
-            stray.unlink()
-    assert contents("s") == contents("whole")
-    assert magnet("info", "s", "--check").code == 0
+# --- stopped (processes: torture/test_stopped.py) ------------------------------------------------------------------
 
 
 def test_what_was_begun_is_finished_when_the_caller_stops(toy_generator, tmp_path):
