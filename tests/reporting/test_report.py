@@ -221,7 +221,7 @@ def test_ranks_that_differ_are_plotted(toy_volume, tmp_path, magnet):
     assert "--top-k 3" in refused.err
     assert magnet("report", volume.path, "--top-k", 3).code == 0
     shown = Path("reports/flat.vol.html").read_text()
-    assert "from 3 to 4, median 3.5" in shown
+    assert "3 to 4, median 3.5" in shown
     assert "more than 0.1 % of the rows" in shown  # no effective size for k 4 and 5
 
 
@@ -261,7 +261,7 @@ def test_what_a_sample_lacks_is_said(magnet):
     assert magnet("sample", "--n", 5, "--no-images", "--out", "latents").code == 0
     assert magnet("report", "latents").code == 0
     shown = Path("reports/latents.html").read_text()
-    for text in ("latents alone, without images", "magnet evaluate latents", "magnet attributes latents"):
+    for text in ("latents only, no images", "magnet evaluate latents", "magnet attributes latents"):
         assert text in shown
 
 
@@ -298,7 +298,7 @@ def test_findings_of_another_kind_are_refused(magnet, samples, text):
     Path("found.json").write_text(text)
     done = magnet("report", "typical", "--include", "found.json")
     assert (done.code, done.out) == (1, "")
-    assert "found.json is asked for as findings, and is something else" in done.err
+    assert "found.json is not the output of `magnet evaluate` or `magnet attributes`" in done.err
     assert "magnet evaluate … --json" in done.err
     assert not Path("reports").exists()
 
@@ -313,7 +313,7 @@ def test_findings_whose_numbers_are_none_are_refused(magnet, samples, field, val
     Path("found.json").write_text(json.dumps(fields))
     done = magnet("report", "typical", "--include", "found.json")
     assert done.code == 1
-    assert "found.json is asked for as findings, and is something else" in done.err
+    assert "found.json is not the output of `magnet evaluate` or `magnet attributes`" in done.err
     assert "is not a number" in done.err or "too large" in done.err
 
 
@@ -322,7 +322,7 @@ def test_flags_of_another_kind_are_usage_errors(magnet, samples):
     assert magnet("report", "mnist-volume", "--compare", "prior").code == 2
     done = magnet("report", "typical", "--compare", "nothing")
     assert done.code == 1
-    assert "is asked for as a sample to compare with, and is not there" in done.err
+    assert "cannot be compared with: a sample is needed, and it is not there" in done.err
 
 
 def test_of_many_classes_the_largest_are_drawn():
@@ -363,7 +363,7 @@ def test_a_sweep_shows_no_images_from_elsewhere(magnet, swept, sample):
     Path("which/sweep.json").write_bytes(atomic.document(fields))
     done = magnet("report", "which")
     assert (done.code, done.out) == (1, "")
-    assert "is no sample in it" in done.err
+    assert "is not one of its samples" in done.err
     assert not Path("reports").exists()
 
 

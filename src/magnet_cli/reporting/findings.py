@@ -1,7 +1,6 @@
-"""What `magnet evaluate --json` and `magnet attributes SAMPLE --json` printed, read from files; whoever wrote these.
+"""Read and validate the JSON output of `magnet evaluate` and `magnet attributes`, whoever wrote the file.
 
-Owns telling the two apart and that every number is one. Attributes of a sample (sample.json) and of a generator
-(attributes.json) have the same form, and are read here too.
+The attributes in sample.json and attributes.json have the same form and are read here too.
 """
 
 import json
@@ -16,22 +15,22 @@ from magnet_cli.files import atomic
 from magnet_cli.maths.metrics.class_shares import Tally
 from magnet_cli.maths.metrics.intervals import Estimate
 
-WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)  # of documents read as ours
+WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)  # raised by invalid documents
 _DO = "pass what `magnet evaluate … --json` or `magnet attributes SAMPLE … --json` printed, as a file"
 
 
 @dataclass(frozen=True)
 class Shares:
-    """What an image model says of images.
+    """Class shares of images by one image model.
 
     Attributes:
-        n: images; of each sample, where there are several.
-        shares: of each class.
-        gap: the largest share less the smallest.
-        total_variation: how far shares are from equal.
-        change: in gap and total variation, from another set of images; empty where there is none.
+        n: number of images; per sample, where there are several.
+        shares: share of each class.
+        gap: the largest share minus the smallest.
+        total_variation: distance of the shares from equal shares.
+        change: change of gap and total variation from another set of images; empty without one.
         change_from: that set, or sets.
-        p_value: of no change.
+        p_value: p-value of no change.
     """
 
     n: int
@@ -44,7 +43,7 @@ class Shares:
 
     @property
     def tally(self) -> Tally:
-        """The counts that the shares of one sample are of."""
+        """Class counts of one sample, from its shares."""
         counts = [round(each.value * self.n) for each in self.shares.values()]
         return Tally(tuple(self.shares), np.array(counts, np.int64))
 
@@ -54,15 +53,15 @@ class Evaluation:
     """Metrics of samples against a reference.
 
     Attributes:
-        name: of the file.
+        name: name of the file.
         sample: paths, joined.
-        reference: its path.
+        reference: path of the reference.
         features: the model whose features are compared.
-        n: images of a sample.
-        reference_n: of the reference.
-        interval: what intervals are over, in words.
-        metrics: by name, with the features: "fid[digits]".
-        undefined: metrics that have no value, and why.
+        n: number of images of a sample.
+        reference_n: number of images of the reference.
+        interval: what the intervals cover.
+        metrics: estimates by name with the features: "fid[digits]".
+        undefined: reason for each metric without a value.
     """
 
     name: str
@@ -78,12 +77,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Attributes:
-    """What image models say of a sample.
+    """Class shares of a sample by several image models.
 
     Attributes:
-        name: of the file.
+        name: name of the file.
         sample: paths, joined.
-        models: by their names.
+        models: shares by model name.
     """
 
     name: str
@@ -92,42 +91,33 @@ class Attributes:
 
 
 def read(path: Path) -> Evaluation | Attributes:
-    """What a file holds that one of the two commands printed.
+    """Read a file that holds the output of one of the two commands.
 
     Raises:
-        MagnetError: it cannot be read, or holds something else.
+        MagnetError: the file cannot be read, or holds something else.
     """
     with atomic.explained("read", path):
         data = path.read_bytes()
     try:
         fields = json.loads(data)
         if not isinstance(fields, dict) or not {"metrics", "models"} & set(fields):
-            message = "neither metrics nor models are in it"
-            raise ValueError(message)
+            raise ValueError("it holds neither metrics nor models")
         if "metrics" in fields:
             return _evaluation(path.stem, fields)
         return Attributes(path.stem, _texts(fields["sample"]), models(fields["models"]))
     except WRONG as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        message = f"{path} is asked for as findings, and is something else: {why}"
+        message = f"{path} is not the output of `magnet evaluate` or `magnet attributes`: {why}"
         raise MagnetError(message, _DO) from error
 
 
 def models(fields: dict) -> dict[str, Shares]:
-    """Shares by model, from a JSON document.
-
-    Raises:
-        Those of WRONG: it is something else.
-    """
+    """Return shares by model from a JSON object; raise one of WRONG if it is something else."""
     return {name: _shares(each) for name, each in fields.items()}
 
 
 def estimates(fields: dict) -> dict[str, Estimate]:
-    """Numbers with intervals by their names, from a JSON document.
-
-    Raises:
-        Those of WRONG: it is something else.
-    """
+    """Return estimates by name from a JSON object; raise one of WRONG if it is something else."""
     return {name: _estimate(each) for name, each in fields.items()}
 
 
@@ -142,15 +132,14 @@ def _evaluation(name: str, fields: dict) -> Evaluation:
 
 def _shares(fields: dict) -> Shares:
     change = fields.get("change") or {}
-    said = {key: _estimate(change[key]) for key in ("gap", "total_variation") if change}
+    changes = {key: _estimate(change[key]) for key in ("gap", "total_variation") if change}
     shares = estimates(fields["shares"])
     n = _count(fields["n"])
     if len(shares) < 2 or not all(0 <= each.value <= 1 for each in shares.values()):
-        message = f"{len(shares)} shares, or some outside 0 and 1"
-        raise ValueError(message)
+        raise ValueError(f"{len(shares)} shares, or some outside 0 to 1")
     measures = (_estimate(fields[key]) for key in ("gap", "total_variation"))
     rest = (_texts(change["from"]), _number(change["p_value"])) if change else ()
-    return Shares(n, shares, *measures, said, *rest)
+    return Shares(n, shares, *measures, changes, *rest)
 
 
 def _estimate(fields: dict) -> Estimate:
@@ -159,28 +148,23 @@ def _estimate(fields: dict) -> Estimate:
 
 def _number(value: object) -> float:
     if type(value) not in {int, float} or not math.isfinite(value):
-        message = f"{value!r} is not a number"
-        raise ValueError(message)
+        raise ValueError(f"{value!r} is not a number")
     return float(value)
 
 
 def _count(value: object) -> int:
     if type(value) is not int or value < 1:
-        message = f"{value!r} is not a number of images"
-        raise ValueError(message)
+        raise ValueError(f"{value!r} is not a number of images")
     return value
 
 
 def _texts(values: object) -> str:
-    """Texts, joined."""
     if not isinstance(values, list) or not values:
-        message = f"{values!r} is no list of texts"
-        raise ValueError(message)
+        raise ValueError(f"{values!r} is not a list of texts")
     return ", ".join(map(_text, values))
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        message = f"{value!r} is not a text"
-        raise ValueError(message)
+        raise ValueError(f"{value!r} is not a text")
     return value

@@ -1,7 +1,7 @@
-"""The page: HTML and its style in one file that loads nothing and runs nothing.
+"""Build an HTML page with its style in one file that loads nothing and runs nothing.
 
-Owns escaping: every function takes plain text, numbers and bytes of images, and gives markup; SVG is taken from `plots`
-alone. Knows nothing of what is shown.
+Every function takes plain text, numbers or image bytes and returns escaped markup; only SVG of `files.plots` is
+taken as markup.
 """
 
 import base64
@@ -47,14 +47,14 @@ $body
 
 
 def document(title: str, kind: str, lead: str, body: Sequence[str], marks: dict[str, str]) -> bytes:
-    """A whole page.
+    """Return a whole page.
 
     Args:
-        title: its heading.
-        kind: what it is of, above the heading.
-        lead: the sentence below.
+        title: the heading.
+        kind: kind of subject, shown above the heading.
+        lead: the sentence below the heading.
         body: sections.
-        marks: what `mark` is to find in it again.
+        marks: metadata that `mark` reads back.
     """
     metas = "\n".join(f'<meta name="magnet-{name}" content="{escape(value)}">' for name, value in marks.items())
     texts = {"title": title, "kind": kind, "lead": lead, "version": __version__, "policy": _POLICY}
@@ -63,7 +63,7 @@ def document(title: str, kind: str, lead: str, body: Sequence[str], marks: dict[
 
 
 def mark(page: bytes, name: str) -> str | None:
-    """What a page was marked with under a name; None where it was not, or is no page of ours."""
+    """Return the metadata of that name in a page; None if there is none, or the page is not from magnet."""
     start = f'<meta name="magnet-{name}" content="'.encode()
     head = page.partition(b"<style>")[0]
     _, found, rest = head.partition(start)
@@ -71,57 +71,57 @@ def mark(page: bytes, name: str) -> str | None:
 
 
 def section(heading: str, *parts: str) -> str:
-    """A part of the page under a heading."""
+    """Return a section with its heading."""
     return f"<section>\n<h2>{escape(heading)}</h2>\n" + "\n".join(part for part in parts if part) + "\n</section>"
 
 
 def heading(text: str) -> str:
-    """A heading inside a section."""
+    """Return a heading inside a section."""
     return f"<h3>{escape(text)}</h3>"
 
 
 def paragraph(text: str) -> str:
-    """A paragraph."""
+    """Return a paragraph."""
     return f"<p>{escape(text)}</p>"
 
 
 def missing(text: str) -> str:
-    """Why something is not shown, and what would show it."""
+    """Return a note on why something is not shown, and how to show it."""
     return f'<p class="missing">{escape(text)}</p>'
 
 
 def tiles(numbers: Sequence[tuple[str, str]]) -> str:
-    """Numbers, each over what it is."""
+    """Return large numbers, each above its label."""
     each = (f"<div><dd>{escape(value)}</dd><dt>{escape(label)}</dt></div>" for value, label in numbers)
     return f'<dl class="tiles">{"".join(each)}</dl>'
 
 
 def facts(terms: Sequence[tuple[str, str]]) -> str:
-    """Names and what stands behind them, a line each."""
+    """Return a list of terms and texts, one line each."""
     each = (f"<div><dt>{escape(term)}</dt><dd>{escape(text)}</dd></div>" for term, text in terms)
     return f'<dl class="facts">{"".join(each)}</dl>'
 
 
 def figure(svg: str, caption: str) -> str:
-    """A plot of `plots` over its caption."""
+    """Return a plot from `files.plots` above its caption."""
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def picture(png: bytes, text: str, caption: str) -> str:
-    """A large image, with a text for those who do not see it, over its caption."""
+    """Return a large image (PNG) with an alternative text, above its caption."""
     shown = f'<img class="sheet" src="{_data(png)}" alt="{escape(text)}">'
     return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def strip(images: Sequence[tuple[bytes, str]], caption: str = "", *, most: int = 16) -> str:
-    """Small images (PNG) in rows of at most `most`, each with a text, over their caption."""
+    """Return small images (PNG) with alternative texts in rows of at most `most`, above their caption."""
     each = (f'<img src="{_data(png)}" alt="{escape(text)}" title="{escape(text)}">' for png, text in images)
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure class="images"><div style="--most:{most}">{"".join(each)}</div>{below}</figure>'
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> str:
-    """A table; the first column names the rows, the others hold numbers."""
+    """Return a table; the first column names the rows, the others hold numbers."""
     names = (escape(name).replace("[", "<wbr>[").replace("_", "_<wbr>") for name in header)  # where a line may end
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     lines = []

@@ -1,6 +1,6 @@
-"""What the singular values of a volume are like: quantiles, numerical rank, participation ratio.
+"""Describe the singular values of a volume: quantiles, numerical rank, participation ratio.
 
-Owns these numbers and which rows they are of. Never more than one shard and 64 MiB of singular values are in memory.
+At most one shard and 64 MiB of singular values are in memory.
 """
 
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from magnet_cli.index import Index
 from magnet_cli.volume import Volume
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_MOST_NUMBERS = 1 << 24  # singular values read
-_BLOCK = 1 << 13  # rows worked on at a time
+_MOST_NUMBERS = 1 << 24  # singular values that are read
+_BLOCK = 1 << 13  # rows at a time
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The singular values of rows of a volume.
+    """Singular values of rows of a volume.
 
     Attributes:
         num_rows: N, rows of the volume.
-        values: [R, K] float32, descending: of all rows, or of R of them, evenly chosen.
-        rank_floor: share of a row's first value below which a value is rounding.
+        values: [R, K] float32, descending: all rows, or R evenly chosen ones.
+        rank_floor: values below this share of their row's first are rounding (docs/method.md#rank-floor).
     """
 
     num_rows: int
@@ -33,25 +33,25 @@ class Spectrum:
 
     @property
     def rows(self) -> int:
-        """R, the rows that were read."""
+        """R, the number of rows that were read."""
         return len(self.values)
 
     @cached_property
     def quantiles(self) -> np.ndarray:
-        """Of each value over rows: [Q, K] float64, for the Q of QUANTILES."""
+        """Quantiles [Q, K] float64 of each singular value over rows, at the Q levels of QUANTILES."""
         columns = (np.quantile(self.values[:, i].astype(np.float64), QUANTILES) for i in range(self.values.shape[1]))
         return np.stack(list(columns), axis=1)
 
     @cached_property
     def ranks(self) -> np.ndarray:
-        """The numerical rank of each row, [R] int64: values, from the first on, that are no rounding (METHOD)."""
+        """Numerical rank of each row [R] int64: number of leading values above the rank floor."""
         return self._by_blocks(self._ranks)
 
     @cached_property
     def participation(self) -> np.ndarray:
-        """The participation ratio of each row, [R] float64 in [1, K]: (Σσ²)² / Σσ⁴; nan where all values are 0.
+        """Participation ratio (Σσ²)² / Σσ⁴ of each row [R] float64 in [1, K]; nan where all values are 0.
 
-        How many directions share the stretch: K where all are equal, 1 where one has it all.
+        K where all values are equal, 1 where only one is not 0.
         """
         return self._by_blocks(_participation)
 
@@ -64,7 +64,7 @@ class Spectrum:
 
 
 def chosen(num_rows: int, kept: int) -> np.ndarray:
-    """The places [R] int64, ascending, of the rows that are read: all, or as many as keep to 2^24 numbers, evenly."""
+    """Return the positions [R] int64, ascending, of the rows to read: all, or evenly chosen ones with 2^24 values."""
     most = max(_MOST_NUMBERS // kept, 1)
     if num_rows <= most:
         return np.arange(num_rows)
@@ -72,12 +72,12 @@ def chosen(num_rows: int, kept: int) -> np.ndarray:
 
 
 def read(volume: Volume, index: Index, advance: Callable[[int], None]) -> Spectrum:
-    """The spectrum of a volume.
+    """Read the spectrum of a volume.
 
     Args:
-        volume: whose.
-        index: of it: the rows there are.
-        advance: called with the number of rows passed.
+        volume: the volume.
+        index: an index of the volume, which tells its rows.
+        advance: called with the number of rows done since the last call.
 
     Raises:
         VolumeError, MagnetError: as `Volume.read`.

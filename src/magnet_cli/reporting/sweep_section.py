@@ -1,7 +1,4 @@
-"""What the report of a sweep shows: what was picked, the plots, images over rho, and every point in a table.
-
-Owns reading a sweep for that. Its plots are those that the sweep itself holds, drawn again from its numbers.
-"""
+"""The report of a sweep: the chosen point, the sweep's plots, images over rho, and a table of all points."""
 
 import html
 import re
@@ -20,7 +17,7 @@ from magnet_cli.reporting.format import estimate, integer, number
 from magnet_cli.reporting.page import Cell
 from magnet_cli.reporting.report import Subject
 
-SHOWN = 16  # images of a point
+SHOWN = 16  # images per point
 _SIDE = 64  # their largest side, in pixels
 _OF_REFERENCE = "reference_diversity"
 _SAMPLE = re.compile(r"samples/[^/\x00]+")
@@ -28,18 +25,18 @@ _SAMPLE = re.compile(r"samples/[^/\x00]+")
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a sweep, as far as a report shows it.
+    """The parts of a sweep's point that a report shows.
 
     Attributes:
         rho: the polarity.
         truncation: ψ.
-        sample: its folder in that of the sweep.
-        n: images.
-        pool: rows that competed.
+        sample: its folder inside that of the sweep.
+        n: number of images.
+        pool: number of rows that competed.
         effective_size: in rows.
-        displaced_share: of its draw.
-        metrics: by name.
-        models: what image models say of it.
+        displaced_share: displaced share of its draw.
+        metrics: estimates by name.
+        models: class shares by image model.
     """
 
     rho: float
@@ -53,23 +50,23 @@ class Point:
     models: dict[str, Shares]
 
     def where(self, sweep: "Sweep") -> str:
-        """Its place, in words."""
+        """Return its rho, and its truncation where there are several."""
         return f"ρ {number(self.rho)}" + f", ψ {self.truncation:g}" * (len(sweep.truncations) > 1)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep, as far as a report shows it.
+    """The parts of a sweep that a report shows.
 
     Attributes:
         path: the folder.
-        fields: of sweep.json.
-        points: by truncation, then by rho.
-        chosen: the point that was picked and the one at rho 0, on the other half; none where nothing was picked.
-        by: what it was picked by.
-        is_drift: whether the reference are draws from the prior.
-        reference_n: its images.
-        sha256: of sweep.json.
+        fields: content of sweep.json.
+        points: points by truncation, then by rho.
+        chosen: the chosen point and the one at rho 0, on the other half; empty where none was chosen.
+        by: the criterion of the choice.
+        is_drift: whether the reference is draws from the prior.
+        reference_n: number of images of the reference.
+        sha256: hash of sweep.json.
     """
 
     path: Path
@@ -83,21 +80,21 @@ class Sweep:
 
     @property
     def truncations(self) -> list[float]:
-        """Those of the points, in their order."""
+        """Truncations of the points, in their order."""
         return list(dict.fromkeys(point.truncation for point in self.points))
 
     @property
     def name(self) -> str:
-        """Of the folder."""
+        """Name of the folder."""
         return self.path.resolve().name
 
 
 def read(path: Path) -> Sweep:
-    """A finished sweep.
+    """Read a finished sweep.
 
     Raises:
-        SampleError: it is of another format, or sweep.json holds what no sweep has.
-        MagnetError: damaged, or cannot be read.
+        SampleError: the sweep has another format, or sweep.json is invalid.
+        MagnetError: the sweep is damaged, or cannot be read.
     """
     fields = ResultFolder(path, SWEEP).read()
     try:
@@ -105,50 +102,48 @@ def read(path: Path) -> Sweep:
         points = tuple(_point(each) for each in fields["points"])
         chosen = tuple(_point(choice[name]) for name in ("chosen", "baseline") if choice)
         if not points:
-            message = "it has no points"
-            raise ValueError(message)
+            raise ValueError("it has no points")
         reference = fields["reference"]
         about = str(choice.get("by", "")), reference["kind"] == "prior", int(reference["n"])
     except findings.WRONG as error:
-        message = f"{path} holds a sweep whose document is not as magnet writes it: {error}"
-        raise SampleError(message, "restore it from a copy, or make it again with --force") from error
+        message = f"sweep.json of {path} is not as magnet writes it: {error}"
+        raise SampleError(message, "restore it from a copy, or run magnet sweep again with `force=True`") from error
     return Sweep(path, fields, points, chosen, *about, atomic.sha256_file(path / SWEEP.document))
 
 
-def subject(found: Sweep) -> Subject:
-    """What a report of a sweep depends on."""
-    identity = atomic.sha256_bytes(atomic.canonical(found.fields["spec"]))
-    return Subject("sweep", found.name, identity, {"sweep": found.sha256})
+def subject(sweep: Sweep) -> Subject:
+    """Return the subject of a report of a sweep."""
+    identity = atomic.sha256_bytes(atomic.canonical(sweep.fields["spec"]))
+    return Subject("sweep", sweep.name, identity, {"sweep": sweep.sha256})
 
 
-def lead(found: Sweep) -> str:
-    """What the sweep is, in a sentence."""
-    rhos = list(dict.fromkeys(point.rho for point in found.points))
-    what = f"{found.fields['spec'].get('generator', 'a generator')} at {len(rhos)} ρ from {number(min(rhos))} to "
-    what += number(max(rhos)) + f", each at ψ {', '.join(f'{t:g}' for t in found.truncations)}"
-    against = "fresh draws from the prior: metrics are drifts from it" if found.is_drift else "images that were given"
-    return f"{what}; {found.points[0].n:,} images a point, held against {found.reference_n:,} {against}."
+def lead(sweep: Sweep) -> str:
+    """Describe the sweep in one sentence."""
+    rhos = list(dict.fromkeys(point.rho for point in sweep.points))
+    what = f"{sweep.fields['spec'].get('generator', 'a generator')} at {len(rhos)} ρ from {number(min(rhos))} to "
+    what += number(max(rhos)) + f", each at ψ {', '.join(f'{t:g}' for t in sweep.truncations)}"
+    against = "new draws from the prior, so metrics are drifts from it" if sweep.is_drift else "images of the reference"
+    return f"{what}; {sweep.points[0].n:,} images per point, compared with {sweep.reference_n:,} {against}."
 
 
-def sections(found: Sweep) -> list[str]:
-    """The sections of the page.
+def sections(sweep: Sweep) -> list[str]:
+    """Return the sections of the page.
 
     Raises:
         MagnetError: an image of the sweep is missing, or cannot be read.
     """
     return [
-        *_choice(found),
-        _plots(found),
-        *_images(found),
-        page.section("Every point", _table(found)),
-        page.section("How it was made", page.facts(_facts(found))),
+        *_choice(sweep),
+        _plots(sweep),
+        *_images(sweep),
+        page.section("Every point", _table(sweep)),
+        page.section("How it was made", page.facts(_facts(sweep))),
     ]
 
 
 def _point(fields: dict) -> Point:
     if not _SAMPLE.fullmatch(fields["sample"]) or ".." in fields["sample"].split("/"):
-        message = f"{fields['sample']!r} is no sample in it"
-        raise ValueError(message)
+        raise ValueError(f"{fields['sample']!r} is not one of its samples")
     return Point(
         *(float(fields[name]) for name in ("rho", "truncation")),
         fields["sample"],
@@ -159,87 +154,85 @@ def _point(fields: dict) -> Point:
     )
 
 
-def _choice(found: Sweep) -> list[str]:
-    if not found.chosen:
+def _choice(sweep: Sweep) -> list[str]:
+    if not sweep.chosen:
         return []
-    best, plain = found.chosen
-    numbers = [(best.where(found), f"picked, by {found.by}"), (integer(best.n), "images a point")]
+    best, plain = sweep.chosen
+    numbers = [(best.where(sweep), f"picked, by {sweep.by}"), (integer(best.n), "images per point")]
     numbers += [
-        (integer(best.pool), "rows that compete, half of them"),
+        (integer(best.pool), "competing rows, half of all"),
         (integer(best.effective_size), "effective size"),
     ]
-    measured = {f"picked, {best.where(found)}": best}
-    measured |= {f"as it is, {plain.where(found)}": plain} if best.sample != plain.sample else {}
+    measured = {f"picked, {best.where(sweep)}": best}
+    measured |= {f"as it is, {plain.where(sweep)}": plain} if best.sample != plain.sample else {}
     names = metrics_.ordered([name for each in measured.values() for name in each.metrics])
     rows: list[list[Cell]] = []
     for name in names:
         rows.append([name, *(_cell(each.metrics.get(name)) for each in measured.values())])
     for model in best.models:
         for label, of in (("gap", "gap"), ("total variation", "total_variation")):
-            said = [each.models.get(model) for each in measured.values()]
-            rows.append([f"{label} of {model}", *(_cell(each and getattr(each, of)) for each in said)])
-    caption = (
-        "Picked on one half of the rows and of the reference, measured here on the other halves: these numbers owe "
-    )
-    caption += "nothing to having been picked. 95 % intervals, within these draws."
+            shares = [each.models.get(model) for each in measured.values()]
+            rows.append([f"{label} of {model}", *(_cell(each and getattr(each, of)) for each in shares)])
+    caption = "Chosen on one half of the rows and of the reference, measured here on the other halves: the choice does "
+    caption += "not bias these numbers. 95 % intervals, within these draws."
     caption += " The best point is the generator as it is." if len(measured) == 1 else ""
     table = page.table(["", *measured], rows, caption)
     return [page.section("What was picked", page.tiles(numbers), table)]
 
 
-def _plots(found: Sweep) -> str:
+def _plots(sweep: Sweep) -> str:
     from magnet_cli.evaluating.sweep import figures
 
     shown = []
-    for svg in figures.drawn(found.fields).values():
+    for svg in figures.drawn(sweep.fields).values():
         title = html.unescape(re.search(r"<title>(.*?)</title>", svg)[1])
         shown.append(page.figure(svg, title[:1].upper() + title[1:] + "."))
     return page.section("Over ρ", *shown)
 
 
-def _images(found: Sweep) -> list[str]:
+def _images(sweep: Sweep) -> list[str]:
     from magnet_cli.files.image_folder import ImageSet
 
     made = []
-    for truncation in found.truncations:
+    for truncation in sweep.truncations:
         strips = []
-        for point in (each for each in found.points if each.truncation == truncation):
-            images = ImageSet.open(found.path / point.sample)
+        for point in (each for each in sweep.points if each.truncation == truncation):
+            images = ImageSet.open(sweep.path / point.sample)
             pixels = [image for batch in images.batches(0, min(SHOWN, len(images))) for image in batch]
             shown = [
                 (contact_sheet.small(each, _SIDE), f"ρ {number(point.rho)}, image {i}") for i, each in enumerate(pixels)
             ]
             strips.append(page.strip(shown, f"ρ {number(point.rho)}"))
-        title = "Images over ρ" + f", ψ {truncation:g}" * (len(found.truncations) > 1)
+        title = "Images over ρ" + f", ψ {truncation:g}" * (len(sweep.truncations) > 1)
         made.append(page.section(title, page.paragraph(f"The first {SHOWN} images of each point."), *strips))
     return made
 
 
-def _table(found: Sweep) -> str:
-    every = metrics_.ordered([name for each in found.points for name in each.metrics])
+def _table(sweep: Sweep) -> str:
+    every = metrics_.ordered([name for each in sweep.points for name in each.metrics])
     names = [name for name in every if not name.startswith(_OF_REFERENCE)]
-    models = list(dict.fromkeys(model for each in found.points for model in each.models))
+    models = list(dict.fromkeys(model for each in sweep.points for model in each.models))
     rows: list[list[Cell]] = []
-    for point in found.points:
-        cells: list[Cell] = [(point.where(found), f"effective size {integer(point.effective_size)}")]
+    for point in sweep.points:
+        cells: list[Cell] = [(point.where(sweep), f"effective size {integer(point.effective_size)}")]
         cells += [number(point.displaced_share, 2), *(_cell(point.metrics.get(name)) for name in names)]
-        said = (point.models.get(model) for model in models)
-        rows.append(cells + [_cell(each and each.total_variation) for each in said])
+        shares = (point.models.get(model) for model in models)
+        rows.append(cells + [_cell(each and each.total_variation) for each in shares])
     header = ["", "displaced share", *names, *(f"total variation of {model}" for model in models)]
     caption = "With 95 % intervals, within each draw. "
-    caption += "The half of the rows and of the reference on which the point was picked. " if found.chosen else ""
+    caption += "On the half of the rows and of the reference on which the point was chosen. " if sweep.chosen else ""
     for name in every:
-        if name.startswith(_OF_REFERENCE) and name in found.points[0].metrics:  # the same for all
-            caption += "{}: {}, {}.".format(name, *estimate(found.points[0].metrics[name]))
+        if name.startswith(_OF_REFERENCE) and name in sweep.points[0].metrics:  # the same for all
+            caption += "{}: {}, {}.".format(name, *estimate(sweep.points[0].metrics[name]))
     return page.table(header, rows, caption)
 
 
-def _cell(found: Estimate | None) -> Cell:
-    return estimate(found) if found else "–"
+def _cell(value: Estimate | None) -> Cell:
+    return estimate(value) if value else "–"
 
 
-def _facts(found: Sweep) -> list[tuple[str, str]]:
-    fields, spec = found.fields, found.fields["spec"]
+def _facts(sweep: Sweep) -> list[tuple[str, str]]:
+    fields, spec = sweep.fields, sweep.fields["spec"]
     terms = [("command", " ".join(map(str, fields.get("command", []))))]
     terms += [(name, str(spec[name])) for name in ("generator", "sha256", "top_k", "seed", "features") if name in spec]
     terms += [("volume", str(each)) for each in spec.get("fingerprints", [])]

@@ -1,7 +1,4 @@
-"""What the report of a volume shows: its spectrum, its log-volumes, effective sizes, and images by volume.
-
-Joins volume, index and, where it is here, the generator. Numbers come from `spectrum` and `index`.
-"""
+"""The report of a volume: its spectrum, log-volumes, effective sizes, and images by log-volume."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -21,20 +18,20 @@ from magnet_cli.volume.spec import VolumeSpec
 if TYPE_CHECKING:
     from magnet_cli.models import Generator
 
-SHOWN = 32  # images of each kind
+SHOWN = 32  # images of low, of middle and of high log-volume
 _BINS = 60
-_FAR = 100  # the rank floor is drawn where values come so near to it
-_MOST_RANKS = 60  # bars of a histogram of ranks
+_FAR = 100  # the rank floor is drawn where a value is below so many times of it
+_MOST_RANKS = 60  # bars in a histogram of ranks
 
 
 def subject(volume: Volume, index: Index, name: str, images: str) -> Subject:
-    """What a report of a volume depends on.
+    """Return the subject of a report of a volume.
 
     Args:
         volume: the volume.
-        index: of it.
-        name: what it is called.
-        images: sha256 of the generator that makes them; or why they are not shown.
+        index: an index of the volume.
+        name: name of the volume.
+        images: sha256 of the generator that renders images, or the reason why none are shown.
     """
     inputs = {"fingerprint": volume.fingerprint, "generator": volume.spec.generator, "top_k": index.top_k}
     inputs |= {"shards": [[part.shard, part.rows, part.sha256] for part in index.parts]}
@@ -43,7 +40,7 @@ def subject(volume: Volume, index: Index, name: str, images: str) -> Subject:
 
 
 def lead(spec: VolumeSpec, index: Index) -> str:
-    """What the volume is, in a sentence."""
+    """Describe the volume in one sentence."""
     what = f"{index.num_rows:,} latents of {spec.generator}, each with {spec.top_k} singular values of the Jacobian of "
     what += "the image" if spec.output == "pixel" else spec.output
     return (
@@ -54,25 +51,25 @@ def lead(spec: VolumeSpec, index: Index) -> str:
 def sections(
     volume: Volume, index: Index, generator: "Generator | str", advance: Callable[[int], None], batch: int | None = None
 ) -> list[str]:
-    """The sections of the page.
+    """Return the sections of the page.
 
     Args:
         volume: the volume.
-        index: of it, for the k that log-volumes are of.
-        generator: that made it, on its device; or why its images are not shown.
-        advance: called with the number of rows read.
+        index: an index of the volume for the k of log-volumes.
+        generator: the volume's generator on its device, or the reason why no images are shown.
+        advance: called with the number of rows read since the last call.
         batch: images at a time.
 
     Raises:
         VolumeError, MagnetError: the volume is damaged, or cannot be read.
     """
-    found = spectrum.read(volume, index, advance)
+    values = spectrum.read(volume, index, advance)
     real = index.log_volume[index.above_floor]
     real.sort()
     grid = index_.effective_sizes(volume, index, index_.some_top_ks(volume.spec.top_k, index.top_k), index_.SOME_RHOS)
     return [
-        _glance(volume.spec, index, found, real),
-        _spectrum(volume.spec, found),
+        _glance(volume.spec, index, values, real),
+        _spectrum(volume.spec, values),
         _log_volumes(index, real),
         _effective(index, grid),
         _images(volume, index, real, generator, batch),
@@ -80,11 +77,11 @@ def sections(
     ]
 
 
-def _glance(spec: VolumeSpec, index: Index, found: Spectrum, real: np.ndarray) -> str:
-    ranks = found.ranks
-    rank, ratio = f"{np.median(ranks):g} of {spec.top_k}", np.nanmedian(found.participation)
+def _glance(spec: VolumeSpec, index: Index, values: Spectrum, real: np.ndarray) -> str:
+    ranks = values.ranks
+    rank, ratio = f"{np.median(ranks):g} of {spec.top_k}", np.nanmedian(values.participation)
     numbers = [(integer(index.num_rows), "rows")]
-    numbers += [(rank, "numerical rank, median" + ", of the values kept" * (spec.top_k < spec.rank))]
+    numbers += [(rank, "numerical rank, median" + ", of the stored values" * (spec.top_k < spec.rank))]
     numbers += [(number(ratio, 3), "participation ratio, median")]
     numbers += [(number(real.std(), 3), f"sd of log-volume in nats, k {index.top_k}")]
     numbers += [
@@ -93,15 +90,15 @@ def _glance(spec: VolumeSpec, index: Index, found: Spectrum, real: np.ndarray) -
     return page.section("At a glance", page.tiles(numbers))
 
 
-def _rows_read(found: Spectrum) -> str:
-    if found.rows == found.num_rows:
-        return f"All {found.num_rows:,} rows."
-    return f"{found.rows:,} of {found.num_rows:,} rows, evenly chosen."
+def _rows_read(values: Spectrum) -> str:
+    if values.rows == values.num_rows:
+        return f"All {values.num_rows:,} rows."
+    return f"{values.rows:,} of {values.num_rows:,} rows, evenly chosen."
 
 
-def _spectrum(spec: VolumeSpec, found: Spectrum) -> str:
+def _spectrum(spec: VolumeSpec, values: Spectrum) -> str:
     kept = np.arange(1, spec.top_k + 1)
-    low, quarter, middle, three, high = found.quantiles
+    low, quarter, middle, three, high = values.quantiles
     bands = [(low, high), (quarter, three)]
     floor = spec.rank_floor * float(middle[0])
     near = bool((low <= _FAR * floor).any())
@@ -114,39 +111,38 @@ def _spectrum(spec: VolumeSpec, found: Spectrum) -> str:
         levels={"rank floor": floor} if near and floor else None,
     )
     inner, outer = (f"{QUANTILES[-1 - i] - QUANTILES[i]:.0%}".replace("%", " %") for i in (1, 0))
-    caption = f"Each singular value over rows: median, and the middle {inner} and {outer}. {_rows_read(found)} "
+    caption = f"Each singular value over rows: median, and the middle {inner} and {outer}. {_rows_read(values)} "
     caption += f"Rank floor: {number(spec.rank_floor)} of a row's first value"
     caption += f", drawn for the median of these, {number(floor)}." if near else "; no value comes near it."
-    return page.section("Spectrum", page.figure(shown, caption), *_ranks(spec, found), _participation(spec, found))
+    return page.section("Spectrum", page.figure(shown, caption), *_ranks(spec, values), _participation(spec, values))
 
 
-def _ranks(spec: VolumeSpec, found: Spectrum) -> list[str]:
-    ranks = found.ranks
+def _ranks(spec: VolumeSpec, values: Spectrum) -> list[str]:
+    ranks = values.ranks
     least, most = int(ranks.min()), int(ranks.max())
-    enough = f"; only the first {spec.top_k} of {spec.rank} are kept, so the rank may be higher"
-    rest = enough if spec.top_k < spec.rank else ""
+    rest = f"; only the first {spec.top_k} of {spec.rank} are stored, so the rank may be higher"
+    rest *= spec.top_k < spec.rank
     title = page.heading("Numerical rank")
     if least == most:
         all_ = "all" if least == spec.top_k else "the first"
-        said = f"In every row {all_} {least} singular values are above the rank floor{rest}."
-        return [title, page.paragraph(said)]
+        return [title, page.paragraph(f"In every row {all_} {least} singular values are above the rank floor{rest}.")]
     step = -(-(most - least + 1) // _MOST_RANKS)
     edges = np.arange(least, most + step + 1, step) - 0.5
     counts = np.histogram(ranks, edges)[0]
     shown = plots.histogram(
         edges, {"": counts}, title="Histogram of numerical ranks", x_label="numerical rank", y_label="rows", height=2.3
     )
-    said = f"Singular values of a row above the rank floor: from {least} to {most}, median {np.median(ranks):g}{rest}. "
-    return [title, page.figure(shown, said + _rows_read(found))]
+    caption = f"Singular values above the rank floor per row: {least} to {most}, median {np.median(ranks):g}{rest}. "
+    return [title, page.figure(shown, caption + _rows_read(values))]
 
 
-def _participation(spec: VolumeSpec, found: Spectrum) -> str:
-    ratios = found.participation
-    known = ratios[np.isfinite(ratios)]
-    if not len(known):
+def _participation(spec: VolumeSpec, values: Spectrum) -> str:
+    ratios = values.participation
+    finite = ratios[np.isfinite(ratios)]
+    if not len(finite):
         return page.missing("Every singular value is 0: there is no participation ratio.")
-    edges, counts = _binned(known)
-    low, middle, high = np.quantile(known, (QUANTILES[0], 0.5, QUANTILES[-1]))
+    edges, counts = _binned(finite)
+    low, middle, high = np.quantile(finite, (QUANTILES[0], 0.5, QUANTILES[-1]))
     shown = plots.histogram(
         edges,
         {"": counts},
@@ -156,11 +152,10 @@ def _participation(spec: VolumeSpec, found: Spectrum) -> str:
         levels={f"median {number(middle)}": float(middle)},
         height=2.3,
     )
-    said = "(Σσ²)² / Σσ⁴ of each row: how many directions share the stretch, "
-    said += f"{spec.top_k} where all are equal, 1 where one has it all. "
-    said += f"Median {number(middle)}, middle 90 % {number(low)} to {number(high)}. {_rows_read(found)}"
-    said += f" {len(ratios) - len(known):,} rows of zeros are left out." * (len(known) < len(ratios))
-    return page.heading("Participation ratio") + page.figure(shown, said)
+    caption = f"(Σσ²)² / Σσ⁴ of each row: {spec.top_k} where all values are equal, 1 where only one is not 0. "
+    caption += f"Median {number(middle)}, middle 90 % {number(low)} to {number(high)}. {_rows_read(values)}"
+    caption += f" {len(ratios) - len(finite):,} rows of zeros are left out." * (len(finite) < len(ratios))
+    return page.heading("Participation ratio") + page.figure(shown, caption)
 
 
 def _log_volumes(index: Index, real: np.ndarray) -> str:
@@ -173,9 +168,7 @@ def _log_volumes(index: Index, real: np.ndarray) -> str:
         y_label="rows",
         levels={f"mean {number(real.mean())}": float(real.mean())},
     )
-    caption = (
-        f"Σ log σᵢ over the first {index.top_k} values, natural log; differences carry meaning, the zero does not. "
-    )
+    caption = f"Σ log σᵢ over the first {index.top_k} values, natural log; only differences are meaningful. "
     caption += f"sd {number(real.std())} nats, {number(real.min())} to {number(real.max())}. "
     below = index.num_rows - len(real)
     caption += f"All {index.num_rows:,} rows" + (f" but {below:,} below the rank floor." if below else ".")
@@ -200,33 +193,33 @@ def _effective(index: Index, grid: dict[int, dict[float, float] | None]) -> str:
         y_label="k",
     )
     caption = (
-        "(Σw)² / Σw² with weights exp(ρ · log-volume), in rows: how many rows carry a draw. A draw of more repeats "
+        "(Σw)² / Σw² with weights exp(ρ · log-volume), in rows: the number of rows that carry a draw. A larger draw "
     )
-    caption += f"rows, or takes such as the weights did not ask for. ▸ the k of this page. All {index.num_rows:,} rows."
+    caption += f"repeats rows, or takes rows of little weight. ▸ the k of this page. All {index.num_rows:,} rows."
     if not all(grid.values()):
-        caption += " – where the k-th value is rounding in more than 0.1 % of the rows."
+        caption += " –: the k-th value is rounding in more than 0.1 % of the rows."
     return page.section("Effective size over ρ and k", page.figure(shown, caption))
 
 
 def extremes(index: Index, real: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Where in an index the rows of lowest, middle and highest log-volume are, each ascending in it.
+    """Return the positions in an index of the rows with lowest, middle and highest log-volume.
 
     Args:
-        index: the rows.
-        real: log-volumes of those above the rank floor, sorted.
+        index: the index.
+        real: sorted log-volumes of the rows above the rank floor.
         count: rows of each kind.
 
     Returns:
-        [count] int64 for each name. Among equal log-volumes at an end, any rows.
+        [count] int64 by name, ascending in log-volume; ties at an end are broken arbitrarily.
     """
     first = (len(real) - count) // 2
-    found = {}
+    positions = {}
     for name, start in (("Lowest", 0), ("Middle", first), ("Highest", len(real) - count)):
         low, high = real[start], real[start + count - 1]
         places = np.flatnonzero(index.above_floor & (index.log_volume >= low) & (index.log_volume <= high))
         places = places[np.argsort(index.log_volume[places], kind="stable")]
-        found[name] = places[-count:] if name == "Highest" else places[:count]
-    return found
+        positions[name] = places[-count:] if name == "Highest" else places[:count]
+    return positions
 
 
 def _images(volume: Volume, index: Index, real: np.ndarray, generator: "Generator | str", batch: int | None) -> str:
@@ -251,15 +244,15 @@ def _images(volume: Volume, index: Index, real: np.ndarray, generator: "Generato
 
 
 def _order(index: Index, count: int) -> str:
-    said = f"{count} rows each, by log-volume at k {index.top_k} from left to right. Draws at ρ < 0 go to the first, "
-    return said + "draws at ρ > 0 to the last."
+    text = f"{count} rows each, by log-volume at k {index.top_k} from left to right. Draws at ρ < 0 prefer the first, "
+    return text + "draws at ρ > 0 the last."
 
 
 def _made(volume: Volume) -> str:
     spec = volume.spec
     how = f"{spec.solver}, {spec.precision}"
     how += f", {spec.solver_size} vectors" if spec.solver_size else ""
-    terms = [("generator", spec.generator), ("sha256", spec.sha256 or "not known"), ("family", spec.family)]
+    terms = [("generator", spec.generator), ("sha256", spec.sha256 or "unknown"), ("family", spec.family)]
     terms += [("latents", f"{spec.latent_dim} numbers, prior {spec.prior}")]
     terms += [("space, output", f"{spec.space}, {spec.output}")]
     terms += [("truncation", f"{spec.truncation:g}"), ("solver, precision", how), ("seed", str(spec.seed))]
@@ -270,6 +263,6 @@ def _made(volume: Volume) -> str:
 
 
 def _binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges [b + 1] and counts [b] of a histogram; one bin where all are equal."""
+    """Return edges [b + 1] and counts [b] of a histogram; one bin where all values are equal."""
     counts, edges = np.histogram(values, _BINS if values.max() > values.min() else 1)
     return edges, counts
