@@ -318,7 +318,7 @@ def test_judges_of_all_forms_agree(tmp_path):
             image_models.load_scorer(str(script))
         trusted = image_models.load_scorer(str(script), trust=True)
         np.testing.assert_allclose(trusted.probabilities(pixels)[:, 1], known, rtol=1e-5)
-    assert "--trust" in error.value.hint
+    assert "`trust=True`" in error.value.hint
     assert trusted.classes(2) == ("0", "1")
     onnx = image_models.load_scorer(str(cache.path_of(entries.find("digits-onnx"))))
     grey = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 1), dtype=np.uint8)

@@ -157,7 +157,7 @@ def recognises(state: dict[str, Tensor]) -> bool:
 
 
 def build(state: dict[str, Tensor]) -> nn.Module:
-    """Return the network of a state dict, with counters of batch norms or without; RuntimeError if tensors do not fit."""
+    """Return the network of a state dict, with batch-norm counters or without; RuntimeError if tensors do not fit."""
     network = FidInception()
     counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
     network.load_state_dict(counters | state)

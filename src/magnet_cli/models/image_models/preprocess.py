@@ -30,11 +30,12 @@ def preprocessed(images: Tensor, preprocess: Preprocess, name: str) -> Tensor:
     if (low, high) != (-1, 1):
         x = low + (x + 1) * ((high - low) / 2)
     if any(preprocess.mean) or set(preprocess.std) != {1}:
-        mean, std = (
-            torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None] for v in (preprocess.mean, preprocess.std)
-        )
-        x = (x - mean) / std
+        x = (x - _by_channel(preprocess.mean, x)) / _by_channel(preprocess.std, x)
     return x
+
+
+def _by_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
 
 
 def _channels(images: Tensor, preprocess: Preprocess, name: str) -> Tensor:
@@ -62,9 +63,8 @@ def _sized(x: Tensor, preprocess: Preprocess, name: str, images: Tensor) -> Tens
         return x
     if preprocess.resize == "none":
         shape = "×".join(map(str, images.shape[1:]))
-        message = (
-            f"{name} takes images of {preprocess.size}×{preprocess.size} pixels as they are, and these are {shape}"
-        )
+        size = "×".join(map(str, target))
+        message = f"{name} takes images of {size} pixels as they are, and these are {shape}"
         raise GeneratorError(message, "pass images of that size, or a model that resizes; `magnet list` shows them")
     smoothed = preprocess.antialias and min(x.shape[2:]) > preprocess.size
     return functional.interpolate(x, target, mode=preprocess.resize, align_corners=False, antialias=smoothed)
