@@ -29,7 +29,7 @@ import numpy as np
 from storage import medians, resident, say, table
 
 from magnet_cli.editing import balance, scored
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 
 LATENT_DIM = 512
 NAMES = ("smile", "age", "gender", "glasses")
@@ -52,9 +52,9 @@ def synthetic(folder: Path, rows: int) -> dict[str, np.ndarray]:
         file.truncate(file.tell() + rows * LATENT_DIM * 4)
     spec = {"generator": "synthetic", "sha256": "", "n": rows, "truncation": 1.0}
     spec |= {"models": list(NAMES), "keys": list(NAMES)}
-    sums = {"latents.npy": "0" * 64, "scores.npz": atomic.sha256_file(folder / "scores.npz")}
+    sums = {"latents.npy": "0" * 64, "scores.npz": documents.sha256_file(folder / "scores.npz")}
     fields = {"format": 1, "spec": spec, "files": sums, "report": {}}
-    (folder / "attributes.json").write_bytes(atomic.document(fields))
+    (folder / "attributes.json").write_bytes(documents.encode(fields))
     return scores
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from magnet_cli.catalog import cache, entries
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
         if artifact.scheme != "builtin" or not place.exists():
             continue
         sha256, size = (
-            atomic.sha256_folder(place) if place.is_dir() else (atomic.sha256_file(place), place.stat().st_size)
+            documents.sha256_folder(place) if place.is_dir() else (documents.sha256_file(place), place.stat().st_size)
         )
         table = re.search(rf"^\[{re.escape(artifact.name)}\]\n(?:(?!\[).*\n?)*", text, re.MULTILINE)
         changed = re.sub(r'(?m)^sha256 = ".*"$', f'sha256 = "{sha256}"', table[0])

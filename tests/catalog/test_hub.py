@@ -14,7 +14,7 @@ from servers import COMMIT, DATA, entry, everything, serving, write_list
 
 from magnet_cli.catalog import cache, entries, manifest
 from magnet_cli.errors import ArtifactError, MagnetError
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 
 # One process, many steps: the client reads its settings when it is imported, and the command line may be called again.
 STEPS = """
@@ -284,13 +284,13 @@ def test_a_manifest_that_leads_outside_is_refused(tmp_path, change):
     right = {"name": "x.h5", "size": 1, "sha256": "0" * 64}
     fields = {"format": 1, "kind": "volume", "files": [right | {"name": "volume.json"}, right]}
     path = tmp_path / "manifest.json"
-    path.write_bytes(atomic.document(fields))
+    path.write_bytes(documents.encode(fields))
     assert [e.name for e in manifest.read(path)] == ["volume.json", "x.h5"]
     fields["files"][1] = right | change
-    path.write_bytes(atomic.document(fields))
+    path.write_bytes(documents.encode(fields))
     with pytest.raises(ArtifactError, match="lists files in a way that no manifest of magnet does"):
         manifest.read(path)
-    path.write_bytes(atomic.document(fields | {"format": 2}))
+    path.write_bytes(documents.encode(fields | {"format": 2}))
     with pytest.raises(ArtifactError, match="format 1"):
         manifest.read(path)
     path.write_bytes(b"{}")

@@ -309,10 +309,10 @@ def test_damaged_and_foreign_hdf5(magnet, toy):
 
 
 def test_a_family_that_cannot_be_built_yet(magnet, toy, tmp_path, monkeypatch):
-    from magnet_cli.files import atomic
+    from magnet_cli.files import documents
 
     entry = f'[other]\nkind = "generator"\nfamily = "flowgan"\nsource = "file:{toy}"\nlicense = "MIT"\n'
-    entry += f'description = "x"\nsize = {toy.stat().st_size}\nsha256 = "{atomic.sha256_file(toy)}"\n'
+    entry += f'description = "x"\nsize = {toy.stat().st_size}\nsha256 = "{documents.sha256_file(toy)}"\n'
     (tmp_path / "mine.toml").write_text(entry)
     monkeypatch.setenv("MAGNET_ARTIFACTS", str(tmp_path / "mine.toml"))
     check_failure(magnet("compute", "other"), 1, "of the family flowgan, which this magnet cannot build", "dcgan")

@@ -14,7 +14,7 @@ from magnet_cli.catalog import cache
 from magnet_cli.computing import solver_choice
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import GeneratorError, VolumeError
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.index import log_volume
 from magnet_cli.maths import jacobian
 from magnet_cli.maths.jacobian import calibration
@@ -146,7 +146,7 @@ def test_the_choice_is_made_once(tmp_path, magnet, steep):
     assert kept["spec"]["solver_size"] >= 6
     assert {"chosen", "reason", "chosen_on", "timed", "verified_on", "precisions"} <= kept["measured"].keys()
     mark = json.loads((tmp_path / "v/shards/shard-000000.json").read_text())
-    assert mark["pilot"] == kept["pilot"] == atomic.sha256_file(tmp_path / "v/pilot.h5")
+    assert mark["pilot"] == kept["pilot"] == documents.sha256_file(tmp_path / "v/pilot.h5")
     other = magnet("compute", steep, "--n", 40, *flags[:4], "--tolerance", 0.1, *flags[6:])
     assert other.code == 1
     assert "tolerance 0.3 (asked 0.1)" in other.err

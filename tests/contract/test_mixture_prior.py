@@ -13,7 +13,7 @@ from magnet_cli.catalog import cache
 from magnet_cli.computing import solver_choice
 from magnet_cli.editing import rescore
 from magnet_cli.evaluating.sweep import reference
-from magnet_cli.files import atomic, pictures
+from magnet_cli.files import documents, pictures
 from magnet_cli.models import image_models
 from magnet_cli.sampling import render, tempered
 from magnet_cli.volume import Volume
@@ -87,10 +87,10 @@ def test_the_reference_of_a_sweep(magnet, slogan, mixture):
     line = ["sweep", slogan, "--volume", "v", "--rho", "0,.1", "--n", 40, "--features", "digits", "--out", "s"]
     done = magnet(*line)
     assert done.code == 0, done.err
-    spec = atomic.read_document(Path("s/reference/rendering.json"))["spec"]
+    spec = documents.read(Path("s/reference/rendering.json"))["spec"]
     latents, components = mixture.draw(np.random.default_rng([reference._STREAM, 0]), 40)
-    assert spec["latents"] == atomic.sha256_bytes(pictures.npy(latents))
-    assert spec["labels"] == atomic.sha256_bytes(pictures.npy(components))
+    assert spec["latents"] == documents.sha256_bytes(pictures.npy(latents))
+    assert spec["labels"] == documents.sha256_bytes(pictures.npy(components))
 
 
 def test_attributes(magnet, slogan, mixture):

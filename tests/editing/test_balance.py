@@ -14,7 +14,7 @@ from scipy import stats
 from magnet_cli.editing import balance, balanced_sample
 from magnet_cli.editing.scored import Attribute, of_probabilities, open_scored
 from magnet_cli.errors import SampleError, SpecError
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.sampling import sample
 from magnet_cli.sampling.kinds import SAMPLE
@@ -338,7 +338,7 @@ def test_stopped_at_any_time_it_goes_on_to_the_same_files(magnet, here):
     assert ResultFolder(Path("part"), SAMPLE).finished(spec) is None
     assert magnet("balance", "scored", "--n", 40, "--out", "part", "--batch-size", 10, "-q").code == 0
     for name in ("checksums.txt", "metadata.jsonl", "grid.png", "latents.npy"):
-        assert atomic.sha256_file(Path("part") / name) == atomic.sha256_file(Path("whole") / name)
+        assert documents.sha256_file(Path("part") / name) == documents.sha256_file(Path("whole") / name)
 
 
 @pytest.mark.parametrize("name", ["images/000003.png", "metadata.jsonl", "latents.npy", "sample.json"])

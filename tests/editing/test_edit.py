@@ -15,7 +15,7 @@ from magnet_cli import models
 from magnet_cli.catalog import cache
 from magnet_cli.editing import direction, edit
 from magnet_cli.editing.kinds import EDIT
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.priors import Prior
 from magnet_cli.models import image_models
@@ -114,7 +114,7 @@ def test_stopped_at_any_time_it_goes_on_to_the_same_files(magnet, line16):
     steps.close()
     assert ResultFolder(Path("part"), EDIT).finished(spec) is None
     assert magnet(*line, "--out", "part", "-q").code == 0
-    assert atomic.sha256_file(Path("part/checksums.txt")) == atomic.sha256_file(Path("whole/checksums.txt"))
+    assert documents.sha256_file(Path("part/checksums.txt")) == documents.sha256_file(Path("whole/checksums.txt"))
 
 
 def test_given_latents_are_moved_in_their_order(magnet, line16):
@@ -157,7 +157,7 @@ def test_a_direction_of_another_generator_is_warned_of(magnet, toy):
     fields = json.loads(Path("d.json").read_text())
     fields.pop("checksum")
     fields["spec"] |= {"sha256": "0" * 64, "generator": "another"}
-    Path("d.json").write_bytes(atomic.document(fields))
+    Path("d.json").write_bytes(documents.encode(fields))
     warned = magnet("edit", "mnist", "--direction", "d.npy", "--n", 1, "--steps", 2, "--out", "o", "-q")
     assert (warned.code, "warning: d.npy was learned on another" in warned.err) == (0, True)
     wrong = magnet("edit", "mnist", "--direction", "d.npy", "--space", "w", "--out", "w")

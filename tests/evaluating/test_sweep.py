@@ -21,7 +21,7 @@ from magnet_cli.catalog import cache
 from magnet_cli.cli.app import app
 from magnet_cli.evaluating import evaluate, sweep
 from magnet_cli.evaluating.sweep import choice, figures, reference
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.index.index import Index, Part
 from magnet_cli.maths.priors import Prior
@@ -192,7 +192,7 @@ def test_the_reference_is_fresh_draws_that_no_row_of_the_volume_is(swept):
     latents = Prior("normal", 16).draw(rng, 120)[0]
     stored = {row.tobytes() for row in volume.latents(np.arange(20_000))}
     assert not stored & {row.tobytes() for row in latents}
-    assert atomic.read_document(Path("s/reference/rendering.json"))["spec"]["n"] == 120
+    assert documents.read(Path("s/reference/rendering.json"))["spec"]["n"] == 120
     assert swept["work"][0]["images"] == 180
 
 
@@ -327,7 +327,7 @@ def test_truncation_and_a_reference_that_was_given(magnet, tmp_path):
     fields = sweep.read(Path("s"))
     assert (fields["reference"]["kind"], fields["reference"]["path"]) == ("images", "r")
     assert fields["choice"]["by"] == "kid[digits]"
-    rendered = atomic.read_document(Path("s") / points[3]["sample"] / "sample.json")
+    rendered = documents.read(Path("s") / points[3]["sample"] / "sample.json")
     assert (rendered["spec"]["truncation"], rendered["volume_truncation"]) == (0.7, 1)
 
 

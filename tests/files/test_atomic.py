@@ -1,4 +1,4 @@
-"""files: what appears, appears whole; what was changed, is noticed; what the disk refuses, is said in words."""
+"""files.atomic: what appears, appears whole; what the disk refuses is explained."""
 
 import concurrent.futures
 import os
@@ -7,17 +7,13 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from magnet_cli.errors import MagnetError
-from magnet_cli.files import atomic
-from magnet_cli.files.locks import Locks
+from magnet_cli.files import atomic, documents
 
 NOBODY = 65534
 
@@ -41,7 +37,7 @@ def run_child(body, cwd, *, lose_privileges=False):
     """Run Python in a process of its own and return its stdout; as nobody where this one is root and that matters."""
     drop = f"import os\nif os.geteuid() == 0: os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     start = (
-        "from pathlib import Path\nfrom magnet_cli.files import atomic as files\n"
+        "from pathlib import Path\nfrom magnet_cli.files import atomic as files, documents\n"
         "from magnet_cli.errors import MagnetError\n"
     )
     end = "\nexcept MagnetError as error:\n    print(error.message, error.hint, sep='\\n')"
@@ -215,8 +211,8 @@ def test_a_size_limit_is_named_and_nothing_is_left_behind(tmp_path):
     [
         ("files.publish(Path('closed/file.bin'), b'x')", "cannot write closed/file.bin"),
         ("files.make_folder(Path('closed/deeper/still'))", "cannot create closed/deeper/still"),
-        ("files.sha256_file(Path('secret'))", "cannot read secret"),
-        ("files.read_document(Path('secret'))", "cannot read secret"),
+        ("documents.sha256_file(Path('secret'))", "cannot read secret"),
+        ("documents.read(Path('secret'))", "cannot read secret"),
     ],
 )
 def test_missing_permission_is_named(tmp_path, body, failed):
@@ -234,10 +230,10 @@ def test_missing_permission_is_named(tmp_path, body, failed):
     [
         (lambda p: atomic.publish(p, b"x"), "file/inside", "a part of the path is a file, not a folder"),
         (atomic.make_folder, "file/inside", "a part of the path is a file, not a folder"),
-        (atomic.read_document, "file/inside", "a part of the path is a file, not a folder"),
+        (documents.read, "file/inside", "a part of the path is a file, not a folder"),
         (atomic.make_folder, "file", "a file of that name is in the way"),
         (lambda p: atomic.publish(p, b"x"), "folder", "a folder of that name is in the way"),
-        (atomic.sha256_file, "folder", "a folder of that name is in the way"),
+        (documents.sha256_file, "folder", "a folder of that name is in the way"),
         (lambda p: atomic.publish(p, b"x"), "n" * 256, "the name is too long for the file system"),
     ],
 )
@@ -267,112 +263,7 @@ def test_failures_without_a_remedy_pass_through(tmp_path):
         atomic.publish(tmp_path / "loop" / "file", b"x")
 
 
-# locks
-
-
-def test_a_lock_is_had_by_one_process_and_freed_when_it_is_killed(tmp_path):
-    path = tmp_path / "locks"
-    code = (
-        "import sys, time; from pathlib import Path; from magnet_cli.files.locks import Locks\n"
-        "locks = Locks(Path(sys.argv[1])); print(locks.take(3), locks.take(5), flush=True); locks.free(5)\n"
-        "print('freed', flush=True); time.sleep(600)"
-    )
-    locks = Locks(path)
-    with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "True True\n"
-        assert other.stdout.readline() == "freed\n"
-        assert [locks.take(n) for n in (2, 3, 5)] == [True, False, True]
-        other.kill()
-    with locks.held(3):  # waits until the system has freed it
-        assert locks.take(3)
-
-
-def test_where_there_are_no_locks_all_are_granted(tmp_path):
-    locks = Locks(tmp_path / "no such folder" / "locks")
-    assert locks.take(3)
-    assert locks.take(3, wait=True)
-    with locks.held(3):
-        locks.free(3)
-
-
-# documents
-
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
-FIELDS = st.dictionaries(st.text().filter(lambda key: key != "checksum"), JSON_VALUES, max_size=4)
-
-
-@settings(deadline=None, max_examples=50)
-@given(FIELDS)
-def test_a_document_gives_its_fields_back(fields):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "doc.json"
-        path.write_bytes(atomic.document(fields))
-        assert atomic.read_document(path) == fields
-        assert atomic.document(atomic.read_document(path)) == path.read_bytes()
-
-
-@settings(deadline=None, max_examples=100)
-@given(FIELDS, st.integers(min_value=0), st.integers(1, 255))
-@example({"a": 1e300}, atomic.document({"a": 1e300}).index(b"300"), ord("3") ^ ord("9"))  # reads as infinity
-@example({"a": 1}, 0, ord("{"))  # a null byte in front reads as UTF-16
-@example({"a": "é"}, atomic.document({"a": "é"}).index("é".encode()), 0x40)  # no UTF-8 any more
-def test_any_changed_byte_in_a_document_is_noticed(fields, position, mask):
-    data = bytearray(atomic.document(fields))
-    data[position % len(data)] ^= mask
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "doc.json"
-        path.write_bytes(data)
-        with pytest.raises(MagnetError) as caught:
-            atomic.read_document(path)
-    assert str(path) in caught.value.message
-    assert caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda d: d[:-1], "was changed"),
-        (lambda d: d + b" ", "was changed"),
-        (lambda d: d[: len(d) // 2], "is not JSON"),
-        (lambda _: b"", "is not JSON"),
-        (lambda _: b"[1, 2]", "without a checksum"),
-        (lambda _: b'{"a": 1}', "without a checksum"),
-        (lambda d: d.replace(b'"a": 1', b'"a": 1,\n  "a": 1'), "was changed"),
-        (lambda d: d.replace(b'"a": 1', b'"a": NaN'), "was changed"),
-        (lambda d: d.replace(b'"a": 1', b'"a": "\\ud800"'), "was changed"),
-    ],
-)
-def test_what_is_no_document_is_said_to_be_none(tmp_path, change, said):
-    path = tmp_path / "doc.json"
-    path.write_bytes(change(atomic.document({"a": 1, "b": [2.5, "x"]})))
-    with pytest.raises(MagnetError, match=said):
-        atomic.read_document(path)
-
-
-def test_canonical_bytes_do_not_depend_on_the_order_of_keys():
-    assert atomic.canonical({"b": {"y": 1, "x": "é"}, "a": 0.1}) == '{"a":0.1,"b":{"x":"é","y":1}}'.encode()
-    with pytest.raises(ValueError, match="JSON"):
-        atomic.canonical({"a": float("nan")})
-
-
 # folders
-
-
-def test_the_hash_of_a_folder_is_what_the_shell_prints(tmp_path):
-    names = ["b", "B", "a.b", "a/b", "a-b", "a/.hidden", "é/ü", "z/y/x/w", ".part", "10", "9"]
-    for i, name in enumerate(names):
-        (tmp_path / "f" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "f" / name).write_bytes(name.encode() * i)
-    line = "find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
-    assert line.rpartition(" | ")[0] in atomic.sha256_folder.__doc__
-    printed = subprocess.run(["sh", "-c", line], cwd=tmp_path / "f", capture_output=True, text=True, check=True).stdout
-    sha256, size = atomic.sha256_folder(tmp_path / "f")
-    assert sha256 == printed.split()[0]
-    assert size == sum(len(name.encode()) * i for i, name in enumerate(names))
 
 
 def test_sweep_removes_temporaries_of_over_an_hour_and_nothing_else(tmp_path):

@@ -18,7 +18,7 @@ from scipy import stats
 
 from magnet_cli import computing, index
 from magnet_cli.errors import SpecError, VolumeError
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.index import Ball, Index, Part, slots
 from magnet_cli.index.index import BLOCK
 from magnet_cli.volume import Shard, Volume
@@ -343,7 +343,7 @@ def test_log_priors_are_kept_and_made_longer(toy_volume, toy_generator, tmp_path
     for shard in range(3):
         toy_volume.shard_path(shard).unlink()  # what is known is not read again
     np.testing.assert_array_equal(index.log_prior(toy_volume, longer.parts, again).values, whole.values)
-    mark = atomic.read_document(path.with_suffix(".json"))
+    mark = documents.read(path.with_suffix(".json"))
     for change in (
         {"format": 2},
         {"kind": "index"},
@@ -351,9 +351,9 @@ def test_log_priors_are_kept_and_made_longer(toy_volume, toy_generator, tmp_path
         {"parts": [[0, 0, "many", ""]]},
         {"parts": 3},
     ):
-        path.with_suffix(".json").write_bytes(atomic.document(mark | change))
+        path.with_suffix(".json").write_bytes(documents.encode(mark | change))
         assert index.stored_prior(path, toy_volume) is None
-    path.with_suffix(".json").write_bytes(atomic.document(mark))
+    path.with_suffix(".json").write_bytes(documents.encode(mark))
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     assert index.stored_prior(path, toy_volume) is None
 
@@ -513,10 +513,10 @@ def test_pool_and_mix_on_the_command_line(magnet):
 def test_a_sample_from_before_these_flags_is_known_again(magnet):
     first = magnet("sample", "--n", 4, "--out", "s", "--json")
     path = Path("s/sample.json")
-    fields = atomic.read_document(path)
+    fields = documents.read(path)
     for name in ("classes", "mix", "correct_prior", "prior_mass"):
         del fields["spec"][name]
-    path.write_bytes(atomic.document(fields))
+    path.write_bytes(documents.encode(fields))
     assert magnet("sample", "--n", 4, "--out", "s", "--json").out == first.out
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from magnet_cli import index
 from magnet_cli.errors import SpecError, VolumeError
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.index import Index, Part
 from magnet_cli.volume import Shard, Volume
 from magnet_cli.volume.spec import VolumeSpec
@@ -323,12 +323,12 @@ def test_rows_keep_their_numbers_where_shards_are_missing(toy_volume):
 def test_an_index_of_another_format_is_built_again_and_the_user_told(magnet):
     first = magnet("index", "mnist", "--json").json
     mark = Path(first["index"]).with_suffix(".json")
-    fields = atomic.read_document(mark)
-    mark.write_bytes(atomic.document(fields | {"format": 1}))
+    fields = documents.read(mark)
+    mark.write_bytes(documents.encode(fields | {"format": 1}))
     again = magnet("index", "mnist", "--json")
     assert again.json == first
     assert "another format" in again.err
-    assert atomic.read_document(mark) == fields
+    assert documents.read(mark) == fields
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path):

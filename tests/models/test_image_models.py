@@ -15,7 +15,7 @@ from magnet_cli.catalog import cache, entries, image_model_entry
 from magnet_cli.catalog.image_model_entry import Outputs, Preprocess
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.maths.priors import Prior, on_sphere
 from magnet_cli.models import custom, image_models
 from magnet_cli.models.image_models import efficientnet_lite, fid_inception, image_model, vgg16
@@ -202,7 +202,7 @@ def listed(tmp_path, monkeypatch, name, network):
     lines = [
         f"[{name}]",
         f'source = "file:{path}"',
-        f'sha256 = "{atomic.sha256_file(path)}"',
+        f'sha256 = "{documents.sha256_file(path)}"',
         f"size = {path.stat().st_size}",
     ]
     lines += [f'{key} = "{table[key]}"' for key in ("kind", "family", "license", "description")]
@@ -501,7 +501,7 @@ def test_the_celeba_predictor_is_built_from_the_authors_layout(tmp_path, monkeyp
             state[name] = drawn.abs() * 0.2 + 0.4
     path = tmp_path / "celeba.pth.tar"
     torch.save({"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
-    own, sha256 = [], atomic.sha256_file(path)
+    own, sha256 = [], documents.sha256_file(path)
     for head in ("smile", "age", "gender", "eyeglasses"):
         entry = entries.find(f"celeba-{head}")
         assert (entry.family, entry.source) == ("torch", "drive:12ZpxZIuoTZYIMkhZQFKrDo6waEG8ejNq")

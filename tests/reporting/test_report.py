@@ -14,7 +14,7 @@ from strangers import HOSTILE, hostile_sample
 
 from magnet_cli import computing, index
 from magnet_cli.computing.memory import Plan
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.reporting import findings, metrics, page, spectrum, volume_section
 from magnet_cli.volume import Shard, Volume
 
@@ -358,9 +358,9 @@ def test_the_page_of_a_sweep_says_its_numbers(magnet, swept):
 @pytest.mark.parametrize("sample", ["../prior", "samples/..", "samples/../../prior", "/etc", "samples/a/b"])
 def test_a_sweep_shows_no_images_from_elsewhere(magnet, swept, sample):
     shutil.copytree(swept, "which")
-    fields = atomic.read_document(Path("which/sweep.json"))
+    fields = documents.read(Path("which/sweep.json"))
     fields["points"][0]["sample"] = sample
-    Path("which/sweep.json").write_bytes(atomic.document(fields))
+    Path("which/sweep.json").write_bytes(documents.encode(fields))
     done = magnet("report", "which")
     assert (done.code, done.out) == (1, "")
     assert "is not one of its samples" in done.err

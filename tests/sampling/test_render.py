@@ -22,7 +22,7 @@ from magnet_cli import models
 from magnet_cli.catalog import cache
 from magnet_cli.cli.describe import KINDS
 from magnet_cli.errors import MagnetError, SpecError
-from magnet_cli.files import atomic, pictures
+from magnet_cli.files import atomic, documents, pictures
 from magnet_cli.files import npy as given_
 from magnet_cli.sampling import render
 
@@ -65,7 +65,7 @@ def test_images_are_those_of_the_latents(magnet, toy, toy_generator):
         assert np.abs(shown - known[i]).max() <= 0.51
     assert len(list((out / "images").iterdir())) == 300
     document = json.loads((out / "rendering.json").read_text())
-    assert document["spec"]["latents"] == atomic.sha256_file(Path("z.npy"))
+    assert document["spec"]["latents"] == documents.sha256_file(Path("z.npy"))
     assert document["spec"]["sha256"] == toy_generator.sha256
     assert document["command"][0] == "magnet"
     assert {"magnet", "torch", "numpy", "pillow"} <= document["versions"].keys()
@@ -130,7 +130,7 @@ def test_threads_and_their_number_change_no_byte(toy_generator, tmp_path, ending
     serial = pictures.npy(one) if ending == "npy" else pictures.encoded(pictures.pixels(one[None])[0], ending)
     for threads in (1, 2, 7):
         assert (tmp_path / str(threads) / names[20]).read_bytes() == serial
-        assert atomic.sha256_bytes(serial) == hashes[threads][names[20]]
+        assert documents.sha256_bytes(serial) == hashes[threads][names[20]]
 
 
 @pytest.mark.parametrize("shape", [SMALL, LARGE])
@@ -458,8 +458,8 @@ def test_documents_of_another_format_are_named(magnet, toy):
     latents(3)
     made(magnet, toy, "--latents", "z.npy", "--out", "r")
     path = Path("r/rendering.json")
-    fields = atomic.read_document(path) | {"format": 99}
-    path.write_bytes(atomic.document(fields))
+    fields = documents.read(path) | {"format": 99}
+    path.write_bytes(documents.encode(fields))
     assert "rendering of format 99" in magnet("info", "r").err
     assert "rendering of format 99" in made(magnet, toy, "--latents", "z.npy", "--out", "r", code=1).err
 

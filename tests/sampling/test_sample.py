@@ -14,7 +14,7 @@ from PIL import Image
 
 from magnet_cli import index
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, pictures
+from magnet_cli.files import documents, pictures
 from magnet_cli.sampling import render, sample
 from magnet_cli.volume import Volume
 
@@ -153,10 +153,10 @@ def test_a_sample_of_an_earlier_magnet_is_known_again(toy_volume, toy_generator,
     """One whose document lacks the fields that came later: they had the values that are now the defaults."""
     spec, _ = make(tmp_path / "s", toy_volume, toy_generator)
     path = tmp_path / "s" / "sample.json"
-    fields = atomic.read_document(path)
+    fields = documents.read(path)
     for name in ("label", "bn_truncation", "format", "no_images", "montage"):
         del fields["spec"][name]
-    path.write_bytes(atomic.document(fields))
+    path.write_bytes(documents.encode(fields))
     assert sample.finished(tmp_path / "s", spec) == {"sample": str(tmp_path / "s")}
     for changes in ({"format": "webp"}, {"no_images": True}, {"montage": (1.0, 0.5)}):
         other, _ = prepare(toy_volume, toy_generator, **changes)
@@ -181,7 +181,7 @@ WITHOUT = (
 def test_latents_alone_need_no_torch_and_no_generator(magnet, toy, tmp_path):
     """The generator's file is gone: its entry in a list says whose volume it is."""
     gone = tmp_path / "gone.safetensors"
-    sha256, size = atomic.sha256_file(toy), toy.stat().st_size
+    sha256, size = documents.sha256_file(toy), toy.stat().st_size
     entry = f'[toy]\nkind = "generator"\nfamily = "dcgan"\nsource = "file:{gone}"\nlicense = "MIT"\ndescription = "x"\n'
     (tmp_path / "mine.toml").write_text(f'{entry}size = {size}\nsha256 = "{sha256}"\n')
     magnet("compute", toy, "--n", 60)
@@ -200,7 +200,7 @@ def test_latents_alone_need_no_torch_and_no_generator(magnet, toy, tmp_path):
     records = [json.loads(line) for line in Path("s/metadata.jsonl").read_text().splitlines()]
     others = [json.loads(line) for line in Path("images/metadata.jsonl").read_text().splitlines()]
     assert records == [{k: v for k, v in other.items() if k != "file_name"} for other in others]
-    provenance = atomic.read_document(Path("s/sample.json"))
+    provenance = documents.read(Path("s/sample.json"))
     assert provenance["spec"]["no_images"] is True
     assert "torch" not in provenance["versions"]
     assert magnet("info", "s", "--check").code == 0
@@ -218,7 +218,7 @@ def test_the_montage_shows_prior_and_draws_at_each_truncation(magnet, toy, toy_g
     volume = magnet("compute", toy, "--n", 60, "--json").json["volume"]
     line = ("sample", toy, "--n", 20, "--rho", 0.2, "--out", "s")
     assert magnet(*line, "--montage", "--truncation", "1,.5").code == 0
-    provenance = atomic.read_document(Path("s/sample.json"))
+    provenance = documents.read(Path("s/sample.json"))
     assert (provenance["spec"]["truncation"], provenance["spec"]["montage"]) == (1.0, [1.0, 0.5])
     sheet = np.asarray(Image.open("s/montage.png").convert("L"))
     side = 64  # 8x8 images, each pixel 8x8

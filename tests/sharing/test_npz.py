@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from magnet_cli import index
 from magnet_cli.catalog import entries
 from magnet_cli.errors import MagnetError, VolumeError
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.sharing import npz
 from magnet_cli.volume import Shard, Volume
 
@@ -55,7 +55,7 @@ def test_layouts_of_the_authors_files(magnet, tmp_path, dtype, leading, compress
     np.testing.assert_array_equal(found.latents, known["latents"].astype(np.float32))
     assert (volume.spec.solver, volume.spec.family, volume.spec.prior) == ("imported", "stylegan2", "sphere")
     assert volume.spec.sha256 == entries.find(FACES).sha256
-    assert volume.spec.imported_sha256 == atomic.sha256_file(tmp_path / "a.npz")
+    assert volume.spec.imported_sha256 == documents.sha256_file(tmp_path / "a.npz")
     assert volume.check() == []
 
 

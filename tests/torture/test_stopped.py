@@ -17,7 +17,7 @@ from magnet_cli import computing, models
 from magnet_cli.catalog import cache
 from magnet_cli.computing.memory import Plan
 from magnet_cli.evaluating import attributes
-from magnet_cli.files import atomic, pictures
+from magnet_cli.files import documents, pictures
 from magnet_cli.models import image_models
 from magnet_cli.volume import Volume
 
@@ -154,4 +154,4 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(magnet):
     for folder in ("a", "b"):
         assert magnet(*command[3:], "--out", folder).code == 0
     for name in ("latents.npy", "scores.npz"):
-        assert atomic.sha256_file(Path("a") / name) == atomic.sha256_file(Path("b") / name)
+        assert documents.sha256_file(Path("a") / name) == documents.sha256_file(Path("b") / name)

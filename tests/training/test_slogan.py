@@ -23,7 +23,7 @@ from magnet_cli import computing, index, models
 from magnet_cli.catalog import cache
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import GeneratorError, MagnetError, SampleError, SpecError, VolumeError
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.maths.metrics import clusters
 from magnet_cli.maths.mixture import Mixture
 from magnet_cli.training.slogan import data, losses, networks, progress
@@ -307,9 +307,9 @@ def test_a_run_of_an_earlier_magnet_lacks_settings_that_were_then_as_they_are_by
     spec = run_.RunSpec.of(data.load(str(two_blobs())), None, SMALL)
     run = run_.Run(tmp_path / "run")
     run.start(spec)
-    fields = atomic.read_document(run.path / "run.json")
+    fields = documents.read(run.path / "run.json")
     del fields["spec"]["recipe"]["wait"]
-    (run.path / "run.json").write_bytes(atomic.document(fields))
+    (run.path / "run.json").write_bytes(documents.encode(fields))
     assert run.begun(spec)
     with pytest.raises(SampleError, match=r"wait 0\.0 \(asked 0\.5\)"):
         run.begun(dataclasses.replace(spec, recipe=dataclasses.replace(SMALL, wait=0.5)))
@@ -334,7 +334,7 @@ def test_what_is_asked_wrongly_is_said_in_words(magnet):
     assert magnet("train", "slogan", "--components", 2, "--steps", 2, "--data", "blobs.npz", "--out", "run").code == 0
     run = json.loads(Path("run/run.json").read_text())
     Path("run/run.json").write_bytes(
-        atomic.document({k: v for k, v in run.items() if k != "checksum"} | {"report": None})
+        documents.encode({k: v for k, v in run.items() if k != "checksum"} | {"report": None})
     )
     state.write_bytes(state.read_bytes()[:100])
     assert "is damaged" in magnet(*command, "--data", "blobs.npz", "--out", "run").err

@@ -10,7 +10,7 @@ import pytest
 
 from magnet_cli import computing
 from magnet_cli.errors import DamageError, MagnetError, SpecError, VolumeError
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.volume import Shard, Volume
 from magnet_cli.volume.repair import repair
 from magnet_cli.volume.spec import VolumeSpec
@@ -50,7 +50,7 @@ def test_layout_is_the_contract(tmp_path):
     assert fields["spec"] == json.loads(json.dumps(dataclasses.asdict(SPEC)))
     mark = json.loads((tmp_path / "v" / "shards" / "shard-000001.json").read_text())
     path = tmp_path / "v" / "shards" / "shard-000001.h5"
-    assert mark["sha256"] == atomic.sha256_file(path)
+    assert mark["sha256"] == documents.sha256_file(path)
     assert (mark["size"], mark["rows"], mark["first_row"]) == (path.stat().st_size, 10, 10)
     with h5py.File(path) as file:
         assert file["latents"].dtype == file["singular_values"].dtype == np.float32

@@ -16,7 +16,7 @@ from magnet_cli.catalog import https, manifest, safe_formats, sources
 from magnet_cli.catalog.entries import Artifact
 from magnet_cli.catalog.lockfile import Ledger
 from magnet_cli.errors import ArtifactError, MagnetError
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 from magnet_cli.files.locks import Locks
 
 BUILT_IN = Path(__file__).parents[1] / "assets"
@@ -80,7 +80,7 @@ def path_of(artifact: Artifact) -> Path:
 
 def folder_of(artifact: Artifact, place: Path | None = None) -> Path:
     """The folder of an artifact in a home, the user's own if none is given."""
-    key = artifact.sha256 or atomic.sha256_bytes(artifact.source.encode())
+    key = artifact.sha256 or documents.sha256_bytes(artifact.source.encode())
     return (place or home()) / "artifacts" / key[:12]
 
 
@@ -137,7 +137,7 @@ def verify(artifact: Artifact, path: Path, hint: str = "") -> None:
     hint = hint or f"remove it and fetch it again: magnet cache rm {artifact.name}; magnet fetch {artifact.name}"
     used(path)
     if artifact.form == "npz" and path.name == VOLUME:  # its shards are verified one by one, whenever they are read
-        spec = atomic.read_document(path / "volume.json").get("spec")
+        spec = documents.read(path / "volume.json").get("spec")
         if not isinstance(spec, dict) or spec.get("imported_sha256") != known.sha256:
             message = f"the volume in {path} was not made of the file of {artifact.name}, sha256 {known.sha256}"
             raise ArtifactError(message, hint)
@@ -158,10 +158,10 @@ def verify_file(known: Artifact, path: Path, hint: str = _CHANGED) -> None:
         ArtifactError: they differ.
     """
     if path.is_dir():
-        sha256, size = atomic.sha256_folder(path)
+        sha256, size = documents.sha256_folder(path)
     else:
         size = path.stat().st_size
-        sha256 = atomic.sha256_file(path) if known.size in {0, size} else "not computed"
+        sha256 = documents.sha256_file(path) if known.size in {0, size} else "not computed"
     if known.size not in {0, size} or sha256 != known.sha256:
         asked = f"{known.size:,} bytes, " if known.size else ""
         message = (
@@ -320,7 +320,9 @@ def _admit(artifact: Artifact, path: Path, name: str, *, trust: bool) -> None:
         found = safe_formats.of_file(path, name)
         if not (found or trust):
             raise _untrusted(artifact, name)
-        sha256, size = atomic.sha256_folder(path) if path.is_dir() else (atomic.sha256_file(path), path.stat().st_size)
+        sha256, size = (
+            documents.sha256_folder(path) if path.is_dir() else (documents.sha256_file(path), path.stat().st_size)
+        )
         if artifact.size not in {0, size}:
             message = f"{artifact.name} has {size:,} bytes, and {artifact.size:,} are asked for"
             raise ArtifactError(message, _CHANGED)
@@ -423,7 +425,7 @@ class Checkpoint:
         """
         with atomic.explained("read", self.path):
             data = self.path.read_bytes()
-        if atomic.sha256_bytes(data) != self.sha256:
+        if documents.sha256_bytes(data) != self.sha256:
             message = f"{self.path} is not what was pinned: its sha256 is not {self.sha256}"
             raise ArtifactError(message, f"remove that file and fetch it again: magnet fetch {self.reference}")
         used(self.path)
@@ -443,7 +445,7 @@ def checkpoint(reference: str, *, here: bool = True) -> Checkpoint:
     """
     path = Path(reference).expanduser()
     if path.is_file():
-        return Checkpoint(path.stem, path.resolve(), atomic.sha256_file(path), reference)
+        return Checkpoint(path.stem, path.resolve(), documents.sha256_file(path), reference)
     if os.sep in reference:
         message = f"there is no checkpoint at {reference}"
         raise ArtifactError(message, "pass the path of a file, or a name from `magnet list`")

@@ -46,7 +46,7 @@ class Artifact:
         source: where it comes from, SCHEME:REST.
         license: SPDX id or name.
         description: one line.
-        sha256: of its bytes, 64 hex digits; of the listing (files.sha256_folder) where it is a folder. Empty where
+        sha256: of its bytes, 64 hex digits; of the listing (documents.sha256_folder) where it is a folder. Empty where
             nobody pinned it: it is then trusted on first use.
         size: bytes; 0 where unknown.
         family: architecture of a generator; format of an image model; of a volume, the architecture of its generator

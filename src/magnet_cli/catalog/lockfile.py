@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from magnet_cli.errors import ArtifactError, MagnetError
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 from magnet_cli.files.locks import Locks
 
 _FORMAT = 1
@@ -81,7 +81,7 @@ class Ledger:
             return {"format": _FORMAT, "artifacts": {}, "licenses": {}}
         hint = f"restore {self.path} from a copy, or remove it: what nobody pinned is then trusted anew at its next use"
         try:
-            fields = atomic.read_document(self.path)
+            fields = documents.read(self.path)
         except MagnetError as error:
             raise ArtifactError(error.message, hint) from error
         if fields.get("format") != _FORMAT or not all(
@@ -98,7 +98,7 @@ class Ledger:
         with Locks(self.path.parent / _LOCKS).held(0):
             fields = self._read()
             yield fields
-            atomic.publish(self.path, atomic.document(fields))
+            atomic.publish(self.path, documents.encode(fields))
 
 
 def _today() -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from magnet_cli.catalog.entries import MANIFEST
 from magnet_cli.errors import ArtifactError
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 
 _FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][\w-]*(\.[\w-]+)*(/[A-Za-z0-9][\w-]*(\.[\w-]+)*)*", re.ASCII)
@@ -36,8 +36,10 @@ def of_folder(folder: Path, names: list[str]) -> bytes:
     Raises:
         MagnetError: one cannot be read.
     """
-    found = [Entry(name, (folder / name).stat().st_size, atomic.sha256_file(folder / name)) for name in sorted(names)]
-    return atomic.document({"format": _FORMAT, "kind": "volume", "files": [asdict(entry) for entry in found]})
+    found = [
+        Entry(name, (folder / name).stat().st_size, documents.sha256_file(folder / name)) for name in sorted(names)
+    ]
+    return documents.encode({"format": _FORMAT, "kind": "volume", "files": [asdict(entry) for entry in found]})
 
 
 def read(path: Path) -> list[Entry]:
@@ -49,7 +51,7 @@ def read(path: Path) -> list[Entry]:
     """
     with atomic.explained("read", path):
         data = path.read_bytes()
-    fields = atomic.parse_document(data, path)
+    fields = documents.parse(data, path)
     if fields.get("format") != _FORMAT or fields.get("kind") != "volume" or not isinstance(fields.get("files"), list):
         message = f"{path} is not the manifest of a volume in format {_FORMAT}"
         raise ArtifactError(message, "use the magnet that wrote it, or ask its publisher")
@@ -82,4 +84,4 @@ def problem(folder: Path, entry: Entry, *, hashed: bool) -> str:
         return f"{entry.name} is not there"
     if path.stat().st_size != entry.size:
         return f"{entry.name} has {path.stat().st_size:,} bytes instead of {entry.size:,}"
-    return f"the bytes of {entry.name} are others" if hashed and atomic.sha256_file(path) != entry.sha256 else ""
+    return f"the bytes of {entry.name} are others" if hashed and documents.sha256_file(path) != entry.sha256 else ""

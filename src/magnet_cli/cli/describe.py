@@ -13,7 +13,7 @@ from magnet_cli.catalog import cache, entries
 from magnet_cli.editing.kinds import EDIT
 from magnet_cli.errors import ArtifactError, MagnetError
 from magnet_cli.evaluating.kinds import ATTRIBUTES, SWEEP
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.files.results import Kind, ResultFolder
 from magnet_cli.sampling.kinds import RENDERING, SAMPLE
 from magnet_cli.volume import Volume
@@ -133,10 +133,10 @@ def _index(path: Path, *, check: bool) -> dict:
     if not mark_path.is_file():
         message = f"{path} is an HDF5 file without the mark {mark_path.name} beside it"
         raise ArtifactError(message, "pass an index that `magnet index` printed, or the folder of a volume")
-    mark = atomic.read_document(mark_path)
+    mark = documents.read(mark_path)
     kind = mark.get("kind", "shard")
     fields = {"kind": kind, "path": str(path)} | {k: v for k, v in mark.items() if k not in {"kind", "parts"}}
-    wrong = check and atomic.sha256_file(path) != mark.get("sha256")
+    wrong = check and documents.sha256_file(path) != mark.get("sha256")
     return _with(fields, [f"{path} was changed after it was written"] if wrong else [])
 
 

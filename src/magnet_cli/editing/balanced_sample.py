@@ -15,7 +15,7 @@ import numpy as np
 from magnet_cli.editing.balance import Selection, Table
 from magnet_cli.editing.scored import Scored
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, contact_sheet, pictures, results
+from magnet_cli.files import atomic, contact_sheet, documents, pictures, results
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
@@ -189,7 +189,7 @@ def _copies(out: Path, names: list[str], source: Path, held: list[str]) -> Itera
             with atomic.explained("read", source / from_):
                 data = (source / from_).read_bytes()
             atomic.publish(out / name, data, durable=False)
-            hashes[name] = atomic.sha256_bytes(data)
+            hashes[name] = documents.sha256_bytes(data)
         yield hashes
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from magnet_cli.editing.kinds import DIRECTION
 from magnet_cli.editing.scored import Attribute, Scored, class_number
 from magnet_cli.errors import SampleError, SpecError, require
-from magnet_cli.files import atomic, pictures, results
+from magnet_cli.files import atomic, documents, pictures, results
 
 if TYPE_CHECKING:
     from magnet_cli.models import Generator
@@ -249,7 +249,7 @@ def _is_ours(out: Path) -> bool:
         MagnetError: its document is damaged.
     """
     document = document_of(out)
-    known = document.exists() and {"format", "spec", "sha256", "report"} <= atomic.read_document(document).keys()
+    known = document.exists() and {"format", "spec", "sha256", "report"} <= documents.read(document).keys()
     if known:
         return out.exists()
     if found := next((path for path in (out, document) if path.exists()), None):
@@ -275,9 +275,14 @@ def write(out: Path, spec: DirectionSpec, vector: np.ndarray, command: list[str]
     """
     atomic.make_folder(out.parent)
     data = pictures.npy(vector)
-    fields = {"format": DIRECTION.format, "command": command, "spec": asdict(spec), "sha256": atomic.sha256_bytes(data)}
+    fields = {
+        "format": DIRECTION.format,
+        "command": command,
+        "spec": asdict(spec),
+        "sha256": documents.sha256_bytes(data),
+    }
     fields |= {"versions": results.versions(), "created": results.now()}
-    atomic.publish(document_of(out), atomic.document(fields | {"report": report}))
+    atomic.publish(document_of(out), documents.encode(fields | {"report": report}))
     atomic.publish(out, data)
 
 
@@ -297,10 +302,10 @@ def read(path: Path) -> Direction:
     from magnet_cli.files import npy
 
     found = npy.vector(path)
-    sha256 = atomic.sha256_file(path)
+    sha256 = documents.sha256_file(path)
     if not document_of(path).is_file():
         return Direction(found, sha256)
-    fields = atomic.read_document(document_of(path))
+    fields = documents.read(document_of(path))
     results.check_format(path, DIRECTION, fields)
     if fields.get("sha256") != sha256:
         message = f"{path} was changed after it was written: {document_of(path).name} is of another"

@@ -17,7 +17,7 @@ import numpy as np
 from magnet_cli.editing.scored import EPOCH, member
 from magnet_cli.errors import ArtifactError, SampleError
 from magnet_cli.evaluating.kinds import ATTRIBUTES
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics.class_shares import Tally
@@ -149,7 +149,7 @@ def conclude(out: Path, spec: AttributesSpec, made: list[Path], command: list[st
     Raises:
         MagnetError: no space, no permission.
     """
-    hashes = {path.name: atomic.sha256_file(path) for path in made}
+    hashes = {path.name: documents.sha256_file(path) for path in made}
     fields = {"command": command, "spec": asdict(spec), "files": hashes, "versions": render.versions()}
     ResultFolder(out, ATTRIBUTES).finish(fields | {"report": report})
     shutil.rmtree(out / _SHARDS, ignore_errors=True)
@@ -229,11 +229,11 @@ def annotate(shown: ImageSet, judge: ImageScorer, probabilities: np.ndarray, sum
     sums = []
     for line in (shown.path / "checksums.txt").read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")
-        sums.append(f"{atomic.sha256_bytes(metadata) if name == 'metadata.jsonl' else digest}  {name}\n")
+        sums.append(f"{documents.sha256_bytes(metadata) if name == 'metadata.jsonl' else digest}  {name}\n")
     checksums = "".join(sums).encode()
-    fields["checksums_sha256"] = atomic.sha256_bytes(checksums)
+    fields["checksums_sha256"] = documents.sha256_bytes(checksums)
     fields["attributes"] = fields.get("attributes", {}) | {judge.name: {"sha256": judge.sha256} | summary}
-    replaced = {"metadata.jsonl": metadata, "checksums.txt": checksums, "sample.json": atomic.document(fields)}
+    replaced = {"metadata.jsonl": metadata, "checksums.txt": checksums, "sample.json": documents.encode(fields)}
     atomic.replace_together(shown.path, replaced)
 
 

@@ -1,14 +1,8 @@
-"""Files that appear whole or not at all, and JSON documents that notice a flipped byte.
-
-Owns temporary names, fsync, publication by rename or link, and the text of disk failures. Knows nothing of what the
-files mean.
-"""
+"""Files that appear whole or not at all: temporary names, fsync, publication by rename or link, disk failures."""
 
 import contextlib
 import ctypes
 import errno
-import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -77,37 +71,6 @@ def _free(folder: Path) -> str:
         return f"{shutil.disk_usage(folder).free:,}"
     except OSError:
         return "an unknown number"
-
-
-def sha256_bytes(data: bytes) -> str:
-    """Hex sha256 of a byte string."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes, read in pieces.
-
-    Raises:
-        MagnetError: the file cannot be read.
-    """
-    with explained("read", path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sha256_folder(folder: Path) -> tuple[str, int]:
-    """Hex sha256 of a folder's listing, and the bytes in it.
-
-    The listing is what `find . -type f | LC_ALL=C sort | xargs sha256sum` prints, so
-    that line piped into `sha256sum` gives the same value.
-
-    Raises:
-        MagnetError: a file cannot be read.
-    """
-    files = sorted(
-        "./" + p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and not p.is_symlink()
-    )
-    listing = "".join(f"{sha256_file(folder / name)}  {name}\n" for name in files)
-    return sha256_bytes(listing.encode()), sum((folder / name).stat().st_size for name in files)
 
 
 def make_folder(path: Path) -> None:
@@ -367,55 +330,3 @@ def _sync_file_system(folder: Path) -> bool:
     if number in {errno.ENOSYS, errno.EINVAL, errno.EPERM}:
         return False
     raise OSError(number, os.strerror(number))
-
-
-def canonical(fields: dict) -> bytes:
-    """The one byte string for a JSON object: sorted keys, no spaces, UTF-8; what hashes are taken of."""
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def document(fields: dict) -> bytes:
-    """A JSON object as readable text, with the sha256 of its canonical form under "checksum"."""
-    whole = {**fields, "checksum": sha256_bytes(canonical(fields))}
-    return (json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def read_document(path: Path) -> dict:
-    """The fields of a document written by `document`, every byte of it verified.
-
-    Raises:
-        MagnetError: unreadable, not such a document, or changed since it was written.
-    """
-    with explained("read", path):
-        data = path.read_bytes()
-    return parse_document(data, path)
-
-
-def parse_document(data: bytes, path: Path) -> dict:
-    """The fields in the bytes of a document, every byte of it verified.
-
-    Args:
-        data: the bytes.
-        path: where they were read, for the message.
-
-    Raises:
-        MagnetError: not such a document, or changed since it was written.
-    """
-    hint = "restore it from a copy, or remove what it belongs to and make that again"
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        message = f"{path} is not JSON: it is damaged, or was not written by magnet"
-        raise MagnetError(message, hint) from error
-    checksum = fields.pop("checksum", None) if isinstance(fields, dict) else None
-    if checksum is None:
-        message = f"{path} holds JSON without a checksum: it was not written by magnet"
-        raise MagnetError(message, hint)
-    try:
-        unchanged = document(fields) == data  # its checksum included
-    except (ValueError, RecursionError):  # values that no document can hold: infinities, lone surrogates
-        unchanged = False
-    if not unchanged:
-        message = f"{path} was changed after it was written: its checksum does not fit its contents"
-        raise MagnetError(message, hint)
-    return fields

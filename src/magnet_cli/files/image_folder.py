@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, results
+from magnet_cli.files import atomic, documents, results
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _DEEP = ("I", "F")  # Pillow's modes of more than 8 bits a channel
@@ -66,7 +66,7 @@ class ImageSet:
             raise SampleError(message, "pass a sample of images, or a folder with some")
         fingerprint = ""
         if is_sample:
-            spec = atomic.read_document(path / "sample.json").get("spec", {})
+            spec = documents.read(path / "sample.json").get("spec", {})
             fingerprint = str(spec.get("fingerprint", ""))
         return cls(path, found, _pixels(found[0]).shape, is_sample, fingerprint)
 
@@ -107,7 +107,7 @@ class ImageSet:
         Raises:
             MagnetError: one cannot be read.
         """
-        return [atomic.sha256_file(path) for path in self.files[start:stop]]
+        return [documents.sha256_file(path) for path in self.files[start:stop]]
 
     def batches(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """The pixels of some images, [b, H, W, C] uint8, as many at a time as memory likes.

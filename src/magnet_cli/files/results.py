@@ -21,7 +21,7 @@ import numpy as np
 
 from magnet_cli import __version__
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -119,7 +119,7 @@ class ResultFolder:
         if not names & {self.kind.document, self.kind.started}:
             message = f"the {noun} cannot be written to {self.path}: it holds other files: {_first(names)}"
             raise SampleError(message, "pass another folder with --out")
-        fields = self.read() if self.kind.document in names else atomic.read_document(self.started)
+        fields = self.read() if self.kind.document in names else documents.read(self.started)
         refuse_other(self.path, noun, spec, fields["spec"], self.kind.remedy)
         return fields
 
@@ -131,7 +131,7 @@ class ResultFolder:
             MagnetError: it is missing or damaged.
         """
         atomic.settle(self.path)
-        fields = atomic.read_document(self.document)
+        fields = documents.read(self.document)
         check_format(self.path, self.kind, fields)
         return fields
 
@@ -142,7 +142,7 @@ class ResultFolder:
             MagnetError: no space, no permission.
         """
         atomic.make_folder(self.path)
-        atomic.publish(self.started, atomic.document({"spec": dataclasses.asdict(spec)}))
+        atomic.publish(self.started, documents.encode({"spec": dataclasses.asdict(spec)}))
 
     def list_files(self, known: dict[str, str]) -> None:
         """Write checksums.txt, in the format of `sha256sum`.
@@ -154,7 +154,7 @@ class ResultFolder:
             MagnetError: no space, no permission.
         """
         names = sorted(known | dict.fromkeys(self._listed()))
-        sums = "".join(f"{known.get(name) or atomic.sha256_file(self.path / name)}  {name}\n" for name in names)
+        sums = "".join(f"{known.get(name) or documents.sha256_file(self.path / name)}  {name}\n" for name in names)
         atomic.publish(self.checksums, sums.encode())
 
     def finish(self, fields: dict) -> None:
@@ -168,7 +168,7 @@ class ResultFolder:
         """
         if "checksums_sha256" in self.kind.fields:
             atomic.sync_all(self.path, [*self._listed(), CHECKSUMS])
-            fields = fields | {"checksums_sha256": atomic.sha256_file(self.checksums)}
+            fields = fields | {"checksums_sha256": documents.sha256_file(self.checksums)}
         self.publish(fields | {"created": now()})
         if not self.kind.early:
             self.started.unlink(missing_ok=True)
@@ -179,7 +179,7 @@ class ResultFolder:
         Raises:
             MagnetError: no space, no permission.
         """
-        atomic.publish(self.document, atomic.document({"format": self.kind.format} | fields), replace=replace)
+        atomic.publish(self.document, documents.encode({"format": self.kind.format} | fields), replace=replace)
 
     def check(self) -> list[str]:
         """Read every byte of a finished folder; return a sentence on each problem.
@@ -191,14 +191,14 @@ class ResultFolder:
         if "files" in self.kind.fields:
             hashes = document["files"]
         else:
-            if not self.checksums.is_file() or atomic.sha256_file(self.checksums) != document["checksums_sha256"]:
+            if not self.checksums.is_file() or documents.sha256_file(self.checksums) != document["checksums_sha256"]:
                 return [f"{self.checksums} is missing or changed: the other files cannot be checked"]
             lines = self.checksums.read_text(encoding="utf-8", errors="replace").splitlines()
             hashes = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
         missing = [name for name in hashes if not (self.path / name).is_file()]
         problems = [f"{self.path / name} is missing" for name in missing]
         for name, sha256 in hashes.items():
-            if name not in missing and atomic.sha256_file(self.path / name) != sha256:
+            if name not in missing and documents.sha256_file(self.path / name) != sha256:
                 problems.append(f"{self.path / name} was changed after it was written")
         return problems
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from magnet_cli import __version__
 from magnet_cli.errors import MagnetError
-from magnet_cli.files import atomic, hdf5
+from magnet_cli.files import atomic, documents, hdf5
 from magnet_cli.index.index import Index, Part
 from magnet_cli.index.prior_correction import LogPrior
 from magnet_cli.volume import Volume
@@ -58,10 +58,10 @@ def stored_prior(path: Path, volume: Volume) -> LogPrior | None:
 def _whole(path: Path, about: dict) -> tuple[bytes, dict] | None:
     """The bytes of a file and its mark, where they fit each other and the mark says what is asked; else None."""
     try:
-        mark, data = atomic.read_document(path.with_suffix(".json")), path.read_bytes()
+        mark, data = documents.read(path.with_suffix(".json")), path.read_bytes()
     except (MagnetError, OSError):
         return None
-    whole = mark.get("sha256") == atomic.sha256_bytes(data) and about.items() <= mark.items()
+    whole = mark.get("sha256") == documents.sha256_bytes(data) and about.items() <= mark.items()
     return (data, mark) if whole else None
 
 
@@ -151,6 +151,6 @@ def _publish(path: Path, arrays: dict[str, np.ndarray], about: dict, more: dict,
     atomic.make_folder(path.parent)
     atomic.sweep(path.parent)
     atomic.publish(path, data)
-    mark = about | more | {"sha256": atomic.sha256_bytes(data), "size": len(data)}
+    mark = about | more | {"sha256": documents.sha256_bytes(data), "size": len(data)}
     mark |= {"rows": sum(part.rows for part in parts), "parts": [list(dataclasses.astuple(part)) for part in parts]}
-    atomic.publish(path.with_suffix(".json"), atomic.document(mark))
+    atomic.publish(path.with_suffix(".json"), documents.encode(mark))

@@ -14,7 +14,7 @@ import numpy as np
 
 from magnet_cli.catalog import cache
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, image_folder
+from magnet_cli.files import atomic, documents, image_folder
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.models.image_models import ImageScorer
 
@@ -54,7 +54,7 @@ def score_images(shown: ImageSet, judge: ImageScorer, what: str = FEATURES) -> I
     for start in range(0, len(shown), _PIECE):
         stop = min(start + _PIECE, len(shown))
         names = {"model": judge.key, "what": what, "files": shown.hashes(start, stop)}
-        key = atomic.sha256_bytes(atomic.canonical(names))
+        key = documents.sha256_bytes(documents.canonical(names))
         path = cache.home() / "features" / judge.key[:12] / f"{key}.npz"
         found = _kept(path)
         if found is None:

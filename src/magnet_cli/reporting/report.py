@@ -5,7 +5,7 @@ from pathlib import Path
 
 from magnet_cli import __version__
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 from magnet_cli.reporting import page
 
 FORMAT = 1
@@ -30,8 +30,8 @@ class Subject:
     @property
     def marks(self) -> dict[str, str]:
         """Metadata written into the page, by which `finished` recognises it."""
-        key = atomic.canonical({"format": FORMAT, "magnet": __version__, "kind": self.kind} | self.inputs)
-        return {"of": f"{self.kind} {self.identity}", "inputs": atomic.sha256_bytes(key)}
+        key = documents.canonical({"format": FORMAT, "magnet": __version__, "kind": self.kind} | self.inputs)
+        return {"of": f"{self.kind} {self.identity}", "inputs": documents.sha256_bytes(key)}
 
 
 def default_out(subject: Subject) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from magnet_cli.errors import SampleError
 from magnet_cli.evaluating.kinds import ATTRIBUTES
-from magnet_cli.files import atomic, plots
+from magnet_cli.files import atomic, documents, plots
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.index.diagnostics import DISPLACED_WARNING
 from magnet_cli.reporting import findings, metrics, page
@@ -97,7 +97,7 @@ def read(path: Path) -> SampleSummary:
             _log_volumes(path / "metadata.jsonl"),
             findings.models(fields.get("attributes", {})),
             _facts(fields, spec),
-            atomic.sha256_file(path / "sample.json"),
+            documents.sha256_file(path / "sample.json"),
         )
     except findings.WRONG as error:
         message = f"the documents of the sample {path} are not as magnet writes them: {error}"
@@ -118,7 +118,7 @@ def comparison(path: Path) -> Comparison:
         except findings.WRONG as error:
             message = f"the attributes in {path} are not as magnet writes them: {error}"
             raise SampleError(message, _HINT) from error
-        return Comparison(path.resolve().name, np.empty(0), models, atomic.sha256_file(path / "attributes.json"))
+        return Comparison(path.resolve().name, np.empty(0), models, documents.sha256_file(path / "attributes.json"))
     if not (path / SAMPLE.document).is_file():
         content = "a folder of other files" if path.is_dir() else "a file" if path.exists() else "not there"
         message = f"{path} cannot be compared with: a sample is needed, and it is {content}"
@@ -136,7 +136,7 @@ def subject(drawn: SampleSummary, other: Comparison | None, included: dict[str, 
         included: sha256 of each included file, by its name.
     """
     inputs = {"sample": drawn.sha256, "compare": other and other.sha256, "include": included}
-    return Subject("sample", drawn.name, atomic.sha256_bytes(atomic.canonical(drawn.spec)), inputs)
+    return Subject("sample", drawn.name, documents.sha256_bytes(documents.canonical(drawn.spec)), inputs)
 
 
 def lead(drawn: SampleSummary) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from magnet_cli.errors import SampleError
 from magnet_cli.evaluating.kinds import SWEEP
-from magnet_cli.files import atomic, contact_sheet
+from magnet_cli.files import contact_sheet, documents
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics.intervals import Estimate
 from magnet_cli.reporting import findings, page
@@ -108,12 +108,12 @@ def read(path: Path) -> Sweep:
     except findings.WRONG as error:
         message = f"sweep.json of {path} is not as magnet writes it: {error}"
         raise SampleError(message, "restore it from a copy, or run magnet sweep again with `force=True`") from error
-    return Sweep(path, fields, points, chosen, *about, atomic.sha256_file(path / SWEEP.document))
+    return Sweep(path, fields, points, chosen, *about, documents.sha256_file(path / SWEEP.document))
 
 
 def subject(sweep: Sweep) -> Subject:
     """Return the subject of a report of a sweep."""
-    identity = atomic.sha256_bytes(atomic.canonical(sweep.fields["spec"]))
+    identity = documents.sha256_bytes(documents.canonical(sweep.fields["spec"]))
     return Subject("sweep", sweep.name, identity, {"sweep": sweep.sha256})
 
 

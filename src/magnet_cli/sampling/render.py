@@ -21,7 +21,7 @@ import PIL
 import torch
 
 from magnet_cli.errors import SpecError
-from magnet_cli.files import atomic, pictures, results
+from magnet_cli.files import atomic, documents, pictures, results
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.models import Generator
 from magnet_cli.sampling.kinds import RENDERING
@@ -325,7 +325,7 @@ def _there(out: Path, names: list[str]) -> dict[str, str] | None:
             data = path.read_bytes()
         if not pictures.is_whole(data):
             return None
-        hashes[name] = atomic.sha256_bytes(data)
+        hashes[name] = documents.sha256_bytes(data)
     return hashes
 
 
@@ -348,7 +348,7 @@ def _publish(out: Path, names: list[str], contents: Iterable[bytes]) -> dict[str
     hashes = {}
     for name, data in zip(names, contents, strict=True):
         atomic.publish(out / name, data, durable=False)
-        hashes[name] = atomic.sha256_bytes(data)
+        hashes[name] = documents.sha256_bytes(data)
     return hashes
 
 

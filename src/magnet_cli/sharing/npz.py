@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from magnet_cli.errors import VolumeError
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 from magnet_cli.volume import Shard, Volume
 from magnet_cli.volume.spec import VolumeSpec
 
@@ -111,7 +111,7 @@ def open_archive(path: Path) -> Archive:
     if not path.is_file():
         message = f"there is no file {path}"
         raise VolumeError(message, _HINT)
-    sha256 = atomic.sha256_file(path)
+    sha256 = documents.sha256_file(path)
     with _opened(path) as archive:
         found = {name: _header(archive, name, path) for name in ("svds", "latents", "labels")}
     svds, latents, labels = found.values()
@@ -433,5 +433,5 @@ def exported(volume: Volume, path: Path) -> bool:
 
 def _origin(volume: Volume) -> bytes:
     """What an export says of where it comes from, in the zip file's comment."""
-    shards = atomic.sha256_bytes("".join(mark.sha256 for mark in volume.marks().values()).encode())
-    return atomic.canonical({"magnet_volume": volume.fingerprint, "rows": volume.num_rows, "shards": shards})
+    shards = documents.sha256_bytes("".join(mark.sha256 for mark in volume.marks().values()).encode())
+    return documents.canonical({"magnet_volume": volume.fingerprint, "rows": volume.num_rows, "shards": shards})

@@ -11,7 +11,7 @@ from magnet_cli import __version__, index
 from magnet_cli.catalog import cache, manifest, sources
 from magnet_cli.catalog.entries import MANIFEST
 from magnet_cli.errors import ArtifactError, MagnetError, VolumeError
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.volume import Volume
 
 _RHOS = (-1.0, -0.5, 0.5, 1.0)  # of the effective sizes in a card
@@ -44,7 +44,7 @@ class Parcel:
         """The table for artifacts.toml that fetches it."""
         spec = self.volume.spec
         fields = {"kind": "volume", "generator": spec.generator, "family": spec.family, "output": spec.output}
-        fields |= {"source": self.source(commit), "sha256": atomic.sha256_bytes(self.manifest)}
+        fields |= {"source": self.source(commit), "sha256": documents.sha256_bytes(self.manifest)}
         fields |= {"size": len(self.manifest), "license": license_}
         rows = f"{self.volume.num_rows:,} rows of {spec.generator}, top_k {spec.top_k}"
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from magnet_cli import __version__
 from magnet_cli.errors import SpecError, VolumeError
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 from magnet_cli.volume.spec import FORMAT, VolumeSpec, from_fields
 
 NAME = "volume.json"
@@ -50,7 +50,7 @@ def read(folder: Path) -> Document:
         found = f"a folder without {NAME}" if folder.is_dir() else found
         message = f"{folder} is not a volume: found {found}"
         raise VolumeError(message, "pass the folder that `magnet compute` printed")
-    fields = atomic.read_document(path)
+    fields = documents.read(path)
     if fields.get("format") != FORMAT:
         message = f"{folder} is a volume of format {fields.get('format')}; this magnet ({__version__}) reads {FORMAT}"
         raise VolumeError(message, _REMEDY)
@@ -90,7 +90,7 @@ def publish(folder: Path, document: Document) -> None:
         "magnet": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    atomic.publish(folder / NAME, atomic.document(fields), replace=False)
+    atomic.publish(folder / NAME, documents.encode(fields), replace=False)
 
 
 def note(folder: Path, text: str) -> None:
@@ -99,9 +99,9 @@ def note(folder: Path, text: str) -> None:
     Raises:
         MagnetError: it cannot be read or written.
     """
-    fields = atomic.read_document(folder / NAME)
+    fields = documents.read(folder / NAME)
     if text not in fields["notes"]:
-        atomic.publish(folder / NAME, atomic.document(fields | {"notes": [*fields["notes"], text]}))
+        atomic.publish(folder / NAME, documents.encode(fields | {"notes": [*fields["notes"], text]}))
 
 
 def _is_probe(found: object) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from magnet_cli import __version__
 from magnet_cli.errors import VolumeError
-from magnet_cli.files import atomic, hdf5
+from magnet_cli.files import documents, hdf5
 from magnet_cli.volume.spec import FORMAT, VolumeSpec
 
 
@@ -82,7 +82,7 @@ def mark_of(fields: dict, path: Path) -> Mark:
 
 def mark_document(mark: Mark) -> bytes:
     """The bytes of a mark's file."""
-    return atomic.document({"format": FORMAT, **dataclasses.asdict(mark)})
+    return documents.encode({"format": FORMAT, **dataclasses.asdict(mark)})
 
 
 def parse(data: bytes | memoryview, spec: VolumeSpec, shard: int, path: Path, rows: int | None = None) -> Shard:

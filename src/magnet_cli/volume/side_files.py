@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from magnet_cli.errors import VolumeError
-from magnet_cli.files import atomic, hdf5
+from magnet_cli.files import atomic, documents, hdf5
 
 PILOT = "pilot.h5"
 MIXTURE = "mixture.h5"
@@ -29,7 +29,7 @@ def keep(path: Path, arrays: dict[str, np.ndarray] | None) -> str:
         for name, values in arrays.items():
             file.create_dataset(name, data=values, dtype=np.float64)
     atomic.publish(path, buffer.getvalue(), replace=False)
-    return atomic.sha256_file(path)
+    return documents.sha256_file(path)
 
 
 def read(path: Path, sha256: str, forms: dict[str, hdf5.Form], lost: str) -> dict[str, np.ndarray]:
@@ -49,7 +49,7 @@ def read(path: Path, sha256: str, forms: dict[str, hdf5.Form], lost: str) -> dic
     if path.is_file():
         with atomic.explained("read", path):
             data = path.read_bytes()
-    if atomic.sha256_bytes(data) != sha256:
+    if documents.sha256_bytes(data) != sha256:
         message = f"{path} is damaged or gone: its {len(data):,} bytes are not those the volume was made with"
         raise VolumeError(message, f"restore it from a copy; without it {lost}")
     try:

@@ -10,7 +10,7 @@ from math import inf
 import numpy as np
 
 from magnet_cli.errors import SpecError
-from magnet_cli.files import atomic
+from magnet_cli.files import documents
 from magnet_cli.maths.priors import labels_in_turn
 
 FORMAT = 1
@@ -172,7 +172,7 @@ class VolumeSpec:
         silent += [name for name in _EMPTY_IS_SILENT if not getattr(self, name)]
         silent += _SOLVER_SIZES if self.solver in {"exact", "imported"} else ()
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in silent}
-        return atomic.sha256_bytes(atomic.canonical({"format": FORMAT, **fields}))
+        return documents.sha256_bytes(documents.canonical({"format": FORMAT, **fields}))
 
 
 def from_fields(fields: object) -> VolumeSpec:

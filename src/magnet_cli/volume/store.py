@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from magnet_cli.errors import DamageError, MagnetError, VolumeError
-from magnet_cli.files import atomic, hdf5
+from magnet_cli.files import atomic, documents, hdf5
 from magnet_cli.files.locks import Locks
 from magnet_cli.maths.mixture import Mixture
 from magnet_cli.volume import document, side_files
@@ -231,7 +231,7 @@ class Volume:
         with atomic.explained("read", path):
             data = path.read_bytes()
         try:
-            fields = atomic.parse_document(data, path)
+            fields = documents.parse(data, path)
         except MagnetError as error:
             raise DamageError(error.message, self._remedy) from error
         try:
@@ -369,7 +369,7 @@ class Volume:
             marks = [self.mark(shard)]
             if successor.is_file():  # between the two renames of an extension the mark is one step behind
                 marks.append(self._mark(successor, shard))
-            sha256 = atomic.sha256_bytes(data)
+            sha256 = documents.sha256_bytes(data)
             if committed := next((mark for mark in marks if mark.sha256 == sha256), None):
                 return data, committed.rows
         rows = f"rows {marks[0].first_row}-{marks[0].first_row + marks[0].rows - 1}"
@@ -510,7 +510,7 @@ class Volume:
         shard = int(waiting.name.partition(".")[0].removeprefix("shard-"))
         path = self.shard_path(shard)
         try:
-            arrived = path.is_file() and self._mark(waiting, shard).sha256 == atomic.sha256_file(path)
+            arrived = path.is_file() and self._mark(waiting, shard).sha256 == documents.sha256_file(path)
         except DamageError:  # the mark in force then tells whether the shard is damaged, too
             arrived = False
         with atomic.explained("write", waiting):
@@ -519,7 +519,7 @@ class Volume:
     def _mark_document(self, shard: int, rows: Shard, data: bytes) -> bytes:
         first_row = shard * self.spec.shard_rows
         ours = (self.fingerprint, self.pilot_sha256)
-        mark = Mark(atomic.sha256_bytes(data), len(data), len(rows.latents), first_row, *ours)
+        mark = Mark(documents.sha256_bytes(data), len(data), len(rows.latents), first_row, *ours)
         return mark_document(mark)
 
     def check(self) -> list[str]:

@@ -94,7 +94,7 @@ def run(
     from magnet_cli.editing import direction as direction_
     from magnet_cli.editing import edit
     from magnet_cli.editing.kinds import EDIT
-    from magnet_cli.files import atomic, npy
+    from magnet_cli.files import documents, npy
     from magnet_cli.files.results import ResultFolder
     from magnet_cli.models import image_models
 
@@ -114,8 +114,8 @@ def run(
         from_=from_,
         to=to,
         steps=steps,
-        latents=atomic.sha256_file(latents) if latents else "",
-        labels=atomic.sha256_file(labels) if labels else "",
+        latents=documents.sha256_file(latents) if latents else "",
+        labels=documents.sha256_file(labels) if labels else "",
         seed=seed or 0,
         space=options.plain(space) or known.get("space", "z"),
         truncation=truncation,

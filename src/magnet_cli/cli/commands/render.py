@@ -79,13 +79,13 @@ def run(
         raise typer.BadParameter(message, param_hint="--labels")
     from magnet_cli import models
     from magnet_cli.cli import lookup
-    from magnet_cli.files import atomic, npy
+    from magnet_cli.files import documents, npy
     from magnet_cli.sampling import render
 
     start = time.monotonic()
     console = console_.Console(as_json=json, quiet=quiet)
     rows = npy.latents(latents)
-    hashes = [atomic.sha256_file(path) if path else "" for path in (latents, labels)]
+    hashes = [documents.sha256_file(path) if path else "" for path in (latents, labels)]
     checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
     shape = getattr(checkpoint, "image_shape", None)  # of a user's own, where the default depends on it
     spec = render.RenderSpec(

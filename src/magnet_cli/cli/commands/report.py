@@ -138,12 +138,12 @@ Parts = tuple["Subject", str, Callable[[], list[str]]]  # what it is of, its lea
 
 
 def _of_sample(path: Path, compare: Path | None, include: list[Path]) -> Parts:
-    from magnet_cli.files import atomic
+    from magnet_cli.files import documents
     from magnet_cli.reporting import findings, sample_section
 
     drawn, other = sample_section.read(path), None if compare is None else sample_section.comparison(compare)
     found = [findings.read(each) for each in include]
-    subject = sample_section.subject(drawn, other, {str(each): atomic.sha256_file(each) for each in include})
+    subject = sample_section.subject(drawn, other, {str(each): documents.sha256_file(each) for each in include})
     return subject, sample_section.lead(drawn), lambda: sample_section.sections(drawn, other, found)
 
 

@@ -22,7 +22,7 @@ from magnet_cli.editing.scored.scored import (
     of_probabilities,
 )
 from magnet_cli.errors import MagnetError, SampleError, SpecError
-from magnet_cli.files import atomic, npy, results
+from magnet_cli.files import atomic, documents, npy, results
 from magnet_cli.sampling.kinds import SAMPLE
 
 _BLOCK = 1 << 20  # probabilities looked at at a time
@@ -52,7 +52,7 @@ def open_path(path: Path, scores: Path | None, names: tuple[str, ...], cuts: dic
 
 def _scored_draws(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Scored:
     """The folder of `magnet attributes GENERATOR`."""
-    fields = atomic.read_document(path / "attributes.json")
+    fields = documents.read(path / "attributes.json")
     spec, sums = fields.get("spec"), fields.get("files")
     known = isinstance(spec, dict) and isinstance(sums, dict) and spec.keys() >= _OF_DRAWS.keys()
     if not known or not all(isinstance(spec[name], kind) for name, kind in _OF_DRAWS.items()):
@@ -65,7 +65,7 @@ def _scored_draws(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> S
         for name in chosen(names, spec["models"], path):
             attributes[name] = _of_archive(archive, name, spec["n"], cuts.get(name), str(path / "scores.npz"))
     models = {name: {"key": key} for name, key in zip(spec["models"], spec["keys"], strict=False)}
-    source = atomic.sha256_bytes(atomic.canonical({"files": sums}))
+    source = documents.sha256_bytes(documents.canonical({"files": sums}))
     where = (spec["generator"], spec["sha256"], spec["truncation"])
     return Scored(path, latents, attributes, source, labels, "attributes", *where, models=models)
 
@@ -94,7 +94,7 @@ def _sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Scored:
         raise SampleError(message, f"look at it with `magnet info {path} --check`, and draw it again") from error
     latents = _open(path / "latents.npy", len(records))
     labels = np.asarray(_open(path / "labels.npy", len(records))) if (path / "labels.npy").is_file() else None
-    source = atomic.sha256_bytes(data + fields["checksums_sha256"].encode())
+    source = documents.sha256_bytes(data + fields["checksums_sha256"].encode())
     balanced = "balance" in fields
     return Scored(
         path, latents, attributes, source, labels, "sample", *where, fingerprint, records, balanced, models=models
@@ -123,7 +123,7 @@ def _latents(path: Path, scores: Path | None, names: tuple[str, ...], cuts: dict
         attributes = _all_of_archive(scores, names, len(latents), cuts)
     else:
         attributes = tables.read(scores, names, len(latents), cuts)
-    source = atomic.sha256_bytes(f"{atomic.sha256_file(path)}{atomic.sha256_file(scores)}".encode())
+    source = documents.sha256_bytes(f"{documents.sha256_file(path)}{documents.sha256_file(scores)}".encode())
     return Scored(path, latents, attributes, source)
 
 

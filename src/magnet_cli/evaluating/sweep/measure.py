@@ -16,7 +16,7 @@ from magnet_cli.evaluating import attributes, evaluate
 from magnet_cli.evaluating.evaluate import Progress
 from magnet_cli.evaluating.sweep import reference as reference_
 from magnet_cli.evaluating.sweep.spec import Judges, Point, Pool, SweepSpec, draws
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
@@ -53,8 +53,8 @@ class Work:
             if not self._path(point).exists():
                 fields, judged = self._sampled(pool, point, drawn), self._judged(point, judges, reference)
                 fields["warnings"] += judged.pop("warnings")
-                atomic.publish(self._path(point), atomic.document(fields | judged))
-            yield atomic.read_document(self._path(point))
+                atomic.publish(self._path(point), documents.encode(fields | judged))
+            yield documents.read(self._path(point))
         shutil.rmtree(self._images(group[0]), ignore_errors=True)
 
     def _path(self, point: Point) -> Path:

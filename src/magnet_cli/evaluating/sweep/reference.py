@@ -10,7 +10,7 @@ import numpy as np
 
 from magnet_cli.evaluating.evaluate import Progress
 from magnet_cli.evaluating.sweep.spec import SweepSpec, halves
-from magnet_cli.files import atomic, pictures
+from magnet_cli.files import documents, pictures
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.models import Generator
 from magnet_cli.sampling import render
@@ -22,7 +22,9 @@ _HALVES = 0x68616C76  # and that which deals images to halves
 
 def sha256(reference: ImageSet | None) -> str:
     """Of a reference, whatever its files are called; empty where there is none."""
-    return atomic.sha256_bytes(atomic.canonical({"files": reference.hashes(0, len(reference))})) if reference else ""
+    return (
+        documents.sha256_bytes(documents.canonical({"files": reference.hashes(0, len(reference))})) if reference else ""
+    )
 
 
 def part(reference: ImageSet, half: int) -> ImageSet:
@@ -45,8 +47,8 @@ def prior(
     about = render.RenderSpec(
         spec.generator,
         spec.sha256,
-        atomic.sha256_bytes(pictures.npy(latents)),
-        "" if labels is None else atomic.sha256_bytes(pictures.npy(labels)),
+        documents.sha256_bytes(pictures.npy(latents)),
+        "" if labels is None else documents.sha256_bytes(pictures.npy(labels)),
         n=n,
         space="z",
         truncation=1.0,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from magnet_cli.catalog import cache, entries, image_model_entry
 from magnet_cli.catalog.image_model_entry import Outputs, Preprocess
 from magnet_cli.errors import ArtifactError, GeneratorError
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 from magnet_cli.models import custom
 from magnet_cli.models.image_models import image_model, onnx_file
 from magnet_cli.models.image_models.preprocess import preprocessed
@@ -50,7 +50,7 @@ class ImageScorer:
         """Hex sha256 of everything but the images that the numbers depend on."""
         tables = {"preprocess": dataclasses.asdict(self.preprocess), "outputs": dataclasses.asdict(self.outputs)}
         code = {"code": self.code} if self.code else {}
-        return atomic.sha256_bytes(atomic.canonical({"format": 1, "sha256": self.sha256} | tables | code))
+        return documents.sha256_bytes(documents.canonical({"format": 1, "sha256": self.sha256} | tables | code))
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """Return features [B, F] float32 of images [B, H, W, C] uint8.
@@ -193,7 +193,7 @@ def _of_file(path: Path, device: str, *, trust: bool) -> ImageScorer:
     """Return the scorer of a file without an entry: images in [-1, 1] to its first output."""
     with atomic.explained("read", path):
         data = path.read_bytes()
-    name, sha256 = path.name, atomic.sha256_bytes(data)
+    name, sha256 = path.name, documents.sha256_bytes(data)
     if path.suffix == ".onnx":
         run_all = onnx_file.runner(data, name, ())
 

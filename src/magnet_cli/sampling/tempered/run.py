@@ -14,7 +14,7 @@ import numpy as np
 
 from magnet_cli import __version__
 from magnet_cli.errors import DamageError, MagnetError, SampleError, SpecError, VolumeError
-from magnet_cli.files import atomic, hdf5, results
+from magnet_cli.files import atomic, documents, hdf5, results
 from magnet_cli.files.locks import Locks
 from magnet_cli.files.results import Kind, ResultFolder
 from magnet_cli.volume import Volume
@@ -126,7 +126,7 @@ class TemperedSpec:
         """Hex sha256 of the canonical spec, the format and the algorithm."""
         fields = dataclasses.asdict(self)
         del fields["generator"]
-        return atomic.sha256_bytes(atomic.canonical({"format": FORMAT, "algorithm": _ALGORITHM, **fields}))
+        return documents.sha256_bytes(documents.canonical({"format": FORMAT, "algorithm": _ALGORITHM, **fields}))
 
 
 @dataclass(frozen=True)
@@ -246,12 +246,12 @@ class Run:
             about = {"format": FORMAT, "fingerprint": self.spec.fingerprint, "island": island, "step": number}
             file.attrs.update(about | {"magnet": __version__})
         data = buffer.getvalue()
-        mark = {"format": FORMAT, "kind": "tempered", "sha256": atomic.sha256_bytes(data), "size": len(data)}
+        mark = {"format": FORMAT, "kind": "tempered", "sha256": documents.sha256_bytes(data), "size": len(data)}
         mark |= {"fingerprint": self.spec.fingerprint, "island": island, "step": number, "rows": len(step.latents)}
         mark |= {name: getattr(step, name) for name in _NUMBERS} | {"measured": list(step.measured)}
         path = self.file(island, number)
         atomic.publish(path, data)
-        atomic.publish(path.with_suffix(".json"), atomic.document(mark))
+        atomic.publish(path.with_suffix(".json"), documents.encode(mark))
 
     def steps(self, island: int) -> list[Step]:
         """The temperatures of an island that are safe, in their order.
@@ -268,7 +268,7 @@ class Run:
     def _read(self, island: int, number: int) -> Step:
         path = self.file(island, number)
         try:
-            mark = atomic.read_document(path.with_suffix(".json"))
+            mark = documents.read(path.with_suffix(".json"))
             with atomic.explained("read", path):
                 data = path.read_bytes()
         except MagnetError as error:
@@ -277,7 +277,7 @@ class Run:
         if tuple(mark.get(name) for name in ("format", "fingerprint", "island", "step")) != ours:
             message = f"{path.with_suffix('.json')} is the mark of another run, or of another place in this one"
             raise DamageError(message, _REMEDY)
-        if mark.get("sha256") != atomic.sha256_bytes(data):
+        if mark.get("sha256") != documents.sha256_bytes(data):
             message = f"{path} is damaged: its {len(data):,} bytes are not the {mark.get('size')} committed"
             raise DamageError(message, _REMEDY)
         forms = {

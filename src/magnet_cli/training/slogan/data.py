@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from magnet_cli.errors import MagnetError, SampleError, SpecError
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 from magnet_cli.files.image_folder import ImageSet
 
 SYNTHETIC = "synthetic"
@@ -179,4 +179,4 @@ def _data_set(name: str, values: np.ndarray, labels: np.ndarray | None, classes:
     if len(values) < 2:
         raise MagnetError(f"{name} holds {len(values)} samples, too few to learn from", "pass more data")
     shape = repr((values.shape, values.dtype.str)).encode()
-    return DataSet(name, values, labels, classes, atomic.sha256_bytes(shape + values.tobytes()))
+    return DataSet(name, values, labels, classes, documents.sha256_bytes(shape + values.tobytes()))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from magnet_cli import __version__
 from magnet_cli.errors import DamageError
-from magnet_cli.files import atomic
+from magnet_cli.files import atomic, documents
 from magnet_cli.files.checkpoints import safetensors_file
 from magnet_cli.files.results import Kind, ResultFolder
 from magnet_cli.training.slogan.data import DataSet
@@ -54,7 +54,7 @@ class RunSpec:
     @classmethod
     def of(cls, data: DataSet, probe: DataSet | None, recipe: Recipe) -> "RunSpec":
         """Of what is going to be trained."""
-        labelled = "" if probe is None else atomic.sha256_bytes(probe.sha256.encode() + probe.labels.tobytes())
+        labelled = "" if probe is None else documents.sha256_bytes(probe.sha256.encode() + probe.labels.tobytes())
         return cls(data.name, data.sha256, labelled, recipe)
 
 
@@ -98,7 +98,7 @@ class Run:
             DamageError: the generator is not the one that was written.
         """
         fields = self._document()
-        if fields["report"] is not None and atomic.sha256_file(self.generator) != fields["generator_sha256"]:
+        if fields["report"] is not None and documents.sha256_file(self.generator) != fields["generator_sha256"]:
             message = f"{self.generator} was changed after it was written"
             raise DamageError(message, "train it again: --force")
         return fields["report"]
@@ -180,7 +180,7 @@ class Run:
         Raises:
             MagnetError: no space, no permission.
         """
-        self._publish(spec, report, atomic.sha256_file(self.generator))
+        self._publish(spec, report, documents.sha256_file(self.generator))
 
     def _publish(self, spec: RunSpec, report: dict | None, sha256: str) -> None:
         fields = {"spec": dataclasses.asdict(spec), "report": report}
