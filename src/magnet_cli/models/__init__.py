@@ -1,5 +1,6 @@
 """Generators and image models: load them, call them."""
 
+from magnet_cli.models.conversion import convert as convert
 from magnet_cli.models.devices import check_device as check_device
 from magnet_cli.models.devices import default_device as default_device
 from magnet_cli.models.devices import parse_devices as parse_devices

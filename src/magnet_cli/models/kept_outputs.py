@@ -1,7 +1,7 @@
-"""What an image model says of images on disk, kept by what they hold: the same images are never looked at twice.
+"""Outputs of image models for images on disk, kept under MAGNET_HOME/features by the contents of the files.
 
-Joins images and image models. Kept in pieces under MAGNET_HOME/features, so that a stopped run goes on where it was,
-and a longer sample takes over the full pieces of a shorter one.
+No model runs twice on the same images. Outputs are kept in pieces, so that a stopped run goes on where it was, and a
+longer sample takes over the full pieces of a shorter one.
 """
 
 import io
@@ -24,50 +24,50 @@ FEATURES, PROBABILITIES = "features", "probabilities"
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """What was said of some images.
+    """Outputs of a model for some images.
 
     Attributes:
-        values: [b, F] float32 features, or [b, classes] probabilities.
-        digests: [b, 16] uint8, of the pixels: equal where two images are.
+        values: [n, F] float32 features, or [n, classes] probabilities.
+        digests: [n, 16] uint8 hashes of the pixels; equal for equal images.
     """
 
     values: np.ndarray
     digests: np.ndarray
 
 
-def score_images(shown: ImageSet, judge: ImageScorer, what: str = FEATURES) -> Iterator[ModelOutputs]:
-    """What a model says of each image, piece by piece, in order; each piece is kept before it is given.
+def score_images(images: ImageSet, scorer: ImageScorer, output: str = FEATURES) -> Iterator[ModelOutputs]:
+    """Compute a model's outputs for images, piece by piece, in order; a piece is kept before it is yielded.
 
     Args:
-        shown: the images.
-        judge: the model.
-        what: FEATURES or PROBABILITIES.
+        images: the images.
+        scorer: the model.
+        output: FEATURES or PROBABILITIES.
 
     Yields:
-        The next images' values and digests.
+        The outputs for the next images.
 
     Raises:
         SampleError: a file is no image, or of another shape than the first.
-        GeneratorError: the model gives no such thing, or does not take these images.
+        GeneratorError: the model has no such output, or does not take these images.
         MagnetError: no space, no permission.
     """
-    for start in range(0, len(shown), _PIECE):
-        stop = min(start + _PIECE, len(shown))
-        names = {"model": judge.key, "what": what, "files": shown.hashes(start, stop)}
+    for start in range(0, len(images), _PIECE):
+        stop = min(start + _PIECE, len(images))
+        names = {"model": scorer.key, "what": output, "files": images.hashes(start, stop)}
         key = documents.sha256_bytes(documents.canonical(names))
-        path = cache.home() / "features" / judge.key[:12] / f"{key}.npz"
-        found = _kept(path)
-        if found is None:
-            found = _seen(shown, judge, what, start, stop)
+        path = cache.home() / "features" / scorer.key[:12] / f"{key}.npz"
+        piece = _read(path)
+        if piece is None:
+            piece = _computed(images, scorer, output, start, stop)
             buffer = io.BytesIO()
-            np.savez(buffer, values=found.values, digests=found.digests)
+            np.savez(buffer, values=piece.values, digests=piece.digests)
             atomic.make_folder(path.parent)
             atomic.publish(path, buffer.getvalue(), durable=False)
-        yield found
+        yield piece
 
 
 def concatenated(pieces: Iterator[ModelOutputs], advance: Callable[[int], None] = lambda _: None) -> ModelOutputs:
-    """All pieces as one; `advance` is called with the number of images in each."""
+    """Return all pieces as one; `advance` is called with the number of images in each."""
     values, digests = [], []
     for piece in pieces:
         values.append(piece.values)
@@ -77,55 +77,54 @@ def concatenated(pieces: Iterator[ModelOutputs], advance: Callable[[int], None] 
 
 
 def check_lengths(samples: list[ImageSet]) -> None:
-    """Whether samples are as long as each other.
+    """Check that samples have the same length, as repeats of each other do.
 
     Raises:
-        SampleError: they are not, and so no repeats.
+        SampleError: they have different lengths.
     """
-    if len({len(shown) for shown in samples}) > 1:
-        lengths = ", ".join(f"{shown.path} {len(shown):,}" for shown in samples)
+    if len({len(sample) for sample in samples}) > 1:
+        lengths = ", ".join(f"{sample.path} {len(sample):,}" for sample in samples)
         message = f"samples of different lengths are no repeats of each other: {lengths}"
-        raise SampleError(message, "draw them with the same --n")
+        raise SampleError(message, "draw them with the same `n`")
 
 
-def check_repeats(samples: list[ImageSet], seen: list[ModelOutputs]) -> None:
-    """Whether samples have no image in common.
+def check_repeats(samples: list[ImageSet], outputs: list[ModelOutputs]) -> None:
+    """Check that no two samples have an image in common, as independent repeats do.
 
     Raises:
-        SampleError: two have, and so are no independent repeats.
+        SampleError: two samples share images.
     """
-    for i, one in enumerate(seen):
+    for i, one in enumerate(outputs):
         for j in range(i):
-            if common := num_shared(one, seen[j]):
+            if common := num_shared(one, outputs[j]):
                 message = f"{common:,} images of {samples[i].path} are in {samples[j].path} too: they are no repeats"
-                raise SampleError(
-                    message, "draw each sample from a volume of its own: magnet compute --seed S --volume V"
-                )
+                hint = "draw each sample from a volume of its own: magnet compute --seed S --volume V"
+                raise SampleError(message, hint)
 
 
 def num_shared(one: ModelOutputs, other: ModelOutputs) -> int:
-    """How many different images two sets have in common."""
+    """Return the number of different images that two sets have in common."""
     return len({row.tobytes() for row in one.digests} & {row.tobytes() for row in other.digests})
 
 
 def warnings(samples: list[ImageSet]) -> list[str]:
-    """Reasons to doubt that samples are independent repeats, in words."""
-    known = [shown.fingerprint for shown in samples if shown.fingerprint]
-    if len(set(known)) < len(known):
+    """Return reasons to doubt that samples are independent repeats."""
+    fingerprints = [sample.fingerprint for sample in samples if sample.fingerprint]
+    if len(set(fingerprints)) < len(fingerprints):
         return ["samples of one volume are no independent pools: their interval leaves the pool's share out"]
     return []
 
 
-def _seen(shown: ImageSet, judge: ImageScorer, what: str, start: int, stop: int) -> ModelOutputs:
+def _computed(images: ImageSet, scorer: ImageScorer, output: str, start: int, stop: int) -> ModelOutputs:
     values, digests = [], []
-    for pixels in shown.batches(start, stop):
-        values.append(judge.features(pixels) if what == FEATURES else judge.probabilities(pixels))
-        digests += [image_folder.digest(one) for one in pixels]
+    for pixels in images.batches(start, stop):
+        values.append(scorer.features(pixels) if output == FEATURES else scorer.probabilities(pixels))
+        digests += [image_folder.digest(image) for image in pixels]
     return ModelOutputs(np.concatenate(values), np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16))
 
 
-def _kept(path: Path) -> ModelOutputs | None:
-    """A piece that was kept; None where there is none, or it is damaged: it is then made again."""
+def _read(path: Path) -> ModelOutputs | None:
+    """Return a kept piece; None if there is none or it is damaged, and has to be computed."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return ModelOutputs(arrays["values"], arrays["digests"])

@@ -1,7 +1,4 @@
-"""Write a checkpoint anew as safetensors, with the settings that go with its weights as metadata.
-
-Owns that the file is written whole and only where it gives a network. Names and values of tensors stay as they are.
-"""
+"""Write a checkpoint as safetensors, with the settings that go with its weights as metadata."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +12,14 @@ from magnet_cli.models import loading
 
 @dataclass(frozen=True)
 class Converted:
-    """A file that was written, or was there already: where, of which family, its number of tensors and of bytes."""
+    """The file that `convert` wrote, or that was there already.
+
+    Attributes:
+        out: its path.
+        family: of the network.
+        tensors: number of tensors.
+        size: bytes.
+    """
 
     out: str
     family: str
@@ -24,19 +28,19 @@ class Converted:
 
 
 def convert(checkpoint: Checkpoint, out: Path, *, force: bool = False) -> Converted:
-    """Write the checkpoint's weights and settings to `out`; nothing is done where they are there already.
+    """Write a checkpoint's weights and settings to `out`, unless the file already holds them.
 
     Args:
-        checkpoint: in any format that is read, of any family.
+        checkpoint: of any format that magnet reads, and any family.
         out: the file; its folder is made.
         force: replace another file of that name.
 
     Raises:
         ArtifactError, GeneratorError: the checkpoint cannot be read, or gives no network.
-        MagnetError: another file is there, or it cannot be written.
+        MagnetError: `out` is another file, or cannot be written.
     """
     weights = loading.read(checkpoint)
-    loading.build(weights)
+    loading.build(weights)  # so that only whole networks are written
     data = safetensors_file.write(weights.state, weights.settings)
     atomic.make_folder(out.parent)
     if not atomic.publish(out, data, replace=force):
@@ -44,5 +48,5 @@ def convert(checkpoint: Checkpoint, out: Path, *, force: bool = False) -> Conver
             same = out.read_bytes() == data
         if not same:
             message = f"the weights of {checkpoint.name} are to be written to {out}, where another file is"
-            raise GeneratorError(message, "choose another name, or replace it: --force")
+            raise GeneratorError(message, "choose another name, or pass `force=True` to replace it")
     return Converted(str(out), weights.family, len(weights.state), len(data))
