@@ -33,7 +33,8 @@ from PIL import Image
 from magnet_cli import index, models
 from magnet_cli.catalog import cache
 from magnet_cli.files import atomic, pictures
-from magnet_cli.sampling import render, sample
+from magnet_cli.models import batches
+from magnet_cli.sampling import render, sample_folder
 from magnet_cli.volume import Volume
 
 BATCH = 64
@@ -64,19 +65,20 @@ def drawn_sample(generator: models.Generator, volume: Volume, n: int, out: Path)
     """`magnet sample`, once everything is loaded; the draw included."""
     built = index.build(volume, volume.spec.top_k)
     drawn = index.draw(built, n, 0.2, 0)
-    spec = sample.SampleSpec(
+    spec = sample_folder.SampleSpec(
         generator.name, generator.sha256, volume.fingerprint, drawn.pool, n, 0.2, built.top_k, 0, False, 1.0
     )
-    for _ in sample.write(out, spec, drawn, volume, generator):
+    contents = sample_folder.rows_of(spec, drawn, volume)
+    for _ in sample_folder.write(out, spec, contents, volume, generator):
         pass
-    sample.finish(out, spec, drawn, volume, ["benchmark"], {})
+    sample_folder.finish(out, spec, contents, volume, ["benchmark"], {})
 
 
 def serial_magnet(generator: models.Generator, latents: np.ndarray, out: Path) -> None:
     """The same files one after the other, without threads."""
-    size = render.batch_size(generator)
+    size = batches.batch_size(generator)
     (out / "images").mkdir(parents=True)
-    for number, image in enumerate(render.batches(generator, latents, 1.0, size)):
+    for number, image in enumerate(batches.each_image(generator, latents, 1.0, size)):
         atomic.publish(out / f"images/{number:06d}.png", pictures.encoded(image, "png"), durable=False)
 
 

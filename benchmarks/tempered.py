@@ -30,10 +30,11 @@ import torch
 from scipy import stats
 
 from magnet_cli import index, models
-from magnet_cli.cli import lookup
+from magnet_cli.catalog import cache
 from magnet_cli.files import atomic
+from magnet_cli.files.progress import SILENT
 from magnet_cli.maths.jacobian import PRECISIONS
-from magnet_cli.sampling import tempered
+from magnet_cli.sampling import select, tempered
 from magnet_cli.sampling.tempered import moves
 from magnet_cli.sampling.tempered.island import Crowd, Island, Known
 from magnet_cli.volume import Volume
@@ -160,9 +161,9 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        checkpoint = lookup.source(args.generator)
-        wanted = lookup.Wanted(args.top_k, "z", "pixel", 1.0, None, None)
-        volume = lookup.volume(checkpoint, lookup.Console(), args.volume, wanted)
+        checkpoint = cache.checkpoint(args.generator)
+        request = select.VolumeRequest(top_k=args.top_k, volume=args.volume)
+        volume = select.find_volume(checkpoint, request, SILENT)
         spec = volume.spec
         generator = models.load(checkpoint, device=models.default_device(), dtype=PRECISIONS[spec.precision])
         top_k = args.top_k or index.default_top_k(spec.top_k, spec.latent_dim)

@@ -24,7 +24,8 @@ from magnet_cli.cli.describe import KINDS
 from magnet_cli.errors import MagnetError, SpecError
 from magnet_cli.files import atomic, documents, pictures
 from magnet_cli.files import npy as given_
-from magnet_cli.sampling import render
+from magnet_cli.models import batches
+from magnet_cli.sampling import image_writer
 
 
 def latents(n=40, size=5, seed=0):
@@ -117,15 +118,15 @@ def test_threads_and_their_number_change_no_byte(toy_generator, tmp_path, ending
     names = [f"images/{i:06d}.{ending}" for i in range(50)]
 
     def rows(places):
-        return render.arrays(toy_generator, z[places], 1.0, 16)
+        return batches.arrays(toy_generator, z[places], 1.0, 16)
 
     hashes = {}
     for threads in (1, 2, 7):
-        written = list(render.write(tmp_path / str(threads), names, 16, rows, shape, threads))
+        written = list(image_writer.write(tmp_path / str(threads), names, 16, rows, shape, threads))
         assert [len(batch) for batch in written] == [16, 16, 16, 2]
         hashes[threads] = {name: digest for batch in written for name, digest in batch.items()}
     assert hashes[1] == hashes[2] == hashes[7]
-    shown = [render.arrays(toy_generator, z[i : i + 16], 1.0, 16) for i in range(0, 50, 16)]
+    shown = [batches.arrays(toy_generator, z[i : i + 16], 1.0, 16) for i in range(0, 50, 16)]
     one = np.concatenate(shown)[20]
     serial = pictures.npy(one) if ending == "npy" else pictures.encoded(pictures.pixels(one[None])[0], ending)
     for threads in (1, 2, 7):
@@ -144,7 +145,7 @@ def test_few_batches_are_in_memory_at_once(tmp_path, threads, shape):
         return np.zeros((places.stop - places.start, 1, 4, 4), np.float32)
 
     names = [f"images/{i:06d}.png" for i in range(80)]
-    for done, _ in enumerate(render.write(tmp_path, names, 4, rows, shape, threads), 1):
+    for done, _ in enumerate(image_writer.write(tmp_path, names, 4, rows, shape, threads), 1):
         assert computed <= done + 3
     assert (computed, done) == (20, 20)
 
@@ -183,7 +184,7 @@ def test_labels_by_number_and_one_hot(magnet):
         assert said in done.err
         assert "0..3" in done.err
     done = made(magnet, "classes.py:Classes", "--latents", "z.npy", "--out", "c", code=1)
-    assert "takes labels 0..3, and none are given" in done.err
+    assert "takes labels 0..3, and no labels are passed" in done.err
     assert "--labels FILE.npy" in done.err
     assert not Path("c").exists()
 
@@ -291,14 +292,14 @@ def test_what_a_power_cut_left_of_an_image_is_made_again(toy_generator, tmp_path
 
         def rows(places, calls=calls):
             calls.append(places.start)
-            return render.arrays(toy_generator, z[places], 1.0, 5)
+            return batches.arrays(toy_generator, z[places], 1.0, 5)
 
-        written = list(render.write(tmp_path, names, 5, rows, SMALL))
+        written = list(image_writer.write(tmp_path, names, 5, rows, SMALL))
         path = tmp_path / names[7]
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2] if left == "half" else left)
         calls.clear()
-        assert list(render.write(tmp_path, names, 5, rows, SMALL)) == written
+        assert list(image_writer.write(tmp_path, names, 5, rows, SMALL)) == written
         assert calls == [5]
         assert path.read_bytes() == whole
 
@@ -309,7 +310,9 @@ def test_what_a_power_cut_left_of_an_image_is_made_again(toy_generator, tmp_path
 def test_what_was_begun_is_finished_when_the_caller_stops(toy_generator, tmp_path):
     z = latents(40)
     names = [f"images/{i:06d}.png" for i in range(40)]
-    steps = render.write(tmp_path, names, 8, lambda places: render.arrays(toy_generator, z[places], 1.0, 8), LARGE)
+    steps = image_writer.write(
+        tmp_path, names, 8, lambda places: batches.arrays(toy_generator, z[places], 1.0, 8), LARGE
+    )
     hashes = next(steps)
     steps.close()
     there = {p.name for p in (tmp_path / "images").iterdir()}
@@ -332,7 +335,7 @@ def test_a_writer_that_fails_ends_the_work(tmp_path, shape):
 
     names = [f"images/{i:06d}.png" for i in range(1, 80)]
     with pytest.raises(MagnetError, match=r"cannot write .*000004\.png"):
-        list(render.write(tmp_path, names, 2, rows, shape, threads=2))
+        list(image_writer.write(tmp_path, names, 2, rows, shape, threads=2))
     assert len(computed) < 10
     assert (tmp_path / "images" / "000001.png").is_file()
 
@@ -390,7 +393,7 @@ WRONG = {
     "not a number": (npy(np.where(np.arange(15).reshape(3, 5) == 12, np.nan, ROW)), "row 2 of"),
     "infinite": (npy(np.where(np.arange(15).reshape(3, 5) == 6, -np.inf, ROW)), "row 1 of"),
     "too large for float32": (npy(np.full((1, 5), 1e300)), "row 0 of"),
-    "another size": (npy(np.zeros((3, 6))), "have 6 numbers each, and z of toy (dcgan) has 5"),
+    "another size": (npy(np.zeros((3, 6))), "have the shape [3, 6], and z of toy (dcgan) has 5"),
 }
 
 
@@ -413,8 +416,8 @@ def test_latents_that_are_wrong(magnet, toy, case):
 def test_latents_of_other_types_and_orders(tmp_path, toy_generator, dtype, order):
     z = np.random.default_rng(0).standard_normal((7, 5)).astype(dtype)
     np.save(tmp_path / "z.npy", np.asarray(z, order=order))
-    found = render.arrays(toy_generator, given_.latents(tmp_path / "z.npy"), 1.0, 8)
-    np.testing.assert_array_equal(found, render.arrays(toy_generator, z.astype(np.float32), 1.0, 8))
+    found = batches.arrays(toy_generator, given_.latents(tmp_path / "z.npy"), 1.0, 8)
+    np.testing.assert_array_equal(found, batches.arrays(toy_generator, z.astype(np.float32), 1.0, 8))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

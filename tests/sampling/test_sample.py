@@ -15,14 +15,15 @@ from PIL import Image
 from magnet_cli import index
 from magnet_cli.errors import SampleError
 from magnet_cli.files import documents, pictures
-from magnet_cli.sampling import render, sample
+from magnet_cli.models import batches
+from magnet_cli.sampling import sample_folder
 from magnet_cli.volume import Volume
 
 
 def prepare(volume, generator, **changes):
     built = index.build(volume, 5)
     fields = {"n": 40, "rho": 0.3, "seed": 0, "replace": False, "truncation": 1.0} | changes
-    spec = sample.SampleSpec(
+    spec = sample_folder.SampleSpec(
         generator=generator.name,
         sha256=generator.sha256,
         fingerprint=volume.fingerprint,
@@ -35,8 +36,9 @@ def prepare(volume, generator, **changes):
 
 def make(out, volume, generator, batch=16, **changes):
     spec, drawn = prepare(volume, generator, **changes)
-    list(sample.write(out, spec, drawn, volume, generator, batch))
-    sample.finish(out, spec, drawn, volume, ["magnet", "sample"], {"sample": str(out)})
+    contents = sample_folder.rows_of(spec, drawn, volume)
+    list(sample_folder.write(out, spec, contents, volume, generator, batch))
+    sample_folder.finish(out, spec, contents, volume, ["magnet", "sample"], {"sample": str(out)})
     return spec, drawn
 
 
@@ -49,7 +51,7 @@ def test_files_agree_with_each_other(toy_volume, toy_generator, tmp_path):
     records = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
     assert len(records) == 40
     logs = index.build(toy_volume, 5).log_volume
-    images = list(render.batches(toy_generator, latents, 1.0, 16))
+    images = list(batches.each_image(toy_generator, latents, 1.0, 16))
     for i, record in enumerate(records):
         assert record["file_name"] == f"images/{i:06d}.png"
         assert record["source"] == "polarity"
@@ -65,7 +67,7 @@ def test_files_agree_with_each_other(toy_volume, toy_generator, tmp_path):
     assert {"magnet", "torch", "numpy", "python"} <= provenance["versions"].keys()
     with Image.open(out / "grid.png") as sheet:
         assert sheet.width > 16 * 64
-    assert sample.check(out) == []
+    assert sample_folder.check(out) == []
 
 
 def test_a_smaller_sample_is_the_beginning_of_a_larger_one(toy_volume, toy_generator, tmp_path):
@@ -81,9 +83,10 @@ def test_stopping_and_going_on_changes_no_file(toy_volume, toy_generator, tmp_pa
     make(tmp_path / "whole", toy_volume, toy_generator, 8)
     spec, drawn = prepare(toy_volume, toy_generator)
     out = tmp_path / "s"
-    list(itertools.islice(sample.write(out, spec, drawn, toy_volume, toy_generator, 8), 1))
+    contents = sample_folder.rows_of(spec, drawn, toy_volume)
+    list(itertools.islice(sample_folder.write(out, spec, contents, toy_volume, toy_generator, 8), 1))
     assert 8 <= len(list((out / "images").iterdir())) < 40  # batches under way are there in part
-    assert sample.finished(out, spec) is None
+    assert sample_folder.finished(out, spec) is None
     make(out, toy_volume, toy_generator, 8)
     for path in sorted(p for p in (tmp_path / "whole").rglob("*") if p.is_file() and p.name != "sample.json"):
         assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
@@ -91,10 +94,10 @@ def test_stopping_and_going_on_changes_no_file(toy_volume, toy_generator, tmp_pa
 
 def test_a_finished_sample_is_known_again(toy_volume, toy_generator, tmp_path):
     spec, _ = make(tmp_path / "s", toy_volume, toy_generator)
-    assert sample.finished(tmp_path / "s", spec) == {"sample": str(tmp_path / "s")}
+    assert sample_folder.finished(tmp_path / "s", spec) == {"sample": str(tmp_path / "s")}
     other, _ = prepare(toy_volume, toy_generator, rho=-1.0, n=12)
     with pytest.raises(SampleError, match=r"n 40 \(asked 12\), rho 0.3 \(asked -1.0\)"):
-        sample.finished(tmp_path / "s", other)
+        sample_folder.finished(tmp_path / "s", other)
 
 
 def test_folders_of_others_are_left_alone(toy_volume, toy_generator, tmp_path):
@@ -104,15 +107,15 @@ def test_folders_of_others_are_left_alone(toy_volume, toy_generator, tmp_path):
     (tmp_path / "file").write_text("x")
     for name in ("mine", "file"):
         with pytest.raises(SampleError, match="the sample cannot be written to"):
-            sample.finished(tmp_path / name, spec)
+            sample_folder.finished(tmp_path / name, spec)
         with pytest.raises(SampleError, match="holds files that no sample has"):
-            sample.discard(tmp_path / name)
+            sample_folder.discard(tmp_path / name)
     make(tmp_path / "s", toy_volume, toy_generator)
     (tmp_path / "s" / "notes.txt").write_text("mine")
     with pytest.raises(SampleError, match=r"notes\.txt"):
-        sample.discard(tmp_path / "s")
+        sample_folder.discard(tmp_path / "s")
     (tmp_path / "s" / "notes.txt").unlink()
-    sample.discard(tmp_path / "s")
+    sample_folder.discard(tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 
@@ -141,29 +144,29 @@ def test_with_replacement_rows_repeat(toy_volume, toy_generator, tmp_path):
 @pytest.mark.parametrize("ending", ["jpg", "webp"])
 def test_other_formats(toy_volume, toy_generator, tmp_path, ending):
     _, drawn = make(tmp_path / "s", toy_volume, toy_generator, format=ending)
-    images = list(render.batches(toy_generator, toy_volume.latents(drawn.rows), 1.0, 16))
+    images = list(batches.each_image(toy_generator, toy_volume.latents(drawn.rows), 1.0, 16))
     records = [json.loads(line) for line in (tmp_path / "s/metadata.jsonl").read_text().splitlines()]
     for i, record in enumerate(records):
         assert record["file_name"] == f"images/{i:06d}.{ending}"
         assert (tmp_path / "s" / record["file_name"]).read_bytes() == pictures.encoded(images[i], ending)
-    assert sample.check(tmp_path / "s") == []
+    assert sample_folder.check(tmp_path / "s") == []
 
 
 def test_a_sample_of_an_earlier_magnet_is_known_again(toy_volume, toy_generator, tmp_path):
     """One whose document lacks the fields that came later: they had the values that are now the defaults."""
     spec, _ = make(tmp_path / "s", toy_volume, toy_generator)
     path = tmp_path / "s" / "sample.json"
-    fields = documents.read(path)
+    fields = documents.read_document(path)
     for name in ("label", "bn_truncation", "format", "no_images", "montage"):
         del fields["spec"][name]
-    path.write_bytes(documents.encode(fields))
-    assert sample.finished(tmp_path / "s", spec) == {"sample": str(tmp_path / "s")}
+    path.write_bytes(documents.document(fields))
+    assert sample_folder.finished(tmp_path / "s", spec) == {"sample": str(tmp_path / "s")}
     for changes in ({"format": "webp"}, {"no_images": True}, {"montage": (1.0, 0.5)}):
         other, _ = prepare(toy_volume, toy_generator, **changes)
         name, value = next(iter(changes.items()))
         asked = list(value) if isinstance(value, tuple) else value
         with pytest.raises(SampleError, match=re.escape(f"(asked {asked})")) as refused:
-            sample.finished(tmp_path / "s", other)
+            sample_folder.finished(tmp_path / "s", other)
         assert f"sample: {name} " in refused.value.message
 
 
@@ -200,7 +203,7 @@ def test_latents_alone_need_no_torch_and_no_generator(magnet, toy, tmp_path):
     records = [json.loads(line) for line in Path("s/metadata.jsonl").read_text().splitlines()]
     others = [json.loads(line) for line in Path("images/metadata.jsonl").read_text().splitlines()]
     assert records == [{k: v for k, v in other.items() if k != "file_name"} for other in others]
-    provenance = documents.read(Path("s/sample.json"))
+    provenance = documents.read_document(Path("s/sample.json"))
     assert provenance["spec"]["no_images"] is True
     assert "torch" not in provenance["versions"]
     assert magnet("info", "s", "--check").code == 0
@@ -218,7 +221,7 @@ def test_the_montage_shows_prior_and_draws_at_each_truncation(magnet, toy, toy_g
     volume = magnet("compute", toy, "--n", 60, "--json").json["volume"]
     line = ("sample", toy, "--n", 20, "--rho", 0.2, "--out", "s")
     assert magnet(*line, "--montage", "--truncation", "1,.5").code == 0
-    provenance = documents.read(Path("s/sample.json"))
+    provenance = documents.read_document(Path("s/sample.json"))
     assert (provenance["spec"]["truncation"], provenance["spec"]["montage"]) == (1.0, [1.0, 0.5])
     sheet = np.asarray(Image.open("s/montage.png").convert("L"))
     side = 64  # 8x8 images, each pixel 8x8
@@ -226,7 +229,7 @@ def test_the_montage_shows_prior_and_draws_at_each_truncation(magnet, toy, toy_g
     top = 8 + 28
     for psi in (1.0, 0.5):
         for latents in (prior, ours):
-            known = np.stack(list(render.batches(toy_generator, latents, psi, 16)))[:, :, :, 0]
+            known = np.stack(list(batches.each_image(toy_generator, latents, psi, 16)))[:, :, :, 0]
             row = sheet[top : top + side, 8 : 8 + 16 * side]
             shown = row.reshape(side, 16, side).transpose(1, 0, 2)[:, 4::8, 4::8]
             np.testing.assert_array_equal(shown, known)
@@ -277,7 +280,7 @@ def test_what_cannot_be_shown_has_no_format_and_no_montage(magnet):
 
 
 def test_image_range_is_rounded_and_clipped(toy_generator):
-    images = render.images(toy_generator, np.zeros((2, 5), np.float32), 1.0, 4)
+    images = batches.images(toy_generator, np.zeros((2, 5), np.float32), 1.0, 4)
     assert images.shape == (2, 8, 8, 1)
     assert images.dtype == np.uint8
     import torch

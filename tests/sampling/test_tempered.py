@@ -18,7 +18,7 @@ from scipy import stats
 
 from magnet_cli import computing, index, models
 from magnet_cli.catalog import cache
-from magnet_cli.cli import lookup
+from magnet_cli.cli import references
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import DamageError, SampleError, SpecError, VolumeError
 from magnet_cli.maths.priors import Prior
@@ -26,7 +26,7 @@ from magnet_cli.models import Generator
 from magnet_cli.sampling import tempered
 from magnet_cli.sampling.tempered import moves, surrogate
 from magnet_cli.sampling.tempered.island import Island
-from magnet_cli.sampling.tempered.run import Run, Schedule, TemperedSpec
+from magnet_cli.sampling.tempered.run import Schedule, TemperedRun, TemperedSpec
 from magnet_cli.volume import Volume
 
 
@@ -204,7 +204,7 @@ def test_small_rho_agrees_with_reweighting(tmp_path):
 
 
 def digits():
-    volume = lookup.named_volume("mnist-volume")
+    volume = references.volume("mnist-volume")
     return tempered.Measure(volume, models.load(cache.checkpoint("mnist")), 16), volume
 
 
@@ -321,15 +321,15 @@ def contents(folder):
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(toy_volume, toy_generator, tmp_path):
     measure = tempered.Measure(toy_volume, toy_generator, 5)
     spec = TemperedSpec.of(toy_volume, 5, Schedule(1.0, 16, 3, moves=4))
-    whole = Run(tmp_path / "whole", spec)
+    whole = TemperedRun(tmp_path / "whole", spec)
     steps = len(list(tempered.advance(whole, measure, 2)))
     assert steps >= 4
     for stop in range(1, steps):
-        part = Run(tmp_path / f"part-{stop}", spec)
+        part = TemperedRun(tmp_path / f"part-{stop}", spec)
         for count, _ in enumerate(tempered.advance(part, measure, 2), 1):
             if count == stop:
                 break
-        part = Run(part.path, spec)
+        part = TemperedRun(part.path, spec)
         (part.path / "islands" / ".island-000001-step-001.h5.1-2.part").write_bytes(b"left by a killed process")
         assert len(list(tempered.advance(part, tempered.Measure(toy_volume, toy_generator, 5), 2))) == steps - stop
         assert contents(part.path / "islands") == contents(whole.path / "islands")
@@ -375,16 +375,16 @@ def test_every_flipped_byte_is_seen(magnet, toy, toy_volume, home):
 
 def test_damage_is_named_and_can_be_made_again(toy_volume, toy_generator, tmp_path):
     measure = tempered.Measure(toy_volume, toy_generator, 5)
-    run = Run(tmp_path / "run", TemperedSpec.of(toy_volume, 5, Schedule(0.5, 16, 0, moves=4)))
+    run = TemperedRun(tmp_path / "run", TemperedSpec.of(toy_volume, 5, Schedule(0.5, 16, 0, moves=4)))
     list(tempered.advance(run, measure, 1))
     before = contents(run.path / "islands")
     path = run.file(0, 1)
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(DamageError, match="damaged"):
-        list(tempered.advance(Run(run.path, run.spec), measure, 1))
+        list(tempered.advance(TemperedRun(run.path, run.spec), measure, 1))
     path.unlink()
     path.with_suffix(".json").unlink()
-    list(tempered.advance(Run(run.path, run.spec), measure, 1))
+    list(tempered.advance(TemperedRun(run.path, run.spec), measure, 1))
     assert contents(run.path / "islands") == before
 
 
@@ -450,14 +450,14 @@ def test_what_it_refuses(magnet, toy, toy_volume, tmp_path):
         TemperedSpec.of(Volume(tmp_path / "imported", imported), 5, Schedule(1.0, 16, 0))
     with pytest.raises(SpecError, match="particles"):
         Schedule(1.0, 4, 0)
-    run = Run(tmp_path / "run", TemperedSpec.of(toy_volume, 5, Schedule(0.5, 16, 0)))
+    run = TemperedRun(tmp_path / "run", TemperedSpec.of(toy_volume, 5, Schedule(0.5, 16, 0)))
     run.create()
     with pytest.raises(SampleError, match="does not hold"):
         tempered.outcome(run, 2, 20)
     with pytest.raises(SampleError, match="another tempered run"):
-        Run(run.path, TemperedSpec.of(toy_volume, 4, Schedule(0.5, 16, 0))).create()
+        TemperedRun(run.path, TemperedSpec.of(toy_volume, 4, Schedule(0.5, 16, 0))).create()
     code = "import sys, pathlib; from magnet_cli.sampling import tempered; "
-    code += "tempered.Run.open(pathlib.Path(sys.argv[1])).claim()"
+    code += "tempered.TemperedRun.open(pathlib.Path(sys.argv[1])).claim()"
     run.claim()
     other = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=False)
     assert "another process is at work" in other.stderr

@@ -16,7 +16,7 @@ from magnet_cli import index
 from magnet_cli.cli import describe
 from magnet_cli.errors import MagnetError, VolumeError
 from magnet_cli.files import documents, hdf5
-from magnet_cli.sampling import sample
+from magnet_cli.sampling import sample_folder
 from magnet_cli.volume import Shard, Volume
 from magnet_cli.volume.spec import VolumeSpec
 
@@ -99,14 +99,15 @@ def test_every_flipped_byte_of_an_index_is_reported_and_none_changes_a_draw(tmp_
 
 def test_every_flipped_byte_of_a_sample_is_reported(toy_generator, toy_volume, tmp_path):
     built = index.build(toy_volume, 5)
-    spec = sample.SampleSpec(
+    spec = sample_folder.SampleSpec(
         generator="toy", sha256="0" * 64, fingerprint=toy_volume.fingerprint, pool=200, n=9, rho=0.5, top_k=5, seed=0,
         replace=False, truncation=1.0,
     )  # fmt: skip
     out = tmp_path / "s"
     drawn = index.draw(built, 9, 0.5, 0)
-    list(sample.write(out, spec, drawn, toy_volume, toy_generator))
-    sample.finish(out, spec, drawn, toy_volume, ["magnet"], {"sample": "s"})
+    contents = sample_folder.rows_of(spec, drawn, toy_volume)
+    list(sample_folder.write(out, spec, contents, toy_volume, toy_generator))
+    sample_folder.finish(out, spec, contents, toy_volume, ["magnet"], {"sample": "s"})
     paths = [p for p in sorted(out.rglob("*")) if p.is_file()]
     assert len(paths) == 14
     assert problems(out) == []
@@ -129,7 +130,7 @@ changes = st.dictionaries(st.sampled_from([f.name for f in dataclasses.fields(Vo
 def written(fields):
     """The document with a right checksum, as a hostile writer would make it; None where JSON cannot hold it."""
     try:
-        return documents.encode(fields)
+        return documents.document(fields)
     except ValueError:
         return None
 
@@ -174,9 +175,9 @@ def test_documents_that_are_none(tmp_path, data):
 def test_a_mark_that_somebody_forged(tmp_path_factory, changed):
     volume = Volume.create(tmp_path_factory.mktemp("v") / "v", dataclasses.replace(SPEC, solver="exact", solver_size=0))
     volume.write(0, rows())
-    mark = documents.read(volume.mark_path(0))
+    mark = documents.read_document(volume.mark_path(0))
     data = written(mark | changed)
-    if data is None or documents.encode(mark) == data:
+    if data is None or documents.document(mark) == data:
         return
     volume.mark_path(0).write_bytes(data)
     try:
@@ -190,7 +191,7 @@ def test_formats_of_another_time_are_named(toy_generator, toy_volume, tmp_path):
     """volume.json, mark, shard and sample.json; an index of another format is built again (test_index)."""
     for path, field in ((toy_volume.path / "volume.json", "format 9"), (toy_volume.mark_path(1), "format 9")):
         whole = path.read_bytes()
-        path.write_bytes(documents.encode(documents.read(path) | {"format": 9}))
+        path.write_bytes(documents.document(documents.read_document(path) | {"format": 9}))
         with pytest.raises(VolumeError, match=field):
             Volume.open(toy_volume.path).read(1)
         path.write_bytes(whole)
@@ -198,7 +199,7 @@ def test_formats_of_another_time_are_named(toy_generator, toy_volume, tmp_path):
     with pytest.raises(VolumeError, match="format 9"):
         toy_volume.read(1)
     (tmp_path / "s").mkdir()
-    (tmp_path / "s" / "sample.json").write_bytes(documents.encode({"format": 9}))
+    (tmp_path / "s" / "sample.json").write_bytes(documents.document({"format": 9}))
     assert "format 9" in problems(tmp_path / "s")[0]
 
 
@@ -211,10 +212,10 @@ def forge(volume, shard, change):
     with h5py.File(buffer, "r+") as file:
         change(file)
     data = buffer.getvalue()
-    mark = documents.read(volume.mark_path(shard))
+    mark = documents.read_document(volume.mark_path(shard))
     volume.shard_path(shard).write_bytes(data)
     volume.mark_path(shard).write_bytes(
-        documents.encode(mark | {"sha256": documents.sha256_bytes(data), "size": len(data)})
+        documents.document(mark | {"sha256": documents.sha256_bytes(data), "size": len(data)})
     )
 
 
@@ -287,8 +288,8 @@ def test_a_pilot_basis_that_somebody_forged(tmp_path):
     with h5py.File(buffer, "w") as file:
         file.create_dataset("basis", (10**9, 5), np.float64, chunks=(8, 5), compression="gzip")
     (volume.path / "pilot.h5").write_bytes(buffer.getvalue())
-    fields = documents.read(volume.path / "volume.json") | {"pilot": documents.sha256_bytes(buffer.getvalue())}
-    (volume.path / "volume.json").write_bytes(documents.encode(fields))
+    fields = documents.read_document(volume.path / "volume.json") | {"pilot": documents.sha256_bytes(buffer.getvalue())}
+    (volume.path / "volume.json").write_bytes(documents.document(fields))
     with pytest.raises(VolumeError, match=r"pilot\.h5 is not what magnet wrote"):
         Volume.open(volume.path).pilot()
 

@@ -39,6 +39,11 @@ def homes() -> list[Path]:
     return [home(), *([Path(shared).expanduser()] if shared else [])]
 
 
+def volume_path(name: str, fingerprint: str) -> Path:
+    """Return the folder of a volume for which no folder is named: MAGNET_HOME/volumes/NAME-FINGERPRINT."""
+    return home() / "volumes" / f"{name}-{fingerprint[:12]}"
+
+
 def offline() -> bool:
     """Whether MAGNET_OFFLINE=1 forbids the network."""
     return os.environ.get("MAGNET_OFFLINE") == "1"

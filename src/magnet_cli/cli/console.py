@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from magnet_cli.cli.flags import FlagNames
@@ -122,6 +123,16 @@ class Console:
         except KeyboardInterrupt:
             _print(f"stopped: {safe(done)}; the same command goes on from there", sys.stderr)
             raise
+
+    def follow_images(self, steps: Generator[int, None, R], n: int, folder: Path) -> R:
+        """Run the steps of a verb that writes n images into a folder, as `follow`."""
+        safe = f"or more of {n:,} images are in {folder}"
+        return self.follow(steps, n, label="rendering", unit="images", safe=lambda done: f"{done:,} {safe}")
+
+
+def command_line() -> list[str]:
+    """Return the running command, for the documents that say how something was made."""
+    return ["magnet", *sys.argv[1:]]
 
 
 def _aligned(header: list[str], rows: list[list[str]]) -> str:

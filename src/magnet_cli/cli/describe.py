@@ -109,9 +109,9 @@ def _output_problems(path: Path, kind: Kind) -> list[str]:
 
 
 def _tempered(path: Path, *, check: bool) -> dict:
-    from magnet_cli.sampling.tempered.run import Run
+    from magnet_cli.sampling.tempered.run import TemperedRun
 
-    run = Run.open(path)
+    run = TemperedRun.open(path)
     fields = {"kind": "tempered", "path": str(path), "fingerprint": run.spec.fingerprint}
     fields |= dataclasses.asdict(run.spec) | {"islands": len(run.islands())}
     return _with(fields, run.check() if check else [])

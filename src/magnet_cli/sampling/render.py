@@ -1,53 +1,76 @@
-"""Render latents: from a generator to arrays, pixels and files, and `magnet render`, the images of given latents.
+"""Render latents of a file into a folder: one image each, or all of them in one array."""
 
-Owns the batches they are made in, and that files are encoded and written while the next batch is computed. Knows
-nothing of where latents come from.
-"""
-
-import contextlib
-import functools
-import io
-import itertools
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Generator as Steps
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-import PIL
-import torch
 
 from magnet_cli.errors import SpecError
-from magnet_cli.files import atomic, documents, pictures, results
+from magnet_cli.files import documents, npy
 from magnet_cli.files.results import ResultFolder
-from magnet_cli.models import Generator
+from magnet_cli.models import Generator, is_image_shape
+from magnet_cli.models.batches import arrays_of
+from magnet_cli.models.batches import batch_size as default_batch_size
+from magnet_cli.sampling import image_writer, select
 from magnet_cli.sampling.kinds import RENDERING
 
-T = TypeVar("T")
-_BATCH_WORK = 1 << 22  # numbers in a batch of images
-_MOST_WRITERS = 8  # threads that encode and write
-_SMALL = 1 << 12  # numbers in an image whose file takes longer to create than to encode
+if TYPE_CHECKING:
+    from magnet_cli.sampling.select import Source
+
+
+def render(
+    generator: Generator,
+    latents: np.ndarray,
+    *,
+    labels: np.ndarray | None = None,
+    batch_size: int | None = None,  # noqa: F811
+) -> np.ndarray:
+    """Render latents.
+
+    Args:
+        generator: as `load` returns it.
+        latents: [n, D] floating, n ≥ 1.
+        labels: [n] int64, for a generator that takes labels.
+        batch_size: images at a time; default by the size of the generator.
+
+    Returns:
+        [n, C, H, W] float32 in about [-1, 1].
+
+    Raises:
+        SpecError: latents of another size; labels are missing, or given to a generator without.
+
+    >>> from magnet_cli import load, render
+    >>> generator = load("mnist")
+    >>> latents, labels = generator.prior.draw(0, 4)
+    >>> render(generator, latents).shape
+    (4, 1, 32, 32)
+    """
+    latents = np.asarray(latents)
+    check_latents(generator, latents, "z", labelled=labels is not None)
+    size = batch_size or default_batch_size(generator)
+    rows = arrays_of(generator, latents, 1.0, size, labels)
+    return np.concatenate([rows(slice(start, start + size)) for start in range(0, len(latents), size)])
 
 
 @dataclass(frozen=True)
 class RenderSpec:
-    """Exactly what decides which images a rendering holds.
+    """What decides which images a rendering holds.
 
     Attributes:
         generator: its name.
-        sha256: of the generator's checkpoint.
-        latents: sha256 of the file they are in.
-        labels: sha256 of theirs; empty where there are none.
-        n: images.
-        space: what the latents are, z or w.
+        sha256: sha256 of the generator's checkpoint.
+        latents: sha256 of the file of latents.
+        labels: sha256 of the file of labels; empty where there is none.
+        n: number of images.
+        space: space of the latents, "z" or "w".
         truncation: ψ.
-        bn_truncation: ψ of the batch-norm statistics; 0 where that is `truncation`.
+        bn_truncation: ψ of the batch-norm statistics; 0 where it is `truncation`.
         nvae_latents: of an NVAE, the groups whose noise is the latent.
-        image_range: of a user's own generator, the intensities it gives.
-        format: "png", "jpg" or "webp", a file an image; "npy", all of them as one array.
+        image_range: of code of the user's own, its range of intensities.
+        format: "png", "jpg" or "webp", one file for each image; "npy", one array of all.
     """
 
     generator: str
@@ -63,102 +86,183 @@ class RenderSpec:
     format: str = "png"
 
 
-def batch_size(generator: Generator) -> int:
-    """Images rendered at once; a function of the generator alone, so that runs are repeatable."""
-    return int(np.clip(_BATCH_WORK // int(np.prod(generator.image_shape)), 1, 64))  # more leave a CPU's caches
+@dataclass(frozen=True, kw_only=True)
+class RenderRequest:
+    """A rendering as asked for; the fields are those of RenderSpec, with files in the place of hashes.
+
+    Attributes:
+        latents: NPY file [n, D] floating.
+        labels: NPY file [n] of whole numbers, or [n, classes] one-hot.
+        space: space of the latents.
+        truncation: ψ.
+        bn_truncation: ψ of the batch-norm statistics; None for `truncation`.
+        nvae_latents: of an NVAE; None for "top".
+        format: None for "png", or "npy" where the generator gives no images.
+        out: the folder; None for renders/<generator>-<name and hash of the latents>.
+        device: where images are rendered.
+        batch_size: images at a time.
+        dry_run: only plan.
+        force: replace another rendering in the folder.
+    """
+
+    latents: Path
+    labels: Path | None = None
+    space: str = "z"
+    truncation: float = 1.0
+    bn_truncation: float | None = None
+    nvae_latents: str | None = None
+    format: str | None = None
+    out: Path | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    dry_run: bool = False
+    force: bool = False
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Settings of the generator that were given."""
+        return select.settings(self.bn_truncation, self.nvae_latents)
 
 
-def arrays(
-    generator: Generator,
-    latents: np.ndarray,
-    truncation: float,
-    size: int,
-    labels: np.ndarray | None = None,
-    space: str = "z",
-) -> np.ndarray:
-    """What a generator gives; a short batch is padded to full size, so that a row does not depend on the others.
+@dataclass(frozen=True)
+class RenderPlan:
+    """A rendering that can be made: everything is looked up, read and checked.
+
+    Attributes:
+        spec: what it holds.
+        folder: where it is written.
+        report: what the command prints; "seconds" follows.
+        done: the report of the same rendering, finished before; None where it is still to do.
+        generator: on its device; None where there is nothing to do.
+        latents: [n, D] floating, read where they are used.
+        labels: [n] int64, or None.
+    """
+
+    spec: RenderSpec
+    folder: Path
+    request: RenderRequest
+    report: dict
+    done: dict | None
+    latents: np.ndarray
+    generator: Generator | None = None
+    labels: np.ndarray | None = None
+    start: float = field(default_factory=time.monotonic)
+
+
+def plan(source: "Source", request: RenderRequest) -> RenderPlan:
+    """Read the latents, load the generator, and check that they fit. Where the rendering is done, do neither.
+
+    Raises:
+        SpecError: the files hold no latents or labels for this generator; it has no such space or format.
+        SampleError: the folder holds something else.
+        MagnetError: a file cannot be read.
+    """
+    latents = npy.latents(request.latents)
+    shape = getattr(source, "image_shape", None)  # of code of the user's own, on which the default format depends
+    spec = RenderSpec(
+        source.name,
+        source.sha256,
+        *(documents.sha256_file(path) if path else "" for path in (request.latents, request.labels)),
+        n=len(latents),
+        space=request.space,
+        truncation=request.truncation,
+        bn_truncation=select.statistics(request.bn_truncation, request.truncation),
+        nvae_latents=request.nvae_latents or "top",
+        image_range=getattr(source, "image_range", ()),
+        format=request.format or ("png" if shape is None or is_image_shape(shape) else "npy"),
+    )
+    folder = request.out or Path("renders") / f"{spec.generator}-{request.latents.stem}-{spec.latents[:8]}"
+    report = {"out": str(folder), "n": spec.n, "generator": spec.generator, "format": spec.format, "seconds": None}
+    done = None if request.force else finished(folder, spec)
+    if done and not request.dry_run:
+        return RenderPlan(spec, folder, request, report, done, latents)
+    generator = select.load(source, request.device, **request.settings)
+    check(generator, spec, latents, labelled=request.labels is not None)
+    labels = npy.labels(request.labels, spec.n, generator.num_classes) if request.labels else None
+    return RenderPlan(spec, folder, request, report, None, latents, generator, labels)
+
+
+def run(plan: RenderPlan, command: list[str]) -> Steps[int, None, dict]:
+    """Make a planned rendering.
 
     Args:
-        generator: on its device.
-        latents: [b, D] floating, 1 ≤ b ≤ size; in the space w [b, Dw], as the mapping network gives it.
-        truncation: ψ in (0, 1].
-        size: B.
-        labels: [b] int64, where the generator takes labels.
-        space: what the latents are, z or w.
+        plan: a rendering that is not done.
+        command: the command line, for rendering.json.
+
+    Yields:
+        Number of images written since the last time (those of an earlier call included).
 
     Returns:
-        [b, C, H, W] float32 in about [-1, 1]; of a generator of the user's own, [b, ...].
+        The report.
+
+    Raises:
+        MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
-    weight = next(generator.module.parameters())
-    z = torch.from_numpy(_padded(latents, size).astype(np.float32)).to(weight)
-    given = None if labels is None else torch.from_numpy(_padded(labels, size)).to(weight.device)
-    with torch.inference_mode():
-        made = generator(z, truncation, given) if space == "z" else generator.module.synthesis(z, truncation)
-        return made[: len(latents)].to(device="cpu", dtype=torch.float32).numpy()
-
-
-def images(
-    generator: Generator, latents: np.ndarray, truncation: float, size: int, labels: np.ndarray | None = None
-) -> np.ndarray:
-    """The images of latents, as `arrays`, as pixels [b, H, W, C] uint8."""
-    return pictures.pixels(arrays(generator, latents, truncation, size, labels))
-
-
-def _padded(rows: np.ndarray, size: int) -> np.ndarray:
-    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
-
-
-def batches(
-    generator: Generator, latents: np.ndarray, truncation: float, size: int, labels: np.ndarray | None = None
-) -> Iterator[np.ndarray]:
-    """Each image [H, W, C] uint8 of any number of latents [n, D], in order; labels [n] int64 where it takes them."""
-    for start in range(0, len(latents), size):
-        places = slice(start, start + size)
-        yield from images(generator, latents[places], truncation, size, None if labels is None else labels[places])
-
-
-def versions() -> dict[str, str]:
-    """What images depend on besides the files."""
-    return results.versions() | {"torch": torch.__version__, "pillow": PIL.__version__}
+    if plan.request.force:
+        discard(plan.folder)
+    yield from fill(plan.folder, plan.spec, plan.generator, plan.latents, plan.labels, plan.request.batch_size)
+    report = plan.report | {"seconds": round(time.monotonic() - plan.start, 3)}
+    finish(plan.folder, plan.spec, command, report)
+    return report
 
 
 def check(generator: Generator, spec: RenderSpec, latents: np.ndarray, *, labelled: bool) -> None:
-    """Whether a generator can render what is given.
+    """Check that a generator can render latents into a format.
 
     Raises:
-        SpecError: it has no such space, takes latents of another size, takes labels and gets none or the reverse, or
-            gives no images where they are asked for.
+        SpecError: as `check_latents` and `check_format`.
     """
-    generator.check_parts(spec.space, "pixel")
-    whose = f"{generator.name} ({generator.family})"
-    takes = generator.latent_dim if spec.space == "z" else generator.style_dim
-    if latents.shape[1] != takes:
-        message = f"the latents given have {latents.shape[1]} numbers each, and {spec.space} of {whose} has {takes}"
-        others = [space for space in generator.spaces if space != spec.space]
-        raise SpecError(message, f"pass latents [n, {takes}]" + "".join(f", or --space {space}" for space in others))
-    optional = generator.prior.mixture is not None  # the component says nothing that the latent does not
-    if spec.space == "z" and labelled != (generator.num_classes > 0) and not (optional and not labelled):
-        has = f"takes labels 0..{generator.num_classes - 1}" if generator.num_classes else "takes no labels"
-        message = f"{whose} {has}, and {'some are' if labelled else 'none are'} given"
-        raise SpecError(message, "leave --labels out" if labelled else "pass them: --labels FILE.npy")
+    check_latents(generator, latents, spec.space, labelled=labelled)
     check_format(generator, spec.format)
 
 
-def check_format(generator: Generator, ending: str) -> None:
-    """Whether what a generator gives can be written in a format.
+def check_latents(generator: Generator, latents: np.ndarray, space: str, *, labelled: bool) -> None:
+    """Check that latents are of a space of a generator, and come with labels where it takes labels.
+
+    Args:
+        generator: the generator.
+        latents: [n, D].
+        space: "z" or "w".
+        labelled: whether labels are passed.
 
     Raises:
-        SpecError: it is a format of images, and there are none.
+        SpecError: there is no such space, the latents have another size, or labels are missing or too much.
     """
-    if ending != "npy" and not generator.gives_images:
+    generator.check_parts(space, "pixel")
+    name = f"{generator.name} ({generator.family})"
+    size = generator.latent_dim if space == "z" else generator.style_dim
+    if latents.ndim != 2 or latents.shape[1] != size:
+        other = "".join(f", or `space='{each}'`" for each in generator.spaces if each != space)
+        raise SpecError(
+            f"the latents have the shape {list(latents.shape)}, and {space} of {name} has {size} numbers",
+            f"pass latents [n, {size}]{other}",
+        )
+    optional = generator.prior.mixture is not None  # the component says nothing that the latent does not
+    if space == "z" and labelled != (generator.num_classes > 0) and not (optional and not labelled):
+        takes = f"takes labels 0..{generator.num_classes - 1}" if generator.num_classes else "takes no labels"
+        raise SpecError(
+            f"{name} {takes}, and {'labels' if labelled else 'no labels'} are passed",
+            "leave `labels` out" if labelled else "pass them: `labels=FILE.npy`",
+        )
+
+
+def check_format(generator: Generator, suffix: str) -> None:
+    """Check that the output of a generator can be written in a format.
+
+    Raises:
+        SpecError: it is a format of images, and the output is none.
+    """
+    if suffix != "npy" and not generator.gives_images:
         shape = ", ".join(map(str, generator.image_shape))
-        message = f"{ending} is asked for, and {generator.name} ({generator.family}) gives arrays [{shape}], "
-        message += "which are no pictures of one colour or three"
-        raise SpecError(message, "leave it out, and pass to `magnet render` --format npy")
+        raise SpecError(
+            f"{suffix} is asked for, and {generator.name} ({generator.family}) gives arrays [{shape}], "
+            "not images of one channel or three",
+            "leave `format` and `montage` out, or render to an array: magnet render --format npy",
+        )
 
 
 def finished(out: Path, spec: RenderSpec) -> dict | None:
-    """As `ResultFolder.finished`: the report of the finished rendering in a folder, if it is that of `spec`."""
+    """Return the report of the finished rendering in a folder, as `ResultFolder.finished`."""
     return ResultFolder(out, RENDERING).finished(spec)
 
 
@@ -174,15 +278,15 @@ def fill(
     latents: np.ndarray,
     labels: np.ndarray | None = None,
     batch: int | None = None,
-) -> Iterator[int]:
-    """Render given latents into a folder. rendering.json is still to come: `finish`.
+) -> Steps[int, None, None]:
+    """Render latents into a folder, all but rendering.json, which `finish` writes.
 
     Args:
         out: the folder; new, or begun by the same call before.
-        spec: what it is.
+        spec: what the rendering holds.
         generator: on its device.
         latents: [n, D] floating, those of the spec.
-        labels: [n] int64, where the generator takes them.
+        labels: [n] int64, for a generator that takes labels.
         batch: images at a time.
 
     Yields:
@@ -192,17 +296,19 @@ def fill(
         MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
     ResultFolder(out, RENDERING).begin(spec)
-    size = batch or batch_size(generator)
-    known: dict[str, str] = {}
+    size = batch or default_batch_size(generator)
+    hashes: dict[str, str] = {}
     if spec.format == "npy":
-        made = _maker(generator, latents, spec.truncation, size, labels, spec.space)
-        yield from _write_array(out / "images.npy", (spec.n, *generator.image_shape), size, made)
+        rows = arrays_of(generator, latents, spec.truncation, size, labels, spec.space)
+        yield from image_writer.write_array(out / "images.npy", (spec.n, *generator.image_shape), size, rows)
     else:
         names = [f"images/{i:06d}.{spec.format}" for i in range(spec.n)]
-        for hashes in write_images(out, names, generator, latents, spec.truncation, labels, spec.space, size):
-            known |= hashes
-            yield len(hashes)
-    ResultFolder(out, RENDERING).list_files(known)
+        for written in image_writer.write_images(
+            out, names, generator, latents, spec.truncation, labels, spec.space, size
+        ):
+            hashes |= written
+            yield len(written)
+    ResultFolder(out, RENDERING).list_files(hashes)
 
 
 def finish(out: Path, spec: RenderSpec, command: list[str], report: dict) -> None:
@@ -210,221 +316,18 @@ def finish(out: Path, spec: RenderSpec, command: list[str], report: dict) -> Non
 
     Args:
         out: the folder that `fill` filled.
-        spec: what it is.
+        spec: what the rendering holds.
         command: the command line.
-        report: what the command prints, to be printed again when it is repeated.
+        report: what the command prints, and prints again when it is repeated.
 
     Raises:
         MagnetError: no space, no permission.
     """
-    fields = {"command": command, "spec": asdict(spec), "versions": versions(), "report": report}
+    fields = {"command": command, "spec": asdict(spec), "versions": image_writer.versions(), "report": report}
     ResultFolder(out, RENDERING).finish(fields)
 
 
-def write_images(
-    out: Path,
-    names: list[str],
-    generator: Generator,
-    latents: np.ndarray,
-    truncation: float,
-    labels: np.ndarray | None = None,
-    space: str = "z",
-    batch: int | None = None,
-) -> Iterator[dict[str, str]]:
-    """Write a file for each of the latents, as `write`, of what `arrays` gives for them, `batch` at a time."""
-    size = batch or batch_size(generator)
-    yield from write(
-        out, names, size, _maker(generator, latents, truncation, size, labels, space), generator.image_shape
-    )
-
-
-def _maker(
-    generator: Generator, latents: np.ndarray, truncation: float, size: int, labels: np.ndarray | None, space: str
-) -> Callable[[slice], np.ndarray]:
-    """What a generator gives for a slice of latents."""
-
-    def made(rows: slice) -> np.ndarray:
-        return arrays(generator, latents[rows], truncation, size, None if labels is None else labels[rows], space)
-
-    return made
-
-
-def write(
-    out: Path,
-    names: list[str],
-    size: int,
-    made: Callable[[slice], np.ndarray],
-    shape: tuple[int, ...],
-    threads: int | None = None,
-) -> Iterator[dict[str, str]]:
-    """Write a file for each row. Files are encoded and written while the next batch is computed.
-
-    Of small images, whose files take longer to create than all the rest, one thread does no more than create them, and
-    torch leaves it a core. Files that are there are kept where their batch is whole; of every other batch all are
-    written again.
-
-    Args:
-        out: the folder.
-        names: [n], of the files in it, each below one folder more; what they end with is the format.
-        size: rows computed at once.
-        made: gives what the generator gives for a slice of rows, [b, *shape] float32.
-        shape: of what it gives for a row.
-        threads: that encode and write; default as many as there are cores, up to 8.
-
-    Yields:
-        After each batch the sha256 of its files, by their names; they are whole then.
-
-    Raises:
-        MagnetError: no space, no permission; files that were finished stay.
-    """
-    for folder in {name.rpartition("/")[0] for name in names}:
-        atomic.make_folder(out / folder)
-        atomic.sweep(out / folder)
-    small = int(np.prod(shape)) <= _SMALL
-    threads = threads or (1 if small else min(_MOST_WRITERS, os.cpu_count() or 1))
-
-    def steps() -> Iterator[list[Callable[[], dict[str, str]]]]:
-        for start in range(0, len(names), size):
-            batch = names[start : start + size]
-            if known := _there(out, batch):
-                yield [functools.partial(dict, known)]
-                continue
-            with _sparing(int(small)):
-                rows = made(slice(start, start + len(batch)))
-            if small:
-                yield [functools.partial(_publish, out, batch, list(_encoded(batch, rows)))]
-                continue
-            ends = np.linspace(0, len(batch), min(threads, len(batch)) + 1).astype(int).tolist()
-            parts = [slice(*pair) for pair in itertools.pairwise(ends)]
-            yield [functools.partial(_write_files, out, batch[part], rows[part]) for part in parts]
-
-    with contextlib.closing(_behind(steps(), threads, -(-threads // size))) as written:
-        for pieces in written:
-            yield functools.reduce(dict.__or__, pieces)
-
-
-@contextlib.contextmanager
-def _sparing(cores: int) -> Iterator[None]:
-    """So many fewer threads for torch on a CPU, but one at least."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - cores))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _there(out: Path, names: list[str]) -> dict[str, str] | None:
-    """The sha256 of files, by their names; None where one is missing, or not whole after a power cut."""
-    hashes = {}
-    for name in names:
-        path = out / name
-        if not path.exists():
-            return None
-        with atomic.explained("read", path):
-            data = path.read_bytes()
-        if not pictures.is_whole(data):
-            return None
-        hashes[name] = documents.sha256_bytes(data)
-    return hashes
-
-
-def _write_files(out: Path, names: list[str], rows: np.ndarray) -> dict[str, str]:
-    """Encode and publish what a generator gave, a file a row; their sha256."""
-    return _publish(out, names, _encoded(names, rows))
-
-
-def _encoded(names: list[str], rows: np.ndarray) -> Iterator[bytes]:
-    """The bytes of the files of what a generator gave, a file a row."""
-    ending = names[0].rpartition(".")[2]
-    if ending == "npy":
-        yield from map(pictures.npy, rows)
-    else:
-        yield from (pictures.encoded(image, ending) for image in pictures.pixels(rows))
-
-
-def _publish(out: Path, names: list[str], contents: Iterable[bytes]) -> dict[str, str]:
-    """Publish files; their sha256."""
-    hashes = {}
-    for name, data in zip(names, contents, strict=True):
-        atomic.publish(out / name, data, durable=False)
-        hashes[name] = documents.sha256_bytes(data)
-    return hashes
-
-
-def _write_array(path: Path, shape: tuple[int, ...], size: int, made: Callable[[slice], np.ndarray]) -> Iterator[int]:
-    """Write one NPY file of all rows, never more than a few batches of them in memory.
-
-    It grows under another name in the same folder, from where an earlier call left it, and appears whole.
-
-    Args:
-        path: the file.
-        shape: (n, ...) of the array, float32.
-        size: rows computed at once.
-        made: as in `write`.
-
-    Yields:
-        Rows written since the last time.
-
-    Raises:
-        MagnetError: no space, no permission.
-    """
-    if path.exists():
-        yield shape[0]
-        return
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    start, row = header.tell(), int(np.prod(shape[1:], dtype=np.int64)) * 4
-    growing = path.with_name(f".{path.name}.growing")
-    with atomic.explained("write", path, start + shape[0] * row):
-        with growing.open("ab") as file:
-            whole = max(file.tell() - start, 0) // row
-            done = whole if whole >= shape[0] else whole // size * size
-            file.truncate(start + done * row if done else 0)
-            if not done:
-                file.write(header.getvalue())
-            if done:
-                yield done
-
-            for first in range(done, shape[0], size):
-                rows = made(slice(first, min(first + size, shape[0])))
-                file.write(np.ascontiguousarray(rows, dtype="<f4"))
-                yield len(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        growing.replace(path)
-
-
-def _behind(steps: Iterable[list[Callable[[], T]]], threads: int, ahead: int) -> Iterator[list[T]]:
-    """Do the work of each step in threads, while the iterator goes on to the next; give what the work gives, in order.
-
-    Args:
-        steps: what there is to do; computing a step may take long itself.
-        threads: that do it; where they are behind, the caller's own does a step too.
-        ahead: steps that may wait for the threads.
-
-    Yields:
-        What the work of a step gave. However it ends, work that was begun is finished first, the rest is not begun.
-    """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="magnet-write")
-    waiting: deque[list[Future[T]]] = deque()
-
-    def late() -> bool:
-        return len(waiting) > ahead and not all(future.done() for future in waiting[0])
-
-    try:
-        for step in steps:
-            waiting.append([_done(work()) for work in step] if late() else [pool.submit(work) for work in step])
-            while len(waiting) > ahead and (not late() or len(waiting) > 2 * ahead + 1):
-                yield [future.result() for future in waiting.popleft()]
-        while waiting:
-            yield [future.result() for future in waiting.popleft()]
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _done(result: T) -> "Future[T]":
-    """A future that holds its result."""
-    future: Future[T] = Future()
-    future.set_result(result)
-    return future
+# Names of before, until their last callers have moved.
+from magnet_cli.models.batches import arrays, batch_size, images  # noqa: E402, F401
+from magnet_cli.models.batches import each_image as batches  # noqa: E402, F401
+from magnet_cli.sampling.image_writer import versions, write, write_images  # noqa: E402, F401

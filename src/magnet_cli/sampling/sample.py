@@ -1,295 +1,267 @@
-"""Draw from an index, render, and write a sample: images with their latents and where they came from.
+"""Draw a sample: from a request to a volume and its index, to rows or tempered latents, to a folder of images.
 
-Joins index, volume and generators. The caller owns progress and stopping: `write` yields after each batch of images,
-and the same call later goes on where it stopped. Without images it needs neither torch nor the generator.
+Needs torch only where images are rendered or latents are tempered.
 """
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Generator as Steps
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, contact_sheet, pictures, results
-from magnet_cli.files.results import ResultFolder
-from magnet_cli.index import Draw
-from magnet_cli.sampling.fresh import FreshDraw
-from magnet_cli.sampling.kinds import SAMPLE
+from magnet_cli import index
+from magnet_cli.errors import SpecError
+from magnet_cli.files.progress import SILENT, Messages
+from magnet_cli.index import Draw, Index
+from magnet_cli.sampling import sample_folder, select
+from magnet_cli.sampling.sample_folder import SampleSpec
+from magnet_cli.sampling.select import VolumeRequest
 from magnet_cli.volume import Volume
 
 if TYPE_CHECKING:
     from magnet_cli.models import Generator
+    from magnet_cli.sampling.select import Source
+    from magnet_cli.sampling.tempered.plan import TemperedPlan
 
-SHEET_IMAGES = 64  # of each kind on the contact sheet
+_PARTICLES = 128  # latents of an island, by default
 
 
-@dataclass(frozen=True)
-class SampleSpec:
-    """Exactly what decides which images a sample holds.
+@dataclass(frozen=True, kw_only=True)
+class SampleRequest(VolumeRequest):
+    """A sample as asked for, nothing looked up; beside which volume, the fields of SampleSpec and how to make it.
 
     Attributes:
-        generator: its name.
-        sha256: of the generator's checkpoint.
-        fingerprint: of the volume.
-        pool: the first rows of the volume, among which they are drawn.
-        n: images.
+        n: number of images, ≥ 1.
         rho: the polarity.
-        top_k: k.
-        seed: of the draw.
-        replace: drawn with replacement.
-        truncation: ψ the images are rendered at.
-        label: the labels drawn from; empty for those of the volume.
-        bn_truncation: ψ of the batch-norm statistics the images are rendered with; 0 where that is `truncation`.
-        classes: of a conditional generator: "natural", as their weights say, or "equal", the same number of each.
-        mix: share of polarity draws; the rest are prior draws.
-        correct_prior: weights are divided by the prior's density.
-        prior_mass: of the ball that rows have to lie in then; 0 where there is none.
-        format: "png", "jpg" or "webp"; what cannot be shown is written as NPY.
-        no_images: latents alone.
-        montage: the ψ of montage.png; empty where there is none.
-        method: "reweight", rows of the volume by weight, or "tempered", fresh latents.
-        particles: of an island of the tempered sampler; 0 for the other.
-        half: of the rows, the half that competes: 1 or 2; 0 for all.
+        seed: seed of the draw.
+        replace: draw with replacement.
+        pool: only the first so many rows of the volume compete; None for all.
+        classes: "natural", as weights say, or "equal", the same number of each.
+        mix: share of draws by weight; the rest are prior draws.
+        correct_prior: divide weights by the density of the prior.
+        prior_mass: mass of the ball in which rows compete then.
+        format: None for "png".
+        no_images: write only latents.
+        montage: the ψ of montage.png; empty for none.
+        method: "reweight" or "tempered".
+        particles: latents of an island of the tempered sampler.
+        out: the folder; None for samples/<generator>-rho<rho>-n<n>-seed<seed>.
+        device: where images are rendered.
+        batch_size: images at a time.
+        dry_run: only plan.
+        force: replace another sample in the folder.
     """
 
-    generator: str
-    sha256: str
-    fingerprint: str
-    pool: int
-    n: int
-    rho: float
-    top_k: int
-    seed: int
-    replace: bool
-    truncation: float
-    label: tuple[int, ...] = ()
-    bn_truncation: float = 0.0
+    n: int = 64
+    rho: float = 1.0
+    seed: int = 0
+    replace: bool = False
+    pool: int | None = None
     classes: str = "natural"
     mix: float = 1.0
     correct_prior: bool = False
-    prior_mass: float = 0.0
-    format: str = "png"
+    prior_mass: float | None = None
+    format: str | None = None
     no_images: bool = False
     montage: tuple[float, ...] = ()
     method: str = "reweight"
-    particles: int = 0
-    half: int = 0
+    particles: int | None = None
+    out: Path | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    dry_run: bool = False
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what the command line checks itself.
+
+        Raises:
+            SpecError: a value outside its range, or one that says which rows are drawn with the tempered method.
+        """
+        ranges = {"n": self.n >= 1, "mix": 0 <= self.mix <= 1, "seed": self.seed >= 0, "truncation": True}
+        ranges |= {"method": self.method in {"reweight", "tempered"}, "classes": self.classes in {"natural", "equal"}}
+        ranges["truncation"] = 0 < self.truncation <= 1
+        for name in (name for name, right in ranges.items() if not right):
+            raise SpecError(f"`{name}={getattr(self, name)!r}` is outside its range", f"pass another `{name}`")
+        if self.method == "tempered" and (name := self.of_rows):
+            raise SpecError(
+                f"`{name}` says which rows of a volume are drawn, and `method='tempered'` draws none",
+                f"leave `{name}` out",
+            )
+
+    @property
+    def of_rows(self) -> str:
+        """The first field that says which rows of a volume are drawn; empty where none does."""
+        said = {"replace": self.replace, "pool": self.pool is not None, "classes": self.classes == "equal"}
+        said |= {"mix": self.mix < 1, "correct_prior": self.correct_prior}
+        return next((name for name, value in said.items() if value), "")
+
+    @property
+    def needs_generator(self) -> bool:
+        """Whether the generator has to be on this machine."""
+        return self.method == "tempered" or not self.no_images
 
 
-def default_out(spec: SampleSpec) -> Path:
-    """./samples/<generator>-rho<ρ>-n<n>-seed<seed>; with -tempered behind the generator for that method."""
-    how = "-tempered" if spec.method == "tempered" else ""
-    return Path("samples") / f"{spec.generator}{how}-rho{spec.rho:g}-n{spec.n}-seed{spec.seed}"
+@dataclass(frozen=True)
+class SamplePlan:
+    """A sample that can be made: volume, index and rows are chosen.
+
+    Attributes:
+        request: what was asked for.
+        source: the generator.
+        volume: the volume.
+        spec: what the sample holds.
+        folder: where it is written.
+        report: what the command prints; "seconds" follows.
+        done: the report of the same sample, finished before; None where it is still to do.
+        draw: rows that were drawn; None where latents are tempered.
+        tempered: new latents to be made; None where rows were drawn.
+    """
+
+    request: SampleRequest
+    source: "Source"
+    volume: Volume
+    spec: SampleSpec
+    folder: Path
+    report: dict
+    done: dict | None
+    draw: Draw | None
+    tempered: "TemperedPlan | None"
+    start: float = field(default_factory=time.monotonic)
 
 
-def described(spec: SampleSpec, out: Path) -> dict:
-    """What a command says of a sample, whatever its method."""
-    fields = {"sample": str(out), "n": spec.n, "images": 0 if spec.no_images else spec.n, "rho": spec.rho}
-    return fields | {"top_k": spec.top_k, "method": spec.method}
-
-
-def numbers(spec: SampleSpec, drawn: Draw) -> dict:
-    """And of rows that were drawn."""
-    fields = {name: getattr(spec, name) for name in ("replace", "classes", "mix", "correct_prior", "prior_mass")}
-    names = ("pool", "unique_rows", "effective_size", "displaced_share", "largest_useful_rho", "top_share")
-    return fields | {name: getattr(drawn, name) for name in names} | {"ball": drawn.ball and drawn.ball.fields}
-
-
-def finished(out: Path, spec: SampleSpec) -> dict | None:
-    """As `ResultFolder.finished`: the report of the finished sample in a folder, if it is that of `spec`."""
-    return ResultFolder(out, SAMPLE).finished(spec)
-
-
-def read(out: Path) -> dict:
-    """What sample.json says, as `ResultFolder.read`."""
-    return ResultFolder(out, SAMPLE).read()
-
-
-def discard(out: Path) -> None:
-    """Remove the sample in a folder, finished or not, as `ResultFolder.discard`."""
-    ResultFolder(out, SAMPLE).discard()
-
-
-def check(out: Path) -> list[str]:
-    """Re-read every byte of a finished sample, as `ResultFolder.check`."""
-    return ResultFolder(out, SAMPLE).check()
-
-
-def write(
-    out: Path,
-    spec: SampleSpec,
-    drawn: Draw | FreshDraw,
-    volume: Volume,
-    generator: "Generator | None",
-    batch: int | None = None,
-) -> Iterator[int]:
-    """Render a draw into a folder. sample.json is still to come: `finish`.
-
-    What can be shown goes into images/, with a contact sheet; what cannot, into arrays/ as NPY, float32.
+def plan(source: "Source", request: SampleRequest, messages: Messages = SILENT) -> SamplePlan:
+    """Choose volume, index and rows, and say how far the draw is what the weights ask for.
 
     Args:
-        out: the folder; new, or begun by the same call before.
-        spec: what the sample is.
-        drawn: its rows.
-        volume: what they were drawn from.
-        generator: on its device; None where no images are asked for.
-        batch: images at a time.
+        source: the generator.
+        request: the sample.
+        messages: notes on the draw, and warnings where it is not to be trusted.
+
+    Raises:
+        VolumeError: no volume fits, or it has too few rows.
+        SpecError: `top_k`, a class or the correction for the prior does not fit the volume.
+        SampleError: the folder holds something else.
+        MagnetError: what is stored is damaged.
+    """
+    start = time.monotonic()
+    volume, built, _ = select.resolve(source, request, messages, rendered=True)
+    if request.correct_prior:
+        built = select.corrected(built, volume, messages, request.prior_mass, request.truncation)
+    equal = request.classes == "equal"
+    built = index.of_labels(index.first(built, request.pool), volume, request.labels, equal=equal)
+    spec = _spec(source, request, volume, built)
+    folder = request.out or sample_folder.default_out(spec)
+    done = None if request.force else sample_folder.finished(folder, spec)
+    report, draw, tempered = sample_folder.described(spec, folder), None, None
+    if spec.particles:
+        from magnet_cli.sampling.tempered import plan as tempered_plan
+
+        settings = _settings(request, volume)
+        parts = (source, volume, built, spec, request.output, request.device, settings, messages)
+        tempered = tempered_plan.plan(*parts, needed=request.dry_run or not done)
+        report |= tempered.report | {"target": index.target(built, spec.rho, volume.spec, None, spec.truncation)}
+    else:
+        draw = index.draw(built, spec.n, spec.rho, spec.seed, replace=spec.replace, mix=spec.mix)
+        target = index.target(built, spec.rho, volume.spec, draw, spec.truncation)
+        report |= sample_folder.numbers(spec, draw) | {"target": target, "rescaled": index.rescales(volume.spec)}
+        _tell(messages, report, index.warnings(draw, spec.rho, replace=spec.replace))
+    return SamplePlan(request, source, volume, spec, folder, report | {"seconds": None}, done, draw, tempered, start)
+
+
+def _spec(source: "Source", request: SampleRequest, volume: Volume, built: Index) -> SampleSpec:
+    tempered = request.method == "tempered"
+    return SampleSpec(
+        generator=source.name,
+        sha256=source.sha256,
+        fingerprint=volume.fingerprint,
+        pool=0 if tempered else built.num_rows,
+        n=request.n,
+        rho=request.rho,
+        top_k=built.top_k,
+        seed=request.seed,
+        replace=request.replace,
+        truncation=request.truncation,
+        label=request.labels,
+        bn_truncation=request.statistics,
+        classes=request.classes,
+        mix=request.mix,
+        correct_prior=request.correct_prior,
+        prior_mass=built.ball.prior_mass if built.ball else 0.0,
+        format=request.format or "png",
+        no_images=request.no_images,
+        montage=request.montage,
+        method=request.method,
+        particles=(request.particles or _PARTICLES) if tempered else 0,
+    )
+
+
+def _settings(request: SampleRequest, volume: Volume) -> dict[str, object]:
+    return select.settings(request.bn_truncation, volume.spec.nvae_latents or None)
+
+
+def _tell(messages: Messages, report: dict, warnings: list[str]) -> None:
+    messages.note(
+        "rho {rho:g}, top_k {top_k}: effective size {effective_size:,.1f} of {pool:,} rows, "
+        "displaced share {displaced_share:.3f}, {unique_rows:,} different rows in {n:,}; "
+        "the heaviest 1 % carry {top_share:.1%} of the weight; ".format(**report)
+        + f"largest useful |rho| {abs(report['largest_useful_rho']):.2g}"
+    )
+    messages.note(f"target: {report['target']}")
+    if report["rescaled"]:
+        messages.note(index.RESCALED)
+    for warning in warnings:
+        messages.warning(warning)
+
+
+def run(plan: SamplePlan, command: list[str], messages: Messages = SILENT) -> Steps[int, None, dict]:
+    """Make a planned sample; tempered latents have to be at their end (`plan.tempered.steps`).
+
+    Args:
+        plan: a sample that is not done.
+        command: the command line, for sample.json.
+        messages: notes on tempered latents, and warnings where they are not to be trusted.
 
     Yields:
         Number of images written since the last time (those of an earlier call included).
 
+    Returns:
+        The report.
+
     Raises:
+        ArtifactError, GeneratorError: the generator cannot be loaded.
+        SpecError: the generator gives no images, and a format of images is asked for.
         MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
     """
-    ResultFolder(out, SAMPLE).begin(spec)
-    latents, labels = _latents(drawn, volume)
-    names: list[str] = []
-    known: dict[str, str] = {}
-    if generator is not None:
-        from magnet_cli.sampling import render  # and with it torch
+    request, spec, volume, report = plan.request, plan.spec, plan.volume, dict(plan.report)
+    if plan.tempered is not None:
+        from magnet_cli.sampling.tempered import plan as tempered_plan
 
-        names = file_names(spec, generator)
-        for hashes in render.write_images(out, names, generator, latents, spec.truncation, labels, batch=batch):
-            known |= hashes
-            yield len(hashes)
-    atomic.publish(out / "latents.npy", pictures.npy(latents))
-    if labels is not None:
-        atomic.publish(out / "labels.npy", pictures.npy(labels))
-    named = [None] * spec.n if labels is None else labels.tolist()
-    rows = zip(drawn.rows.tolist(), drawn.log_volume.tolist(), named, drawn.prior.tolist(), strict=True)
-    records = [
-        ({"file_name": names[i]} if names else {})
-        | {
-            "row": row,
-            "log_volume": value if np.isfinite(value) else None,
-            "label": label,
-            "source": "prior" if prior else "polarity",
-        }
-        for i, (row, value, label, prior) in enumerate(rows)
-    ]
-    lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
-    atomic.publish(out / "metadata.jsonl", lines.encode())
-    if generator is not None and generator.gives_images:
-        _publish_sheets(out, spec, drawn, volume, generator, (latents, labels))
-    ResultFolder(out, SAMPLE).list_files(known)
+        contents, fields = tempered_plan.contents(plan.tempered, messages)
+        report |= fields
+        if not fields["converged"]:
+            report["target"] = f"not converged to: {report['target']}"
+    generator = None if spec.no_images else _load(plan)
+    if plan.draw is not None:
+        contents = sample_folder.rows_of(spec, plan.draw, volume)
+    if request.force:
+        sample_folder.discard(plan.folder)
+    yield from sample_folder.write(plan.folder, spec, contents, volume, generator, request.batch_size)
+    report["seconds"] = round(time.monotonic() - plan.start, 3)
+    sample_folder.finish(plan.folder, spec, contents, volume, command, report)
+    return report
 
 
-def file_names(spec: SampleSpec, generator: "Generator") -> list[str]:
-    """The names of a sample's images in its folder, or of its arrays where there is nothing to show."""
-    form = f"images/{{:06d}}.{spec.format}" if generator.gives_images else "arrays/{:06d}.npy"
-    return [form.format(i) for i in range(spec.n)]
-
-
-def _latents(drawn: Draw | FreshDraw, volume: Volume) -> tuple[np.ndarray, np.ndarray | None]:
-    """The latents and labels of a draw."""
-    if isinstance(drawn, FreshDraw):
-        return drawn.latents, drawn.labels
-    return volume.latents(drawn.rows), volume.labels(drawn.rows)
-
-
-def finish(
-    out: Path, spec: SampleSpec, drawn: Draw | FreshDraw, volume: Volume, command: list[str], report: dict
-) -> None:
-    """Write sample.json: from now on the sample is whole.
-
-    Args:
-        out: the folder that `write` filled.
-        spec: what the sample is.
-        drawn: its rows.
-        volume: what they were drawn from.
-        command: the command line.
-        report: what the command prints, to be printed again when it is repeated.
-
-    Raises:
-        MagnetError: no space, no permission.
-    """
-    provenance = {
-        "command": command,
-        "spec": asdict(spec),
-        "volume": {"path": str(volume.path), "fingerprint": volume.fingerprint, "spec": asdict(volume.spec)},
-        "effective_size": drawn.effective_size,
-        "displaced_share": drawn.displaced_share,
-        "largest_useful_rho": drawn.largest_useful_rho,
-        "top_share": drawn.top_share,
-        "ball": drawn.ball and drawn.ball.fields,
-        "unique_rows": drawn.unique_rows,
-        "versions": _versions(spec),
-        "report": report,
-    }
-    if isinstance(drawn, FreshDraw):
-        provenance["tempered"] = drawn.origin
-    if volume.spec.truncation != spec.truncation:
-        provenance["volume_truncation"] = volume.spec.truncation
-    ResultFolder(out, SAMPLE).finish(provenance)
-
-
-def _versions(spec: SampleSpec) -> dict[str, str]:
-    if spec.no_images:
-        return results.versions()
+def _load(plan: SamplePlan) -> "Generator":
     from magnet_cli.sampling import render
 
-    return render.versions()
+    request = plan.request
+    generator = select.load(plan.source, request.device, **_settings(request, plan.volume))
+    render.check_format(generator, "montage.png" if request.montage else request.format or "npy")
+    return generator
 
 
-def _publish_sheets(
-    out: Path,
-    spec: SampleSpec,
-    drawn: Draw | FreshDraw,
-    volume: Volume,
-    generator: "Generator",
-    rows: tuple[np.ndarray, np.ndarray | None],
-) -> None:
-    """grid.png: the first rows of the volume, which are plain draws from the prior, above the first that were drawn.
-
-    And montage.png, where it is asked for, the same for each ψ, a row of each.
-    """
-    from magnet_cli.sampling import render
-
-    shown = min(SHEET_IMAGES, spec.n)
-    prior, ours = _prior_rows(volume, spec.label, shown), rows
-    size = render.batch_size(generator)
-
-    def images(of: tuple[np.ndarray, np.ndarray | None], truncation: float, most: int) -> list[np.ndarray]:
-        latents, labels = (None if array is None else array[:most] for array in of)
-        return list(render.batches(generator, latents, truncation, size, labels))
-
-    truncated = f", truncation {spec.truncation:g}" if spec.truncation != 1 else ""
-    how = "with replacement" if spec.replace else f"displaced share {drawn.displaced_share:.2g}"
-    above = f"{spec.generator}: {len(prior[0])} draws from the prior{truncated}"
-    below = f"rho {spec.rho:g}, top_k {spec.top_k}: the first {shown} of {spec.n:,} draws; "
-    if isinstance(drawn, FreshDraw):
-        below += drawn.words
-    else:
-        below += f"effective size {drawn.effective_size:,.0f} of {drawn.pool:,} rows, {how}"
-    below += "; volumes in w, not uniform" * (volume.spec.space == "w")
-    blocks = [(above, images(prior, spec.truncation, shown)), (below, images(ours, spec.truncation, shown))]
-    atomic.publish(out / "grid.png", contact_sheet.contact_sheet(blocks))
-    if spec.montage:
-        by = f"rho {spec.rho:g}, top_k {spec.top_k}, volumes at truncation {volume.spec.truncation:g}"
-        by += " in w, not uniform" * (volume.spec.space == "w")
-        pairs = {
-            psi: (images(prior, psi, contact_sheet.COLUMNS), images(ours, psi, contact_sheet.COLUMNS))
-            for psi in spec.montage
-        }
-        name = f"{spec.generator}, truncation"
-        blocks = [(f"{name} {psi:g}: draws from the prior above; {by} below", *pair) for psi, pair in pairs.items()]
-        atomic.publish(out / "montage.png", contact_sheet.contact_sheet(blocks))
-
-
-def _prior_rows(volume: Volume, label: tuple[int, ...], n: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Latents and labels of at most n rows at the start of a volume, of the labels given if any are.
-
-    Raises:
-        SampleError: it holds none.
-    """
-    for _, rows in volume.rows():
-        if rows.labels is None:
-            return rows.latents[:n], None
-        kept = np.flatnonzero(np.isin(rows.labels, label or rows.labels))[:n]
-        if len(kept):
-            return rows.latents[kept], rows.labels[kept]
-    message = f"{volume.path} holds no rows of label {', '.join(map(str, label))}"
-    raise SampleError(message, "pass a --label that its rows have")
+# Names of before, until their last callers have moved.
+from magnet_cli.sampling.sample_folder import (  # noqa: E402
+    check,  # noqa: F401
+)

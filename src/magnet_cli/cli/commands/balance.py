@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli import options, scored_options
-from magnet_cli.cli.commands.render import follow
 from magnet_cli.cli.console import Console
 from magnet_cli.errors import SampleError
 
@@ -111,7 +110,8 @@ def run(
     loaded = scored_options.load_generator(found, generator, device) if needed else None
     if force:
         ResultFolder(folder, SAMPLE).discard()
-    follow(balanced_sample.write(folder, spec, found, selected, loaded, batch_size), report["images"], folder, console)
+    steps = balanced_sample.write(folder, spec, found, selected, loaded, batch_size)
+    console.follow_images(steps, report["images"], folder)
     report["seconds"] = round(time.monotonic() - start, 3)
     balanced_sample.finish(folder, spec, found, table, selected, ["magnet", *sys.argv[1:]], report)
     console.result(report, str(folder))

@@ -10,7 +10,7 @@ import typer
 
 from magnet_cli.cli import console as console_
 from magnet_cli.cli import options
-from magnet_cli.cli.commands.render import Labels, follow
+from magnet_cli.cli.commands.render import Labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +140,7 @@ def run(
     if force:
         ResultFolder(folder, EDIT).discard()
     places = edit.moved(loaded, spec, learned.vector, rows, classes)
-    follow(edit.fill(folder, spec, loaded, places, classes, batch_size), len(places), folder, console)
+    console.follow_images(edit.fill(folder, spec, loaded, places, classes, batch_size), len(places), folder)
     said = {judge.name: _scores(console, folder, judge, len(places)) for judge in judges}
     report = {"edit": str(folder), "n": spec.n, "steps": steps, "images": len(places), "generator": spec.generator}
     report |= {"direction": str(direction), "space": spec.space, "moved": edit.offsets(spec).tolist()}

@@ -1,37 +1,34 @@
 """magnet render."""
 
-import contextlib
-import sys
-import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
-from magnet_cli.cli import console as console_
 from magnet_cli.cli import options
+from magnet_cli.cli.console import command_line
 
 Latents = Annotated[
-    Path, typer.Option("--latents", metavar="FILE.npy", help="[n, D] floating numbers; as many images.")
+    Path, typer.Option("--latents", metavar="FILE.npy", help="Latents, [n, D] floating numbers; as many images.")
 ]
 Labels = Annotated[
     Path | None,
     typer.Option(
         "--labels",
         metavar="FILE.npy",
-        help="Conditional generators: [n] whole numbers, or one-hot [n, classes].",
+        help="Labels for a conditional generator: [n] whole numbers, or one-hot [n, classes].",
         show_default=False,
     ),
 ]
 Space = Annotated[
-    options.SpaceName, typer.Option(help="What the latents are: z, or w as the mapping network gives it.")
+    options.SpaceName, typer.Option(help="Space of the latents: z, or w as the mapping network gives it.")
 ]
 Format = Annotated[
     options.RenderFormat | None,
     typer.Option(
         "--format",
-        help="png, jpg (quality 95), webp (without loss), or npy: all in one float32 array [n, C, H, W], images.npy.",
+        help="png, jpg (quality 95), webp (lossless), or npy: one float32 array [n, C, H, W], images.npy.",
         show_default="png; npy where there are no images",
     ),
 ]
@@ -41,32 +38,36 @@ Out = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SettingFlags:
+    """How the generator is used."""
+
+    PANEL: ClassVar = "Generator"
+    truncation: options.Truncation = 1.0
+    bn_truncation: options.BnTruncation = None
+    nvae_latents: options.Nvae = None
+
+
+@options.flatten
 def run(
-    generator: options.Generator = "mnist",
-    latents: Latents = ...,
+    generator: options.GeneratorFlags,
+    latents: Latents,
+    settings: SettingFlags,
+    work: options.WorkFlags,
+    output: options.OutputFlags,
     labels: Labels = None,
     space: Space = options.SpaceName.z,
-    truncation: options.Truncation = 1.0,
-    bn_truncation: options.BnTruncation = None,
-    nvae_latents: options.Nvae = None,
-    latent_dim: options.LatentDim = None,
-    prior: options.Prior = None,
-    image_range: options.ImageRange = None,
-    image_format: Format = None,
+    format_: Format = None,
     out: Out = None,
-    device: options.Device = None,
-    batch_size: options.BatchSize = None,
     dry_run: options.DryRun = False,
     force: options.Force = False,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
 ) -> None:
     """Render the images of latents in a file.
 
-    In their order, as a file each, or with --format npy as one float32 array of the intensities in about [-1, 1],
-    written piece by piece. Latents of a sample are in its latents.npy, labels in its labels.npy. With --space w they
-    are taken as intermediate latents, for editing. Stop at any time: the same command goes on from there. Prints the
-    folder; rendering.json in it says what the images were made of.
+    The images are in the order of the latents, one file each, or with --format npy one float32 array of intensities in
+    about [-1, 1]. A sample's latents are in its latents.npy, its labels in labels.npy. With --space w the latents are
+    intermediate latents, for editing. Stop at any time: the same command goes on from there. Prints the folder;
+    rendering.json in it says what the images were made of.
 
     \b
     Examples:
@@ -75,64 +76,19 @@ def run(
       magnet render mnist --latents picks/latents.npy --format npy --truncation 0.7 --out raw --json
     """
     if space == "w" and labels:
-        message = "labels are for z; --space w has them in the latents."
-        raise typer.BadParameter(message, param_hint="--labels")
-    from magnet_cli import models
-    from magnet_cli.cli import lookup
-    from magnet_cli.files import documents, npy
+        raise typer.BadParameter("labels are for z; --space w has them in the latents.", param_hint="--labels")
+    from magnet_cli.cli import references
     from magnet_cli.sampling import render
 
-    start = time.monotonic()
-    console = console_.Console(as_json=json, quiet=quiet)
-    rows = npy.latents(latents)
-    hashes = [documents.sha256_file(path) if path else "" for path in (latents, labels)]
-    checkpoint = lookup.source(generator, latent_dim=latent_dim, prior=options.plain(prior), image_range=image_range)
-    shape = getattr(checkpoint, "image_shape", None)  # of a user's own, where the default depends on it
-    spec = render.RenderSpec(
-        checkpoint.name,
-        checkpoint.sha256,
-        *hashes,
-        n=len(rows),
-        space=space.value,
-        truncation=truncation,
-        bn_truncation=options.statistics(bn_truncation, truncation),
-        nvae_latents=options.plain(nvae_latents) or "top",
-        image_range=getattr(checkpoint, "image_range", ()),
-        format=options.plain(image_format) or ("png" if shape is None or models.is_image_shape(shape) else "npy"),
-    )
-    folder = out or Path("renders") / f"{spec.generator}-{latents.stem}-{spec.latents[:8]}"
-    report = {"out": str(folder), "n": spec.n, "generator": spec.generator, "format": spec.format, "seconds": None}
-    done = None if force else render.finished(folder, spec)
-    if done and not dry_run:
-        console.note(f"{folder} already holds this rendering")
-        console.result(done, str(folder))
+    console, source = output.console, references.source(generator)
+    files = {"latents": latents, "labels": labels, "space": space, "format": format_}
+    request = options.request(render.RenderRequest, settings, work, **files, out=out, dry_run=dry_run, force=force)
+    plan = render.plan(source, request)
+    if plan.done or dry_run:
+        would = f"{plan.spec.n:,} images would be written to {plan.folder}; nothing was done"
+        console.note(would if dry_run else f"{plan.folder} already holds this rendering")
+        console.result(plan.done or plan.report, str(plan.folder))
         return
-    settings = dict(options.settings(bn_truncation, options.plain(nvae_latents)))
-    loaded = models.load(checkpoint, device=device or models.default_device(), **settings)
-    render.check(loaded, spec, rows, labelled=labels is not None)
-    classes = npy.labels(labels, spec.n, loaded.num_classes) if labels else None
-    if dry_run:
-        console.note(f"{spec.n:,} images would be written to {folder}; nothing was done")
-        console.result(report, str(folder))
-        return
-    if force:
-        render.discard(folder)
-    follow(render.fill(folder, spec, loaded, rows, classes, batch_size), spec.n, folder, console)
-    report["seconds"] = round(time.monotonic() - start, 3)
-    render.finish(folder, spec, ["magnet", *sys.argv[1:]], report)
-    console.result(report, str(folder))
-    console.hint(f"magnet info {folder} --check")
-
-
-def follow(steps: Iterator[int], n: int, folder: Path, console: console_.Console) -> None:
-    """Run the steps of a verb that writes n images into a folder, with progress; after Ctrl-C say what is safe."""
-    written = 0
-    try:
-        with contextlib.closing(steps), console.progress("rendering", n, "images") as advance:
-            for images in steps:
-                advance(images)
-                written += images
-    except KeyboardInterrupt:
-        safe = f"{written:,} or more of {n:,} images are in {folder}"
-        console_.show_stopped(f"stopped: {safe}; the same command goes on from there")
-        raise
+    report = console.follow_images(render.run(plan, command_line()), plan.spec.n, plan.folder)
+    console.result(report, str(plan.folder))
+    console.hint(f"magnet info {plan.folder} --check")

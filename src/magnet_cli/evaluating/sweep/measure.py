@@ -24,7 +24,7 @@ from magnet_cli.models import Generator, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.sampling import render, sample
 from magnet_cli.sampling.kinds import SAMPLE
-from magnet_cli.sampling.sample import SampleSpec
+from magnet_cli.sampling.sample_folder import SampleSpec
 
 POINTS, IMAGES = ".points", ".images"  # what is done, and images by row, while a sweep is not finished
 
@@ -102,10 +102,11 @@ class Work:
             atomic.make_folder(folder / "images")
             for row, name in zip(drawn.rows.tolist(), sample.file_names(spec, self.generator), strict=True):
                 atomic.link(self._images(point) / f"rows/{row:09d}.png", folder / name)
-            for _ in sample.write(folder, spec, drawn, pool.volume, self.generator, self.batch):
+            contents = sample.rows_of(spec, drawn, pool.volume)
+            for _ in sample.write(folder, spec, contents, pool.volume, self.generator, self.batch):
                 pass
             report = sample.described(spec, folder) | sample.numbers(spec, drawn) | {"target": target}
-            sample.finish(folder, spec, drawn, pool.volume, self.command, report)
+            sample.finish(folder, spec, contents, pool.volume, self.command, report)
         fields = asdict(point) | {"sample": f"samples/{point.name}", "n": spec.n}
         names = ("pool", "effective_size", "displaced_share", "unique_rows", "top_share")
         fields |= {name: getattr(drawn, name) for name in names}

@@ -1,8 +1,8 @@
 """Draw new latents for a rho beyond the rows of a volume."""
 
 from magnet_cli.sampling.tempered.measure import Measure as Measure
-from magnet_cli.sampling.tempered.run import Run as Run
 from magnet_cli.sampling.tempered.run import Schedule as Schedule
+from magnet_cli.sampling.tempered.run import TemperedRun as TemperedRun
 from magnet_cli.sampling.tempered.run import TemperedSpec as TemperedSpec
 from magnet_cli.sampling.tempered.temper import advance as advance
 from magnet_cli.sampling.tempered.temper import cost as cost

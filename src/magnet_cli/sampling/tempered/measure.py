@@ -10,8 +10,8 @@ from magnet_cli import computing, index
 from magnet_cli.computing import memory
 from magnet_cli.errors import GeneratorError
 from magnet_cli.models import Generator
+from magnet_cli.models.batches import batch_size
 from magnet_cli.models.image_models import ImageModel
-from magnet_cli.sampling import render
 from magnet_cli.sampling.tempered import surrogate
 from magnet_cli.volume import Volume
 
@@ -101,7 +101,7 @@ class Measure:
 
     def features(self, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """What the layers say of latents [r, D] float32: [r, F] float32 (surrogate.features)."""
-        size, parts = render.batch_size(self.generator), []
+        size, parts = batch_size(self.generator), []
         for start in range(0, len(latents), size):
             rows = slice(start, start + size)
             z, named = self._tensors(latents[rows], None if labels is None else labels[rows])

@@ -166,7 +166,7 @@ _ARRAYS = ("latents", "log_volume", "labels", "particles")
 _NUMBERS = ("rho", "effective_share", "width", "walked", "accepted", "error", "explained")
 
 
-class Run:
+class TemperedRun:
     """A run's folder.
 
     Attributes:
@@ -179,7 +179,7 @@ class Run:
         self.spec = spec
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: Path) -> "TemperedRun":
         """The run in a folder.
 
         Raises:
@@ -211,7 +211,7 @@ class Run:
         folder = ResultFolder(self.path, TEMPERED)
         fields = {"fingerprint": self.spec.fingerprint, "spec": dataclasses.asdict(self.spec)}
         folder.publish(fields | {"magnet": __version__, "created": results.now()}, replace=False)
-        Run.open(self.path)
+        TemperedRun.open(self.path)
         folder.begun(self.spec)
 
     @functools.cached_property

@@ -15,7 +15,7 @@ from magnet_cli.errors import SampleError
 from magnet_cli.sampling.tempered import moves
 from magnet_cli.sampling.tempered.island import Island
 from magnet_cli.sampling.tempered.measure import Measure
-from magnet_cli.sampling.tempered.run import Run, Schedule, Step
+from magnet_cli.sampling.tempered.run import Schedule, Step, TemperedRun
 from magnet_cli.volume import Volume
 
 CONVERGED = 1.05  # METHOD: above this R̂ it has not
@@ -79,20 +79,20 @@ def cost(schedule: Schedule, islands: int, spread: float, measure: Measure) -> C
     return Cost(jacobians, evaluations, seconds)
 
 
-def left(run: Run, islands: int) -> list[int]:
+def left(run: TemperedRun, islands: int) -> list[int]:
     """The numbers of those islands that are not at the end.
 
     Raises:
-        DamageError, MagnetError: as `Run.steps`.
+        DamageError, MagnetError: as `TemperedRun.steps`.
     """
     return [number for number in range(islands) if not _done(run, run.steps(number))]
 
 
-def _done(run: Run, steps: list[Step]) -> bool:
+def _done(run: TemperedRun, steps: list[Step]) -> bool:
     return run.spec.schedule.is_over([step.rho for step in steps])
 
 
-def advance(run: Run, measure: Measure, islands: int) -> Iterator[tuple[int, Step]]:
+def advance(run: TemperedRun, measure: Measure, islands: int) -> Iterator[tuple[int, Step]]:
     """Take islands to the polarity asked for, one after the other, from where they are.
 
     Args:
@@ -152,12 +152,12 @@ class Outcome:
         return not self.r_hat or self.r_hat[-1][0] == self.converged_rho
 
 
-def outcome(run: Run, islands: int, n: int) -> Outcome:
+def outcome(run: TemperedRun, islands: int, n: int) -> Outcome:
     """The first n latents of islands that are at the end, in their order, and what they say of each other.
 
     Raises:
         SampleError: they are not at the end.
-        DamageError, MagnetError: as `Run.steps`.
+        DamageError, MagnetError: as `TemperedRun.steps`.
     """
     every = [run.steps(number) for number in range(islands)]
     if not all(_done(run, steps) for steps in every):

@@ -1,0 +1,69 @@
+"""What is typed for a generator or a volume: a name, a path, or code of the user's own (file.py:factory).
+
+The one gate to code of the user's own as a generator: what is typed on the command line passes, what a file says does
+not.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from magnet_cli.catalog import cache, entries, references
+from magnet_cli.cli import options
+from magnet_cli.volume import Volume
+
+if TYPE_CHECKING:
+    from magnet_cli.models.custom import CustomModule
+    from magnet_cli.sampling.select import Source
+
+
+def source(flags: options.GeneratorFlags, *, here: bool = True) -> "Source":
+    """Return the generator that was typed: a checkpoint, or code of the user's own, whose factory is called.
+
+    Args:
+        flags: as typed.
+        here: whether the file of a checkpoint has to be on this machine.
+
+    Raises:
+        ArtifactError, GeneratorError: as `cache.checkpoint` and `custom.from_factory`.
+    """
+    return custom_module(flags.generator, flags) or cache.checkpoint(flags.generator, here=here)
+
+
+def custom_module(reference: str, flags: options.CustomFlags) -> "CustomModule | None":
+    """Return the code of the user's own that was typed, its factory called; None where something else was typed.
+
+    Raises:
+        ArtifactError, GeneratorError: as `custom.from_factory`.
+    """
+    typed = {"latent_dim": flags.latent_dim, "prior": options.plain(flags.prior), "image_range": flags.image_range}
+    typed = {name: value for name, value in typed.items() if value is not None}
+    if not references.is_factory(reference):
+        if typed:
+            flag = f"--{next(iter(typed)).replace('_', '-')}"
+            raise typer.BadParameter(
+                f"that is for a generator of your own, file.py:factory; {reference} tells it itself.", param_hint=flag
+            )
+        return None
+    from magnet_cli.models import custom
+
+    texts = {name: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for name, v in typed.items()}
+    shown = reference + "".join(f" --{name.replace('_', '-')} {text}" for name, text in texts.items())
+    return custom.from_factory(reference, **typed, reference=shown)
+
+
+def volume(reference: str) -> Volume:
+    """Return the volume at a path, or the published volume of a name.
+
+    Raises:
+        VolumeError: there is none.
+        ArtifactError: a published volume has not been fetched, or its bytes are not those that were pinned.
+    """
+    artifact = entries.registry().get(reference)
+    if artifact is None or artifact.kind != "volume" or Path(reference).exists():
+        return Volume.open(Path(reference).expanduser())
+    cache.check_cached(artifact)
+    path = cache.path_of(artifact)
+    cache.verify(artifact, path)
+    return Volume.open(path)

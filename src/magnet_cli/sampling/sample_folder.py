@@ -1,0 +1,393 @@
+"""The folder of a sample: images with their latents, and where they came from.
+
+Whole once sample.json is there; until then the same call goes on where it stopped. Without images it needs neither
+torch nor the generator.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Generator as Steps
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli.errors import SampleError
+from magnet_cli.files import atomic, contact_sheet, pictures, results
+from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.results import ResultFolder
+from magnet_cli.index import Draw
+from magnet_cli.sampling.kinds import SAMPLE
+from magnet_cli.volume import Volume
+
+if TYPE_CHECKING:
+    from magnet_cli.models import Generator
+
+SHEET_IMAGES = 64  # of each kind on the contact sheet
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """What decides which images a sample holds.
+
+    Attributes:
+        generator: its name.
+        sha256: sha256 of the generator's checkpoint.
+        fingerprint: fingerprint of the volume.
+        pool: the first rows of the volume, among which rows are drawn; 0 for tempered latents.
+        n: number of images.
+        rho: the polarity.
+        top_k: k.
+        seed: seed of the draw.
+        replace: rows are drawn with replacement.
+        truncation: ψ at which images are rendered.
+        label: the labels drawn from; empty for those of the volume.
+        bn_truncation: ψ of the batch-norm statistics; 0 where it is `truncation`.
+        classes: of a conditional generator: "natural", as their weights say, or "equal", the same number of each.
+        mix: share of polarity draws; the rest are prior draws.
+        correct_prior: weights are divided by the prior's density.
+        prior_mass: mass of the ball that rows have to lie in then; 0 where there is none.
+        format: "png", "jpg" or "webp"; what is no image is written as NPY.
+        no_images: only latents.
+        montage: the ψ of montage.png; empty where there is none.
+        method: "reweight", rows of the volume by weight, or "tempered", new latents.
+        particles: latents of an island of the tempered sampler; 0 for rows of the volume.
+        half: the half of the rows that competes, 1 or 2; 0 for all.
+    """
+
+    generator: str
+    sha256: str
+    fingerprint: str
+    pool: int
+    n: int
+    rho: float
+    top_k: int
+    seed: int
+    replace: bool
+    truncation: float
+    label: tuple[int, ...] = ()
+    bn_truncation: float = 0.0
+    classes: str = "natural"
+    mix: float = 1.0
+    correct_prior: bool = False
+    prior_mass: float = 0.0
+    format: str = "png"
+    no_images: bool = False
+    montage: tuple[float, ...] = ()
+    method: str = "reweight"
+    particles: int = 0
+    half: int = 0
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The latents of a sample, and what is known of them.
+
+    Attributes:
+        latents: [n, D] float32.
+        labels: [n] int64, or None.
+        log_volume: [n] float64, natural log.
+        rows: [n] numbers of rows in the volume; empty for new latents.
+        prior: [n] bool, whether the latent is a prior draw rather than drawn by weight.
+        figures: what sample.json says of the draw.
+        caption: the draw in one line, for the contact sheet.
+        tempered: where new latents come from, for sample.json; empty for rows.
+    """
+
+    latents: np.ndarray
+    labels: np.ndarray | None
+    log_volume: np.ndarray
+    rows: np.ndarray
+    prior: np.ndarray
+    figures: dict
+    caption: str
+    tempered: dict
+
+
+def rows_of(spec: SampleSpec, draw: Draw, volume: Volume) -> Contents:
+    """Return the contents of a sample of rows that were drawn from a volume."""
+    how = "with replacement" if spec.replace else f"displaced share {draw.displaced_share:.2g}"
+    names = ("effective_size", "displaced_share", "largest_useful_rho", "top_share")
+    figures = {name: getattr(draw, name) for name in names} | {"ball": draw.ball and draw.ball.fields}
+    return Contents(
+        latents=volume.latents(draw.rows),
+        labels=volume.labels(draw.rows),
+        log_volume=draw.log_volume,
+        rows=draw.rows,
+        prior=draw.prior,
+        figures=figures | {"unique_rows": draw.unique_rows},
+        caption=f"effective size {draw.effective_size:,.0f} of {draw.pool:,} rows, {how}",
+        tempered={},
+    )
+
+
+def default_out(spec: SampleSpec) -> Path:
+    """Return samples/<generator>-rho<ρ>-n<n>-seed<seed>, with -tempered after the generator for that method."""
+    method = "-tempered" if spec.method == "tempered" else ""
+    return Path("samples") / f"{spec.generator}{method}-rho{spec.rho:g}-n{spec.n}-seed{spec.seed}"
+
+
+def described(spec: SampleSpec, out: Path) -> dict:
+    """Return the fields of a report that every method has."""
+    fields = {"sample": str(out), "n": spec.n, "images": 0 if spec.no_images else spec.n, "rho": spec.rho}
+    return fields | {"top_k": spec.top_k, "method": spec.method}
+
+
+def numbers(spec: SampleSpec, draw: Draw) -> dict:
+    """Return the fields of a report of rows that were drawn."""
+    fields = {name: getattr(spec, name) for name in ("replace", "classes", "mix", "correct_prior", "prior_mass")}
+    names = ("pool", "unique_rows", "effective_size", "displaced_share", "largest_useful_rho", "top_share")
+    return fields | {name: getattr(draw, name) for name in names} | {"ball": draw.ball and draw.ball.fields}
+
+
+def finished(out: Path, spec: SampleSpec) -> dict | None:
+    """Return the report of the finished sample in a folder, as `ResultFolder.finished`."""
+    return ResultFolder(out, SAMPLE).finished(spec)
+
+
+def read(out: Path) -> dict:
+    """Return what sample.json says, as `ResultFolder.read`."""
+    return ResultFolder(out, SAMPLE).read()
+
+
+def discard(out: Path) -> None:
+    """Remove the sample in a folder, finished or not, as `ResultFolder.discard`."""
+    ResultFolder(out, SAMPLE).discard()
+
+
+def check(out: Path) -> list[str]:
+    """Re-read every byte of a finished sample, as `ResultFolder.check`."""
+    return ResultFolder(out, SAMPLE).check()
+
+
+def write(
+    out: Path,
+    spec: SampleSpec,
+    contents: Contents,
+    volume: Volume,
+    generator: "Generator | None",
+    batch: int | None = None,
+) -> Steps[int, None, None]:
+    """Write a sample, all but sample.json, which `finish` writes.
+
+    Images go into images/, with a contact sheet; what is no image goes into arrays/ as NPY, float32.
+
+    Args:
+        out: the folder; new, or begun by the same call before.
+        spec: what the sample holds.
+        contents: its latents.
+        volume: the volume, whose first rows are the prior draws of the contact sheet.
+        generator: on its device; None where no images are asked for.
+        batch: images at a time.
+
+    Yields:
+        Number of images written since the last time (those of an earlier call included).
+
+    Raises:
+        MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
+    """
+    ResultFolder(out, SAMPLE).begin(spec)
+    latents, labels = contents.latents, contents.labels
+    names: list[str] = []
+    hashes: dict[str, str] = {}
+    if generator is not None:
+        from magnet_cli.sampling import image_writer  # and with it torch
+
+        names = file_names(spec, generator)
+        for written in image_writer.write_images(out, names, generator, latents, spec.truncation, labels, batch=batch):
+            hashes |= written
+            yield len(written)
+    atomic.publish(out / "latents.npy", pictures.npy(latents))
+    if labels is not None:
+        atomic.publish(out / "labels.npy", pictures.npy(labels))
+    atomic.publish(out / "metadata.jsonl", _metadata(contents, names))
+    if generator is not None and generator.gives_images:
+        _publish_sheets(out, spec, contents, volume, generator)
+    ResultFolder(out, SAMPLE).list_files(hashes)
+
+
+def _metadata(contents: Contents, names: list[str]) -> bytes:
+    lines = []
+    for i, (value, prior) in enumerate(zip(contents.log_volume.tolist(), contents.prior.tolist(), strict=True)):
+        record = {"file_name": names[i]} if names else {}
+        record |= {
+            "row": int(contents.rows[i]) if len(contents.rows) else None,
+            "log_volume": value if np.isfinite(value) else None,
+            "label": None if contents.labels is None else int(contents.labels[i]),
+            "source": "prior" if prior else "polarity",
+        }
+        lines.append(json.dumps(record, allow_nan=False) + "\n")
+    return "".join(lines).encode()
+
+
+def file_names(spec: SampleSpec, generator: "Generator") -> list[str]:
+    """Return the names of a sample's images in its folder, or of its arrays where the output is no image."""
+    form = f"images/{{:06d}}.{spec.format}" if generator.gives_images else "arrays/{:06d}.npy"
+    return [form.format(i) for i in range(spec.n)]
+
+
+def finish(out: Path, spec: SampleSpec, contents: Contents, volume: Volume, command: list[str], report: dict) -> None:
+    """Write sample.json: from now on the sample is whole.
+
+    Args:
+        out: the folder that `write` filled.
+        spec: what the sample holds.
+        contents: its latents.
+        volume: the volume.
+        command: the command line.
+        report: what the command prints, and prints again when it is repeated.
+
+    Raises:
+        MagnetError: no space, no permission.
+    """
+    provenance = {
+        "command": command,
+        "spec": asdict(spec),
+        "volume": {"path": str(volume.path), "fingerprint": volume.fingerprint, "spec": asdict(volume.spec)},
+        **contents.figures,
+        "versions": _versions(spec),
+        "report": report,
+    }
+    if contents.tempered:
+        provenance["tempered"] = contents.tempered
+    if volume.spec.truncation != spec.truncation:
+        provenance["volume_truncation"] = volume.spec.truncation
+    ResultFolder(out, SAMPLE).finish(provenance)
+
+
+def _versions(spec: SampleSpec) -> dict[str, str]:
+    if spec.no_images:
+        return results.versions()
+    from magnet_cli.sampling import image_writer
+
+    return image_writer.versions()
+
+
+def _publish_sheets(out: Path, spec: SampleSpec, contents: Contents, volume: Volume, generator: "Generator") -> None:
+    """Write grid.png: the first rows of the volume, which are prior draws, above the first latents of the sample.
+
+    And montage.png, where it is asked for: the same for each ψ, one row of each.
+    """
+    from magnet_cli.models import batches
+
+    shown = min(SHEET_IMAGES, spec.n)
+    prior, drawn = _prior_rows(volume, spec.label, shown), (contents.latents, contents.labels)
+    size = batches.batch_size(generator)
+
+    def images(rows: tuple[np.ndarray, np.ndarray | None], truncation: float, most: int) -> list[np.ndarray]:
+        latents, labels = rows
+        named = None if labels is None else labels[:most]
+        return list(batches.each_image(generator, latents[:most], truncation, size, named))
+
+    truncated = f", truncation {spec.truncation:g}" if spec.truncation != 1 else ""
+    above = f"{spec.generator}: {len(prior[0])} draws from the prior{truncated}"
+    below = f"rho {spec.rho:g}, top_k {spec.top_k}: the first {shown} of {spec.n:,} draws; {contents.caption}"
+    below += "; volumes in w, not uniform" * (volume.spec.space == "w")
+    blocks = [(above, images(prior, spec.truncation, shown)), (below, images(drawn, spec.truncation, shown))]
+    atomic.publish(out / "grid.png", contact_sheet.contact_sheet(blocks))
+    if spec.montage:
+        draws = f"rho {spec.rho:g}, top_k {spec.top_k}, volumes at truncation {volume.spec.truncation:g}"
+        draws += " in w, not uniform" * (volume.spec.space == "w")
+        columns = contact_sheet.COLUMNS
+        pairs = {psi: (images(prior, psi, columns), images(drawn, psi, columns)) for psi in spec.montage}
+        name = f"{spec.generator}, truncation"
+        montage = [(f"{name} {psi:g}: draws from the prior above; {draws} below", *pair) for psi, pair in pairs.items()]
+        atomic.publish(out / "montage.png", contact_sheet.contact_sheet(montage))
+
+
+def _prior_rows(volume: Volume, label: tuple[int, ...], n: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return latents and labels of at most n rows at the start of a volume, of some labels if any are given."""
+    for _, rows in volume.rows():
+        if rows.labels is None:
+            return rows.latents[:n], None
+        kept = np.flatnonzero(np.isin(rows.labels, label or rows.labels))[:n]
+        if len(kept):
+            return rows.latents[kept], rows.labels[kept]
+    raise SampleError(
+        f"{volume.path} holds no rows of label {', '.join(map(str, label))}", "pass a `label` that its rows have"
+    )
+
+
+class Sample:
+    """A finished sample: latents, images, and where they came from.
+
+    Args:
+        path: the folder; `Sample.open` reads it.
+        fields: what its sample.json says.
+
+    Attributes:
+        path: the folder.
+        report: what `magnet sample` printed: "effective_size", "displaced_share", "target", …
+        spec: what decides which images the sample holds, as SampleSpec.
+    """
+
+    def __init__(self, path: Path, fields: dict) -> None:
+        self.path = path
+        self.report: dict = fields["report"]
+        self.spec: dict = fields["spec"]
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Sample":
+        """Open the finished sample in a folder.
+
+        Raises:
+            SampleError: the sample is of another format.
+            MagnetError: there is no sample, or its sample.json is damaged.
+
+        >>> from magnet_cli import Sample, sample
+        >>> sample("mnist", 4, 0.5, out="four").path
+        PosixPath('four')
+        >>> Sample.open("four")
+        Sample('four': 4 images of mnist at rho 0.5)
+        """
+        return cls(Path(path), read(Path(path)))
+
+    @property
+    def latents(self) -> np.ndarray:
+        """Latents [n, D] float32."""
+        return np.load(self.path / "latents.npy")
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Labels [n] int64; None where the generator takes none."""
+        path = self.path / "labels.npy"
+        return np.load(path) if path.exists() else None
+
+    @property
+    def images(self) -> np.ndarray:
+        """Images [n, H, W, C] uint8; arrays [n, ...] float32 where the output of the generator is no image.
+
+        Raises:
+            SampleError: the sample holds only latents.
+        """
+        if (self.path / "arrays").is_dir():
+            return np.stack([np.load(path) for path in sorted((self.path / "arrays").iterdir())])
+        if not (self.path / "images").is_dir():
+            raise SampleError(f"{self.path} holds only latents", "render them: `render(generator, sample.latents)`")
+        shown = ImageSet.open(self.path)
+        return np.concatenate(list(shown.batches(0, len(shown))))
+
+    def __len__(self) -> int:
+        """Number of latents."""
+        return int(self.spec["n"])
+
+    def __repr__(self) -> str:
+        what = "latents" if self.spec["no_images"] else "images"
+        return f"Sample('{self.path}': {len(self)} {what} of {self.spec['generator']} at rho {self.spec['rho']:g})"
+
+    def _repr_png_(self) -> bytes | None:
+        """The contact sheet, for a notebook."""
+        sheet = self.path / "grid.png"
+        return sheet.read_bytes() if sheet.exists() else None
+
+    def _repr_html_(self) -> str:
+        """The figures of the draw as a small table, above the contact sheet, for a notebook."""
+        names = ("n", "rho", "top_k", "effective_size", "displaced_share", "target")
+        shown = {name: self.report[name] for name in names if self.report.get(name) is not None}
+        texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in shown.items()}
+        rows = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in texts.items())
+        sheet = self._repr_png_()
+        image = f'<img src="data:image/png;base64,{base64.b64encode(sheet).decode()}">' if sheet else ""
+        return f"<table>{rows}</table>{image}"

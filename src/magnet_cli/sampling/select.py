@@ -1,0 +1,320 @@
+"""Which volume and which index a request means: the user's own volumes before published ones, of several the longest.
+
+The one place that decides it, for `magnet sample`, `index`, `sweep` and `report` alike. Needs no torch, but for code of
+the user's own, whose function is compared with that of a volume.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from magnet_cli import index
+from magnet_cli.catalog import cache, entries, imagenet
+from magnet_cli.catalog.cache import Checkpoint
+from magnet_cli.errors import DamageError, GeneratorError, MagnetError, SpecError, VolumeError
+from magnet_cli.files.progress import Messages
+from magnet_cli.index import Index
+from magnet_cli.volume import Volume
+
+if TYPE_CHECKING:
+    from magnet_cli.models import Generator
+    from magnet_cli.models.custom import CustomModule
+
+    Source = Checkpoint | CustomModule | Generator
+
+_DEFAULTS = {"space": "z", "output": "pixel", "truncation": 1.0, "bn_truncation": 0.0, "nvae_latents": "top"}
+
+
+def statistics(bn_truncation: float | None, truncation: float) -> float:
+    """Return ψ of the batch-norm statistics as a spec has it: 0 where it is `truncation`."""
+    return 0.0 if bn_truncation in {None, truncation} else float(bn_truncation or 0.0)
+
+
+def settings(bn_truncation: float | None, nvae_latents: str | None) -> dict[str, object]:
+    """Return the settings of a generator that were given, as `models.load` takes them."""
+    named = {"bn_truncation": bn_truncation, "nvae_latents": nvae_latents}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeRequest:
+    """Which volume to use; None where any will do.
+
+    Attributes:
+        volume: the volume's folder; None for the longest that fits.
+        top_k: k: at least as many singular values have to be stored.
+        space: input of the Jacobian, "z" or "w".
+        output: output of the Jacobian: "pixel", "style", "affine", or an image model's name.
+        truncation: ψ.
+        bn_truncation: ψ of the batch-norm statistics; None for `truncation`.
+        label: classes that the rows have, by number or ImageNet name; empty for all classes in turn.
+        nvae_latents: of an NVAE, the groups whose noise is the latent; None for "top".
+        solver: how singular values were computed; None or "auto" for any.
+        precision: the arithmetic they were computed in; None or "auto" for any.
+    """
+
+    volume: Path | None = None
+    top_k: int | None = None
+    space: str = "z"
+    output: str = "pixel"
+    truncation: float = 1.0
+    bn_truncation: float | None = None
+    label: tuple[int | str, ...] = ()
+    nvae_latents: str | None = None
+    solver: str | None = None
+    precision: str | None = None
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The numbers of the classes.
+
+        Raises:
+            SpecError: a name is no class of ImageNet.
+        """
+        return tuple(imagenet.number(each) if isinstance(each, str) else each for each in self.label or ())
+
+    @property
+    def statistics(self) -> float:
+        """ψ of the batch-norm statistics as a spec has it: 0 where it is `truncation`."""
+        return statistics(self.bn_truncation, self.truncation)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Settings of the generator that were given, as `models.load` takes them."""
+        return settings(self.bn_truncation, self.nvae_latents)
+
+    @property
+    def _wanted(self) -> dict[str, object]:
+        """Values that the spec of a volume has to have; None for any."""
+        wanted = {name: getattr(self, name) for name in ("space", "output", "truncation", "solver", "precision")}
+        wanted = {name: None if value == "auto" else value for name, value in wanted.items()}
+        return wanted | {"bn_truncation": self.statistics}
+
+    def fits(self, volume: Volume, source: "Source") -> bool:
+        """Return whether a volume has rows, and is the one that is wanted of this generator."""
+        spec = volume.spec
+        same = all(value in {None, getattr(spec, name)} for name, value in self._wanted.items())
+        same = same and spec.nvae_latents in {"", self.nvae_latents or "top"}
+        same = same and (set(self.labels) <= set(spec.classes) if self.label else not spec.label)
+        return same and _is_of(volume, source) and spec.top_k >= (self.top_k or 1) and bool(volume.shards())
+
+    @property
+    def flags(self) -> str:
+        """The flags of `magnet compute` that make such a volume; defaults are left out."""
+        wanted = {"top_k": self.top_k} | self._wanted | {"nvae_latents": self.nvae_latents}
+        shown = {name: value for name, value in wanted.items() if value not in {None, _DEFAULTS.get(name)}}
+        texts = [f" --{name.replace('_', '-')} {value}" for name, value in shown.items()]
+        return "".join(texts + [f" --label {label}" for label in self.labels])
+
+    def check_names(self, generator: str, num_classes: int) -> None:
+        """Check that classes given by name are those of the generator.
+
+        Raises:
+            SpecError: a class is named, and the generator has other classes than ImageNet.
+        """
+        named = [each for each in self.label or () if isinstance(each, str)]
+        if named and num_classes not in {0, imagenet.COUNT}:
+            raise SpecError(
+                f"{named[0]!r} is a class of ImageNet, and {generator} has {num_classes} classes of its own",
+                f"pass `label` with a number, 0 to {num_classes - 1}",
+            )
+
+
+class Resolved(NamedTuple):
+    """What a request means: a volume, and the index of all of its rows, with the path where the index is stored."""
+
+    volume: Volume
+    index: Index
+    index_path: Path
+
+
+def resolve(source: "Source", request: VolumeRequest, messages: Messages, *, rendered: bool = False) -> Resolved:
+    """Return the volume and the index that a request means.
+
+    Args:
+        source: the generator.
+        request: which volume.
+        messages: told which volume was chosen.
+        rendered: images are to be rendered at the truncation of the request: where there is no volume at it, that
+            without truncation serves, with a warning.
+
+    Raises:
+        VolumeError: no volume fits; the hint is the `magnet compute` that makes one.
+        GeneratorError: the code of the user's own generator has changed since.
+        SpecError: a class is named that the generator does not have; `top_k` is more than what is stored.
+        MagnetError: the volume is damaged.
+    """
+    volume = (find_rendered_volume if rendered else find_volume)(source, request, messages)
+    request.check_names(source.name, volume.spec.num_classes)
+    return Resolved(volume, *index_of(volume, request.top_k, messages))
+
+
+def find_volume(source: "Source", request: VolumeRequest, messages: Messages) -> Volume:
+    """Return the volume that a request means, as `resolve`."""
+    if request.volume is not None:
+        volume = Volume.open(request.volume)
+        if not _is_of(volume, source):
+            raise VolumeError(
+                f"{request.volume} is a volume of {volume.spec.generator} (sha256 {volume.spec.sha256[:12]}…), "
+                f"and {source.name} ({source.sha256[:12]}…) is asked for",
+                f"pass the generator it belongs to: {volume.spec.generator}",
+            )
+        return _of_same_function([volume], source)[0]
+    local = list(_local(messages))
+    for candidates in (local, _published(source.name)):
+        fitting = _of_same_function([each for each in candidates if request.fits(each, source)], source)
+        if fitting:
+            longest = max(fitting, key=lambda each: each.num_rows)
+            others = f", the longest of {len(fitting)}" if len(fitting) > 1 else ""
+            messages.note(f"drawing from {longest.path} ({longest.num_rows:,} rows{others})")
+            return longest
+    message = f"there is no volume of {source.name}{f' with{request.flags}' if request.flags else ''}"
+    if not isinstance(source, Checkpoint) and any(_has_other_weights(volume, source) for volume in local):
+        message += "; some have other weights: does its factory draw them? Set a seed there: torch.manual_seed(0)"
+    raise VolumeError(message, f"make one: magnet compute {_reference(source)}{request.flags}")
+
+
+def _reference(source: "Source") -> str:
+    return getattr(source, "reference", source.name)
+
+
+def _is_of(volume: Volume, source: "Source") -> bool:
+    """Compare by the weights' hash, or by name where nobody had pinned them."""
+    spec = volume.spec
+    return spec.sha256 == source.sha256 if spec.sha256 else spec.generator == source.name
+
+
+def _has_other_weights(volume: Volume, source: "Source") -> bool:
+    return volume.spec.generator == source.name and volume.spec.sha256 != source.sha256
+
+
+def _of_same_function(volumes: list[Volume], source: "Source") -> list[Volume]:
+    """Leave out volumes of another function of the same weights, which only code of the user's own can have."""
+    if isinstance(source, Checkpoint) or not volumes:
+        return volumes
+    from magnet_cli import computing
+
+    generator, same, changed = load(source, "cpu"), [], None
+    for volume in volumes:
+        try:
+            computing.check_settings(volume, generator)
+            computing.check_unchanged(volume, generator, None)
+        except GeneratorError as error:
+            changed = error
+        else:
+            same.append(volume)
+    if changed and not same:
+        raise changed
+    return same
+
+
+def load(source: "Source", device: str | None = None, **settings: object) -> "Generator":
+    """Return the generator of a source on a device, by default the fastest; one that is loaded already, as it is.
+
+    Raises:
+        ArtifactError, GeneratorError: as `models.load`.
+    """
+    from magnet_cli import models
+
+    if isinstance(source, models.Generator):
+        return source
+    return models.load(source, device=device or models.default_device(), **settings)
+
+
+def find_rendered_volume(source: "Source", request: VolumeRequest, messages: Messages) -> Volume:
+    """Return the volume for images at the truncation of a request: as `find_volume`, else that without truncation."""
+    untruncated = replace(request, truncation=1.0, bn_truncation=None)
+    try:
+        volume = find_volume(source, request, messages)
+    except VolumeError as error:
+        if (request.truncation, request.statistics) == (1.0, 0.0) or request.volume or isinstance(error, DamageError):
+            raise
+        volume = find_volume(source, untruncated, messages)
+    drawn = _truncation(volume.spec.truncation, volume.spec.bn_truncation)
+    rendered = _truncation(request.truncation, request.statistics)
+    if drawn != rendered:
+        messages.warning(
+            f"rows are drawn by their volume at truncation {drawn}, images are rendered at {rendered}; "
+            f"for one at {rendered}: magnet compute {_reference(source)}{request.flags}"
+        )
+    return volume
+
+
+def _truncation(truncation: float, statistics: float) -> str:
+    return f"{truncation:g}" + (f" with batch-norm statistics at {statistics:g}" if statistics else "")
+
+
+def _local(messages: Messages) -> Iterable[Volume]:
+    for path in sorted(path for home in cache.homes() for path in (home / "volumes").glob("*/volume.json")):
+        try:
+            yield Volume.open(path.parent)
+        except MagnetError as error:
+            messages.warning(f"{path.parent} is passed over: {error.message}")
+
+
+def _published(generator: str) -> Iterable[Volume]:
+    for artifact in entries.registry().values():
+        if artifact.kind == "volume" and artifact.generator == generator and cache.is_cached(artifact):
+            path = cache.path_of(artifact)
+            cache.verify(artifact, path)
+            yield Volume.open(path)
+
+
+def index_of(volume: Volume, top_k: int | None, messages: Messages) -> tuple[Index, Path]:
+    """Return the index of a volume: the stored one, extended where the volume grew; else built and stored.
+
+    Args:
+        volume: the volume.
+        top_k: k; default min(K, 30), all K where D ≤ 32.
+        messages: warned where the index cannot be stored.
+
+    Returns:
+        The index, and the path where it is stored.
+
+    Raises:
+        SpecError, VolumeError: as `index.build`.
+    """
+    k = top_k or index.default_top_k(volume.spec.top_k, volume.spec.latent_dim)
+    path = index.path_of(cache.home() / "indices", volume, k)
+    stored = index.stored(path, volume, k)
+    if stored and index.current(stored, volume):
+        return stored, path
+    if path.exists() and not stored:
+        messages.note(f"{path} is of another format, or damaged: the index is built again")
+    built = index.build(volume, k, stored)
+    try:
+        index.store(built, volume, path)
+    except MagnetError as error:
+        messages.warning(f"the index is not kept: {error.message}")
+    return built, path
+
+
+def corrected(built: Index, volume: Volume, messages: Messages, prior_mass: float | None, truncation: float) -> Index:
+    """Return an index whose weights are divided by the density of the prior; its log-densities are stored.
+
+    Args:
+        built: the index of all rows of the volume.
+        volume: the volume.
+        messages: told where there is nothing to correct; warned where the log-densities cannot be stored.
+        prior_mass: mass of the ball in which rows compete, where the prior has no bounds; default 0.99.
+        truncation: ψ at which the images are rendered.
+
+    Raises:
+        SpecError: as `index.check_correction`.
+        VolumeError: as `index.log_prior`.
+    """
+    index.check_correction(volume.spec, truncation)
+    if index.is_even(volume.spec):
+        messages.note(index.EVEN_PRIOR)
+        return built
+    path = index.prior_path(cache.home() / "indices", volume)
+    log_prior = index.stored_prior(path, volume)
+    if log_prior is None or log_prior.parts != built.parts:
+        log_prior = index.log_prior(volume, built.parts, log_prior)
+        try:
+            index.store_prior(log_prior, volume, path)
+        except MagnetError as error:
+            messages.warning(f"the log-priors are not kept: {error.message}")
+    ball = index.ball(volume.spec, prior_mass or index.DEFAULT_MASS, volume.mixture())
+    return index.corrected(built, log_prior, ball)
