@@ -156,10 +156,10 @@ def test_a_sample_of_an_earlier_magnet_is_known_again(toy_volume, toy_generator,
     """One whose document lacks the fields that came later: they had the values that are now the defaults."""
     spec, _ = make(tmp_path / "s", toy_volume, toy_generator)
     path = tmp_path / "s" / "sample.json"
-    fields = documents.read_document(path)
+    fields = documents.read(path)
     for name in ("label", "bn_truncation", "format", "no_images", "montage"):
         del fields["spec"][name]
-    path.write_bytes(documents.document(fields))
+    path.write_bytes(documents.encode(fields))
     assert sample_folder.finished(tmp_path / "s", spec) == {"sample": str(tmp_path / "s")}
     for changes in ({"format": "webp"}, {"no_images": True}, {"montage": (1.0, 0.5)}):
         other, _ = prepare(toy_volume, toy_generator, **changes)
@@ -203,7 +203,7 @@ def test_latents_alone_need_no_torch_and_no_generator(magnet, toy, tmp_path):
     records = [json.loads(line) for line in Path("s/metadata.jsonl").read_text().splitlines()]
     others = [json.loads(line) for line in Path("images/metadata.jsonl").read_text().splitlines()]
     assert records == [{k: v for k, v in other.items() if k != "file_name"} for other in others]
-    provenance = documents.read_document(Path("s/sample.json"))
+    provenance = documents.read(Path("s/sample.json"))
     assert provenance["spec"]["no_images"] is True
     assert "torch" not in provenance["versions"]
     assert magnet("info", "s", "--check").code == 0
@@ -221,7 +221,7 @@ def test_the_montage_shows_prior_and_draws_at_each_truncation(magnet, toy, toy_g
     volume = magnet("compute", toy, "--n", 60, "--json").json["volume"]
     line = ("sample", toy, "--n", 20, "--rho", 0.2, "--out", "s")
     assert magnet(*line, "--montage", "--truncation", "1,.5").code == 0
-    provenance = documents.read_document(Path("s/sample.json"))
+    provenance = documents.read(Path("s/sample.json"))
     assert (provenance["spec"]["truncation"], provenance["spec"]["montage"]) == (1.0, [1.0, 0.5])
     sheet = np.asarray(Image.open("s/montage.png").convert("L"))
     side = 64  # 8x8 images, each pixel 8x8

@@ -130,7 +130,7 @@ changes = st.dictionaries(st.sampled_from([f.name for f in dataclasses.fields(Vo
 def written(fields):
     """The document with a right checksum, as a hostile writer would make it; None where JSON cannot hold it."""
     try:
-        return documents.document(fields)
+        return documents.encode(fields)
     except ValueError:
         return None
 
@@ -175,9 +175,9 @@ def test_documents_that_are_none(tmp_path, data):
 def test_a_mark_that_somebody_forged(tmp_path_factory, changed):
     volume = Volume.create(tmp_path_factory.mktemp("v") / "v", dataclasses.replace(SPEC, solver="exact", solver_size=0))
     volume.write(0, rows())
-    mark = documents.read_document(volume.mark_path(0))
+    mark = documents.read(volume.mark_path(0))
     data = written(mark | changed)
-    if data is None or documents.document(mark) == data:
+    if data is None or documents.encode(mark) == data:
         return
     volume.mark_path(0).write_bytes(data)
     try:
@@ -191,7 +191,7 @@ def test_formats_of_another_time_are_named(toy_generator, toy_volume, tmp_path):
     """volume.json, mark, shard and sample.json; an index of another format is built again (test_index)."""
     for path, field in ((toy_volume.path / "volume.json", "format 9"), (toy_volume.mark_path(1), "format 9")):
         whole = path.read_bytes()
-        path.write_bytes(documents.document(documents.read_document(path) | {"format": 9}))
+        path.write_bytes(documents.encode(documents.read(path) | {"format": 9}))
         with pytest.raises(VolumeError, match=field):
             Volume.open(toy_volume.path).read(1)
         path.write_bytes(whole)
@@ -199,7 +199,7 @@ def test_formats_of_another_time_are_named(toy_generator, toy_volume, tmp_path):
     with pytest.raises(VolumeError, match="format 9"):
         toy_volume.read(1)
     (tmp_path / "s").mkdir()
-    (tmp_path / "s" / "sample.json").write_bytes(documents.document({"format": 9}))
+    (tmp_path / "s" / "sample.json").write_bytes(documents.encode({"format": 9}))
     assert "format 9" in problems(tmp_path / "s")[0]
 
 
@@ -212,10 +212,10 @@ def forge(volume, shard, change):
     with h5py.File(buffer, "r+") as file:
         change(file)
     data = buffer.getvalue()
-    mark = documents.read_document(volume.mark_path(shard))
+    mark = documents.read(volume.mark_path(shard))
     volume.shard_path(shard).write_bytes(data)
     volume.mark_path(shard).write_bytes(
-        documents.document(mark | {"sha256": documents.sha256_bytes(data), "size": len(data)})
+        documents.encode(mark | {"sha256": documents.sha256_bytes(data), "size": len(data)})
     )
 
 
@@ -288,8 +288,8 @@ def test_a_pilot_basis_that_somebody_forged(tmp_path):
     with h5py.File(buffer, "w") as file:
         file.create_dataset("basis", (10**9, 5), np.float64, chunks=(8, 5), compression="gzip")
     (volume.path / "pilot.h5").write_bytes(buffer.getvalue())
-    fields = documents.read_document(volume.path / "volume.json") | {"pilot": documents.sha256_bytes(buffer.getvalue())}
-    (volume.path / "volume.json").write_bytes(documents.document(fields))
+    fields = documents.read(volume.path / "volume.json") | {"pilot": documents.sha256_bytes(buffer.getvalue())}
+    (volume.path / "volume.json").write_bytes(documents.encode(fields))
     with pytest.raises(VolumeError, match=r"pilot\.h5 is not what magnet wrote"):
         Volume.open(volume.path).pilot()
 
