@@ -42,9 +42,9 @@ def render(
     Raises:
         SpecError: latents of another size; labels are missing, or given to a generator without.
 
-    >>> from magnet_cli import load, render
+    >>> from magnet_cli.models import load
     >>> generator = load("mnist")
-    >>> latents, labels = generator.prior.draw(0, 4)
+    >>> latents, labels = generator.prior.draw(np.random.default_rng(0), 4)
     >>> render(generator, latents).shape
     (4, 1, 32, 32)
     """

@@ -7,18 +7,21 @@ import time
 from collections.abc import Generator as Steps
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from magnet_cli import index
+from magnet_cli.catalog import cache, references
 from magnet_cli.errors import SpecError
-from magnet_cli.files.progress import SILENT, Messages
+from magnet_cli.files.progress import SILENT, Messages, Progress
 from magnet_cli.index import Draw, Index
 from magnet_cli.sampling import sample_folder, select
-from magnet_cli.sampling.sample_folder import SampleSpec
+from magnet_cli.sampling.sample_folder import Sample, SampleSpec
 from magnet_cli.sampling.select import VolumeRequest
 from magnet_cli.volume import Volume
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from magnet_cli.models import Generator
     from magnet_cli.sampling.select import Source
     from magnet_cli.sampling.tempered.plan import TemperedPlan
@@ -259,6 +262,103 @@ def _load(plan: SamplePlan) -> "Generator":
     generator = select.load(plan.source, request.device, **_settings(request, plan.volume))
     render.check_format(generator, "montage.png" if request.montage else request.format or "npy")
     return generator
+
+
+def steps(
+    generator: "Source | nn.Module | Path | str",
+    n: int = 64,
+    rho: float = 1.0,
+    *,
+    messages: Messages = SILENT,
+    **options: Any,  # noqa: ANN401
+) -> Steps[int, None, Sample]:
+    """Draw a sample as `sample` does, step by step.
+
+    Yields:
+        Number of images that were written since the last time.
+
+    Returns:
+        The sample.
+    """
+    if isinstance(volume := options.get("volume"), Volume):
+        options["volume"] = volume.path
+    paths = {name: Path(options[name]) for name in ("volume", "out") if options.get(name) is not None}
+    planned = plan(_source(generator), SampleRequest(n=n, rho=rho, **options | paths), messages)
+    if not planned.done:
+        for _ in planned.tempered.steps() if planned.tempered else ():
+            yield 0
+        yield from run(planned, [], messages)
+    return Sample.open(planned.folder)
+
+
+def sample(
+    generator: "Source | nn.Module | Path | str",
+    n: int = 64,
+    rho: float = 1.0,
+    *,
+    out: str | Path | None = None,
+    volume: Volume | str | Path | None = None,
+    top_k: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,  # noqa: ANN401
+) -> Sample:
+    """Draw n latents with weight exp(rho · log-volume), render them, and write them into a folder.
+
+    The same call finds its sample again, and goes on where an earlier one was stopped.
+
+    Args:
+        generator: as `load` returns it; or what `load` takes.
+        n: number of images; the first m of n are those of n = m.
+        rho: the polarity: 0 the generator as it is, < 0 its modes, > 0 its anti-modes, 1 MaGNET sampling.
+        out: the folder; default samples/<generator>-rho<rho>-n<n>-seed<seed>.
+        volume: the volume to draw from, or its folder; default the longest here that fits the generator.
+        top_k: k, leading singular values in the log-volume; default min(K, 30), all K where the latent has at most 32
+            numbers.
+        seed: seed of the draw.
+        progress: called with (images written, n).
+        **options: other fields of SampleRequest, with its defaults: `truncation`, `label`, `replace`, `mix`, `pool`,
+            `classes`, `correct_prior`, `method`, `particles`, `format`, `no_images`, `device`, `batch_size`, `force`, …
+
+    Returns:
+        The finished sample.
+
+    Raises:
+        VolumeError: there is no volume of this generator, or it has fewer than n rows.
+        SpecError: an argument is outside its range, or does not fit the volume.
+        SampleError: the folder holds something else.
+        MagnetError: no space, no permission; what was written stays.
+
+    Weights: polarity sampling, Humayun, Balestriero and Baraniuk 2022 (CVPR); rho 1: MaGNET, 2022 (ICLR).
+
+    >>> drawn = sample("mnist", 4, 0.5, out="four")
+    >>> drawn
+    Sample('four': 4 images of mnist at rho 0.5)
+    >>> drawn.images.shape, drawn.latents.shape
+    ((4, 32, 32, 1), (4, 16))
+    >>> drawn.report["displaced_share"] < 0.05
+    True
+    """
+    named = {"out": out, "volume": volume, "top_k": top_k, "seed": seed}
+    drawing, written = steps(generator, n, rho, **named, **options), 0
+    while True:
+        try:
+            written += next(drawing)
+        except StopIteration as end:
+            return end.value
+        if progress:
+            progress(written, n)
+
+
+def _source(generator: "Source | nn.Module | Path | str") -> "Source":
+    """Return what a caller from Python means; a name or a path is not loaded before images are made."""
+    if hasattr(generator, "sha256"):
+        return cast("Source", generator)
+    if isinstance(generator, str | Path) and not references.is_factory(str(generator)):
+        return cache.checkpoint(str(generator))
+    from magnet_cli import models
+
+    return models.load(cast("Any", generator), device=models.default_device())
 
 
 # Names of before, until their last callers have moved.

@@ -336,11 +336,11 @@ class Sample:
             SampleError: the sample is of another format.
             MagnetError: there is no sample, or its sample.json is damaged.
 
-        >>> from magnet_cli import Sample, sample
-        >>> sample("mnist", 4, 0.5, out="four").path
-        PosixPath('four')
-        >>> Sample.open("four")
-        Sample('four': 4 images of mnist at rho 0.5)
+        >>> from magnet_cli.sampling.sample import sample
+        >>> _ = sample("mnist", 3, -0.5, out="modes", no_images=True)
+        >>> drawn = Sample.open("modes")
+        >>> drawn.latents.shape, drawn.report["method"]
+        ((3, 16), 'reweight')
         """
         return cls(Path(path), read(Path(path)))
 
