@@ -1,4 +1,4 @@
-# make demo: see it work.   make test: the whole test suite and the linters.
+# make demo: see it work.   make quick: linters and the fast tests.   make test: everything.   make torture: faults alone.
 PYTHON ?= python3
 BIN := .venv/bin
 # Both names: pip up to 25.2 reads the first for build requirements too, later ones the second.
@@ -7,7 +7,7 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PREPARE := $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("magnet needs Python 3.11 or newer; pass PYTHON=python3.12, say")'
 
-.PHONY: demo test lint format docs reference clean
+.PHONY: demo quick test torture lint format docs reference clean
 
 demo: .venv/.installed
 	$(BIN)/magnet compute mnist
@@ -18,8 +18,23 @@ demo: .venv/.installed
 	$(BIN)/python tools/side_by_side.py samples/modes samples/generator samples/anti-modes --out samples/demo.png
 	@echo "open samples/demo.png: draws at rho -0.5 (modes), 0 (the generator as it is) and 0.5 (anti-modes)"
 
+# Bytecode is kept between runs, whatever the caller's shell says: compiling is a third of the time until the first test.
+quick test torture: export PYTHONDONTWRITEBYTECODE :=
+
+# Tests run in JOBS processes at a time, each with its part of the cores; --dist worksteal keeps neighbours together.
+JOBS ?= 2
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+
+quick: .venv/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(PYTEST) -m "not slow and not torture"
+
 test: .venv/.installed-test lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+torture: .venv/.installed-test
+	$(PYTEST) -m torture
 
 reference: .venv/.installed-test
 	$(BIN)/python tools/write_reference.py

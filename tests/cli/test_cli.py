@@ -390,7 +390,7 @@ def test_no_permission(toy, tmp_path):
         "app(sys.argv[1:], prog_name='magnet')\n"
     )
     for folder in (tmp_path, *tmp_path.parents):  # pytest's own folders are for their owner alone
-        if os.getuid() == 0 and folder.name.startswith(("pytest", "test_")):
+        if os.getuid() == 0 and folder.name.startswith(("pytest", "popen", "test_")):
             folder.chmod(0o755)
     command = [sys.executable, "-c", code, "compute", str(toy), "--n", "5", "--volume", str(locked / "v")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
