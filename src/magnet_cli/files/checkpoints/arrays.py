@@ -1,7 +1,4 @@
-"""Dictionaries of arrays as numpy.save pickles them into NPY files: the form of published scores.
-
-Owns that layout. Nothing in the bytes is run.
-"""
+"""Read dictionaries of arrays that numpy.save pickled into NPY files, the form of published scores, and run nothing."""
 
 import io
 
@@ -11,24 +8,24 @@ from magnet_cli.files.checkpoints import tensors
 from magnet_cli.files.checkpoints.pickles import Budget, Object, need, parse
 
 _DEFAULT = "collections defaultdict"
-_KNOWN = {
+_ALLOWED = {
     **tensors.ARRAYS,
     _DEFAULT: {"REDUCE", "SETITEMS"},
-    **{name: set() for name in ("builtins list", "__builtin__ list")},  # what a defaultdict makes where nothing is
+    **{name: set() for name in ("builtins list", "__builtin__ list")},  # the default of a defaultdict
 }
 
 
 def dictionary(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays by name in an NPY file that holds one dictionary.
+    """Return the arrays, by name, of an NPY file that holds one dictionary.
 
     Args:
-        data: the whole file.
+        data: contents of the file.
 
     Returns:
         Arrays of numbers, of any shape.
 
     Raises:
-        UnpicklingError, ValueError, LookupError: it is no such file, damaged, or holds something else.
+        UnpicklingError, ValueError, LookupError: the file is of another kind, damaged, or holds something else.
     """
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
@@ -37,11 +34,11 @@ def dictionary(data: bytes) -> dict[str, np.ndarray]:
     shape, _, dtype = header(file)
     need(dtype.hasobject and shape == (), f"it is an array {list(shape)} of {dtype}, without names")
     budget = Budget(len(data))
-    node = parse(file, _KNOWN, budget)
-    whole = isinstance(node, Object) and node.of in tensors.ARRAY_MAKERS and isinstance(node.state, tuple)
+    node = parse(file, _ALLOWED, budget)
+    whole = isinstance(node, Object) and node.origin in tensors.ARRAY_MAKERS and isinstance(node.state, tuple)
     need(whole and isinstance(node.state[-1], list) and len(node.state[-1]) == 1, "it is no single object")
     held = node.state[-1][0]
-    held = held.items or {} if isinstance(held, Object) and held.of == _DEFAULT else held
+    held = held.items or {} if isinstance(held, Object) and held.origin == _DEFAULT else held
     need(isinstance(held, dict) and bool(held), "it holds no dictionary")
     need(all(isinstance(name, str) for name in held), "its names are no texts")
     return {name: tensors.array(value, budget).numpy() for name, value in held.items()}

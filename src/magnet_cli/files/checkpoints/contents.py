@@ -1,7 +1,6 @@
-"""Checkpoint formats: bytes in, a state dict out, and nothing in the bytes is ever run.
+"""Tell the formats of checkpoints apart, and read them; each format is a file here.
 
-Owns telling the formats apart and what is said of files that hold no weights; each format is a file here. Knows nothing
-of architectures. No unpickler is used, neither Python's nor torch's: `pickles` reads pickles as data.
+Nothing in the bytes is run. No unpickler is used, neither Python's nor torch's: `pickles` reads pickles as data.
 """
 
 from dataclasses import dataclass, field
@@ -18,15 +17,15 @@ _PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in (2, 3, 4, 5))
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a checkpoint.
+    """The contents of a checkpoint.
 
     Attributes:
         format: "safetensors", "torch", "nvlabs-pytorch" or "nvlabs-tensorflow".
         state: tensors on the CPU, by their names in the file.
         settings: keywords for the family's `build`; safetensors only.
-        arguments: what the code that wrote it was called with, in that code's words: constructor of the network
-            (nvlabs), command line of the training (torch).
-        attributes: by the name of each module, its plain attributes; nvlabs-pytorch only.
+        arguments: of the code that wrote the file, under that code's names: of the network's constructor (nvlabs), of
+            the training's command line (torch).
+        attributes: plain attributes of each module, by the module's name; nvlabs-pytorch only.
     """
 
     format: str
@@ -37,29 +36,29 @@ class Contents:
 
 
 def read(data: bytes, name: str) -> Contents:
-    """The weights in a checkpoint's bytes, and what goes with them.
+    """Return the weights in a checkpoint, and what goes with them.
 
     Args:
-        data: the whole file: safetensors, what torch.save writes, or a network pickle of NVlabs' StyleGAN codes.
-        name: what to call the file in errors.
+        data: contents of the file: safetensors, a file of torch.save, or a network pickle of NVlabs' StyleGAN codes.
+        name: of the file, for errors.
 
     Raises:
-        GeneratorError: none of these, damaged, or not weights alone.
+        GeneratorError: the file is of another format, damaged, or holds more than weights.
     """
-    of_torch = torch_file.recognises(data)
-    if safetensors_file.recognises(data) or not (of_torch or data.startswith(_PICKLES)):
+    is_torch = torch_file.recognises(data)
+    if safetensors_file.recognises(data) or not (is_torch or data.startswith(_PICKLES)):
         return _safetensors(data, name)
     try:
-        if of_torch:
+        if is_torch:
             state, arguments = torch_file.read(data, name)
             return Contents("torch", state, arguments=arguments)
-        found = nvlabs.read(data)
+        network = nvlabs.read(data)
     except (UnpicklingError, ValueError, LookupError) as error:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         message = f"{name} cannot be read as weights alone: {first_line[:200]}"
         hint = "it is damaged, or holds pickled code, which magnet never runs; save its state dict instead"
         raise GeneratorError(message, hint) from error
-    return Contents(found.format, found.state, {}, found.arguments, found.attributes)
+    return Contents(network.format, network.state, {}, network.arguments, network.attributes)
 
 
 def _safetensors(data: bytes, name: str) -> Contents:

@@ -1,6 +1,6 @@
-"""Network pickles of NVlabs' StyleGAN codes: of PyTorch (StyleGAN2-ADA, StyleGAN3) and of TensorFlow (StyleGAN2).
+"""Read network pickles of NVlabs' StyleGAN codes: of PyTorch (StyleGAN2-ADA, StyleGAN3) and TensorFlow (StyleGAN2).
 
-Owns how these codes pickle themselves. Knows nothing of architectures. Source code in these files is never looked at.
+Source code in these files is never looked at.
 """
 
 import io
@@ -19,7 +19,7 @@ _VERSION = 6  # of the layout of modules
 _TENSORFLOW_VERSION = 4  # and later
 _NETWORKS = 3  # of TensorFlow: generator, discriminator, averaged generator
 _NAME = re.compile(r"[A-Za-z0-9_/]+", re.ASCII)
-_KNOWN = {
+_ALLOWED = {
     **tensors.TENSORS,
     **tensors.BLOBS,
     **tensors.ARRAYS,
@@ -36,10 +36,10 @@ class Network:
     """The averaged generator of a network pickle.
 
     Attributes:
-        format: which of the two codes wrote it.
-        state: its tensors by their names there.
-        arguments: what its constructor was called with.
-        attributes: by the name of each module, its plain attributes; PyTorch only.
+        format: tells which of the two codes wrote the file.
+        state: the tensors, by their names in the file.
+        arguments: of the constructor.
+        attributes: plain attributes of each module, by the module's name; PyTorch only.
     """
 
     format: str
@@ -49,38 +49,38 @@ class Network:
 
 
 def read(data: bytes) -> Network:
-    """What is under "G_ema" in a pickle of the PyTorch codes, or the third of three networks in one of TensorFlow.
+    """Return what is under "G_ema" in a pickle of the PyTorch codes, or the third of three networks in TensorFlow's.
 
     Args:
-        data: the whole file.
+        data: contents of the file.
 
     Raises:
-        UnpicklingError, ValueError, LookupError: it is not such a file, damaged, or holds code of another kind.
+        UnpicklingError, ValueError, LookupError: the file is of another kind, damaged, or holds other code.
     """
     budget = Budget(len(data))
     file = io.BytesIO(data)
-    tree = parse(file, _KNOWN, budget)
+    tree = parse(file, _ALLOWED, budget)
     need(not file.read(1), "more bytes follow the pickle")
     if isinstance(tree, tuple) and len(tree) == _NETWORKS:
-        found = Network("nvlabs-tensorflow")
-        _collect_variables(tree[2], "", found, budget)
-        found.arguments.update(_mapping(plain(_mapping(tree[2].state).get("static_kwargs"), budget)))
-        return found
+        network = Network("nvlabs-tensorflow")
+        _collect_variables(tree[2], "", network, budget)
+        network.arguments.update(_mapping(plain(_mapping(tree[2].state).get("static_kwargs"), budget)))
+        return network
     networks = _mapping(tree)
     need(networks.get("G_ema") is not None, "it has no G_ema, as the training of StyleGAN2-ADA and StyleGAN3 writes")
-    found = Network("nvlabs-pytorch")
-    _collect_module(networks["G_ema"], "", found, Tensors(budget, {}.__getitem__))
+    network = Network("nvlabs-pytorch")
+    _collect_module(networks["G_ema"], "", network, Tensors(budget, {}.__getitem__))
     state = _mapping(networks["G_ema"].arguments[0]["state"])
     need(not state.get("_init_args"), "its generator was made with arguments that have no names")
-    found.arguments.update(_mapping(plain(state.get("_init_kwargs"), budget)))
-    return found
+    network.arguments.update(_mapping(plain(state.get("_init_kwargs"), budget)))
+    return network
 
 
-def _collect_module(node: object, name: str, found: Network, made: Tensors) -> None:
-    """The tensors of a module and of those in it, in torch's order, and their attributes."""
-    made.budget.step()
+def _collect_module(node: object, name: str, network: Network, maker: Tensors) -> None:
+    """Add the tensors and attributes of a module and its submodules, in torch's order, to `network`."""
+    maker.budget.step()
     need(name.count(".") < MAX_DEPTH, "it has modules nested without end")
-    need(isinstance(node, Object) and node.of == _MODULE, "it has a module that is none")
+    need(isinstance(node, Object) and node.origin == _MODULE, "it has a module that is none")
     (meta,) = node.arguments
     need(isinstance(meta, dict) and meta.keys() == _META, "it has a module in an unknown layout")
     need(meta["type"] == "class" and meta["version"] == _VERSION, "it has a module in an unknown layout")
@@ -88,20 +88,20 @@ def _collect_module(node: object, name: str, found: Network, made: Tensors) -> N
     unsaved = _names(state.get("_non_persistent_buffers_set"))
     buffers = [(key, value) for key, value in _named(state.get("_buffers")) if key not in unsaved]
     for key, value in _named(state.get("_parameters")) + buffers:
-        if value is not None:  # of an optional layer that is not there
-            found.state[name + key] = made.tensor(value)
+        if value is not None:  # an optional layer that is absent
+            network.state[name + key] = maker.tensor(value)
     own = {key: value for key, value in state.items() if not str(key).startswith("_")}
-    found.attributes[name.removesuffix(".")] = _mapping(plain(own, made.budget))
+    network.attributes[name.removesuffix(".")] = _mapping(plain(own, maker.budget))
     for key, value in _named(state.get("_modules")):
         if value is not None:
-            _collect_module(value, f"{name}{key}.", found, made)
+            _collect_module(value, f"{name}{key}.", network, maker)
 
 
-def _collect_variables(node: object, name: str, found: Network, budget: Budget) -> None:
-    """The variables of a network and of the networks in it."""
+def _collect_variables(node: object, name: str, network: Network, budget: Budget) -> None:
+    """Add the variables of a network and the networks inside to `network`."""
     budget.step()
     need(name.count("/") < MAX_DEPTH, "it has networks nested without end")
-    need(isinstance(node, Object) and node.of == _NETWORK, "it has a network that is none")
+    need(isinstance(node, Object) and node.origin == _NETWORK, "it has a network that is none")
     state = _mapping(node.state)
     version = state.get("version")
     need(isinstance(version, int) and version >= _TENSORFLOW_VERSION, "it has a network in a layout too old")
@@ -109,9 +109,9 @@ def _collect_variables(node: object, name: str, found: Network, budget: Budget) 
     named = isinstance(variables, list) and all(isinstance(p, tuple) and isinstance(p[0], str) for p in variables)
     need(named, "it has a network without variables")
     for key, value in _named(dict(variables)):
-        found.state[name + key] = tensors.array(value, budget).contiguous()
+        network.state[name + key] = tensors.array(value, budget).contiguous()
     for key, value in _named(state.get("components")):
-        _collect_variables(value, f"{name}{key}/", found, budget)
+        _collect_variables(value, f"{name}{key}/", network, budget)
 
 
 def _mapping(node: object) -> dict:
@@ -121,7 +121,7 @@ def _mapping(node: object) -> dict:
 
 
 def _names(node: object) -> set[str]:
-    """A set of names; protocols 2 and 3 write it as a call of set with a list."""
+    # protocols 2 and 3 write a set as a call of `set` with a list
     if isinstance(node, Object):
         (items,) = node.arguments
         need(isinstance(items, list) and all(isinstance(item, str) for item in items), "it has a set of no names")

@@ -1,7 +1,7 @@
-"""Pickles as data: opcodes in, a tree of plain values out, and nothing is imported, called or constructed.
+"""Read pickles as data: opcodes in, a tree of plain values out; nothing is imported, called or constructed.
 
-Owns the opcodes that picklers of protocols 2 to 5 write, and what they may cost. Knows nothing of what objects mean.
-Python's own unpickler takes no part: there is nothing here that a pickle could make run.
+These are the opcodes that picklers of protocols 2 to 5 write, with a limit on their cost. Python's own unpickler takes
+no part: there is nothing here that a pickle could make run.
 """
 
 import pickletools
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import BinaryIO
 
-MAX_STEPS = 4_000_000  # opcodes and objects visited; the largest checkpoints, optimisers included, have about a million
-_FREE_STEPS = 10_000  # and one for two bytes, of which what picklers write needs about half
-MAX_DEPTH = 64  # of what is walked
+MAX_STEPS = 4_000_000  # opcodes and objects visited; the largest checkpoints with their optimisers have about a million
+_FREE_STEPS = 10_000  # plus one for every two bytes, about twice what picklers need
+MAX_DEPTH = 64  # of nested objects
 MAX_BYTES = 4 << 30  # of a file
 _LITERALS = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
@@ -30,40 +30,40 @@ _EMPTY: dict[str, Callable[[], object]] = {
 
 
 def need(fact: bool, otherwise: str) -> None:
-    """Raise UnpicklingError with that text unless it is so: the guard of every reader here."""
+    """Raise UnpicklingError with the text `otherwise` unless `fact` is true: the guard of every reader here."""
     if not fact:
         raise UnpicklingError(otherwise)
 
 
 @dataclass(eq=False, repr=False)
 class Global:
-    """What a pickle names to be imported, which nobody does: "module name"."""
+    """The name of something that a pickle asks to import, as "module name"; it is never imported."""
 
     name: str
 
 
 @dataclass(eq=False, repr=False)
 class Object:
-    """What a pickle asks to be made, and nobody makes.
+    """The description of an object that a pickle asks to make; it is never made.
 
     Attributes:
-        of: the name of the global it would come from.
-        arguments: what that would be called with.
-        state: what would be set on it.
-        items: what would be put into it.
+        origin: name of the global that would make the object.
+        arguments: of that call.
+        state: to be set on the object.
+        items: to be put into the object.
     """
 
-    of: str
+    origin: str
     arguments: tuple
     state: object = None
     items: dict | None = None
 
 
 class Budget:
-    """What one file may cost.
+    """A limit on the cost of reading one file.
 
     Args:
-        size: its bytes; storages and tensors made of it may take four times as many.
+        size: bytes of the file; its storages and tensors may take four times as many.
     """
 
     def __init__(self, size: int) -> None:
@@ -71,39 +71,39 @@ class Budget:
         self._steps, self._bytes = min(MAX_STEPS, _FREE_STEPS + size // 2), 4 * size
 
     def step(self) -> None:
-        """One opcode, or one object visited."""
+        """Count one opcode, or one object visited."""
         self._steps -= 1
         need(self._steps >= 0, "it takes more steps to read than its size explains")
 
     def take(self, size: int) -> None:
-        """Bytes that a tensor or a storage takes."""
+        """Count the bytes of a tensor or a storage."""
         self._bytes -= size
         need(self._bytes >= 0, "its tensors take many times the bytes that are in it")
 
 
 def parse(
     file: BinaryIO,
-    known: Mapping[str, set[str]],
+    allowed: Mapping[str, set[str]],
     budget: Budget,
     outside: Callable[[object], object] | None = None,
 ) -> object:
-    """The tree that one pickle describes; the file is left after its end.
+    """Return the tree that one pickle describes, and leave the file after the pickle's end.
 
     Args:
         file: at the first opcode.
-        known: names of the globals it may have, and the opcodes that may act on each.
-        budget: what it may cost.
-        outside: what stands for an object outside the file, given its id; None where there may be none.
+        allowed: names of the globals that the pickle may have, and the opcodes that may act on each.
+        budget: limit on the cost.
+        outside: maps the id of an object outside the file to what stands for it; None if there may be no such object.
 
     Returns:
         None, bool, int, float, str, bytes; tuples, lists, sets of strings, and dicts by str or int of such; Global,
-        Object, and what `outside` gave. They may be shared, and may hold themselves.
+        Object, and results of `outside`. They may be shared, and may contain themselves.
 
     Raises:
-        UnpicklingError: an opcode or a global that is not known; more than the budget.
-        ValueError, LookupError: it is damaged.
+        UnpicklingError: an opcode or a global is not allowed, or the budget is exceeded.
+        ValueError, LookupError: the pickle is damaged.
     """
-    machine = _Machine(known, outside)
+    machine = _Machine(allowed, outside)
     for opcode, argument, _ in pickletools.genops(file):
         budget.step()
         machine.step(opcode.name, argument)
@@ -111,8 +111,8 @@ def parse(
 
 
 class _Machine:
-    def __init__(self, known: Mapping[str, set[str]], outside: Callable[[object], object] | None) -> None:
-        self.known, self.outside = known, outside
+    def __init__(self, allowed: Mapping[str, set[str]], outside: Callable[[object], object] | None) -> None:
+        self.allowed, self.outside = allowed, outside
         self.stack: list = []
         self.outer: list[list] = []  # the stacks below each mark
         self.memo: dict[int, object] = {}
@@ -130,14 +130,14 @@ class _Machine:
             _STEPS[name](self, argument)
 
     def nothing(self, _: object) -> None:
-        """PROTO, FRAME, STOP: what they say is known."""
+        """Skip PROTO, FRAME and STOP."""
 
     def mark(self, _: object) -> None:
         self.outer.append(self.stack)
         self.stack = []
 
     def marked(self) -> list:
-        """What is above the last mark."""
+        """Return what is above the last mark, and remove it."""
         items, self.stack = self.stack, self.outer.pop()
         return items
 
@@ -171,7 +171,7 @@ class _Machine:
     def set_items(self, pairs: list) -> None:
         target = self.stack[-1]
         if isinstance(target, Object):
-            need("SETITEMS" in self.known[target.of], f"it puts items into a {target.of}")
+            need("SETITEMS" in self.allowed[target.origin], f"it puts items into a {target.origin}")
             target.items = {} if target.items is None else target.items
             target = target.items
         need(isinstance(target, dict), "it puts items into what is no mapping")
@@ -180,7 +180,7 @@ class _Machine:
         target.update(zip(pairs[::2], pairs[1::2], strict=True))
 
     def name_global(self, name: str) -> None:
-        need(name in self.known, f"it names {name[:80].replace(' ', '.')!r}, which weights have no use for")
+        need(name in self.allowed, f"it names {name[:80].replace(' ', '.')!r}, which weights have no use for")
         self.stack.append(Global(name))
 
     def name_global_from_stack(self, _: object) -> None:
@@ -192,14 +192,14 @@ class _Machine:
         arguments, target = self.pop(), self.pop()
         need(isinstance(target, Global), "it calls what is not named by a global")
         need(isinstance(arguments, tuple), "it calls with what are no arguments")
-        need(opcode in self.known[target.name], f"it makes an object of {target.name} by {opcode}")
+        need(opcode in self.allowed[target.name], f"it makes an object of {target.name} by {opcode}")
         self.stack.append(Object(target.name, arguments))
 
     def build(self, _: object) -> None:
         state, target = self.pop(), self.stack[-1]
         need(isinstance(target, Object), "it sets the state of what it did not make")
-        need("BUILD" in self.known[target.of], f"it sets the state of a {target.of}")
-        need(target.state is None, f"it sets the state of one {target.of} twice")
+        need("BUILD" in self.allowed[target.origin], f"it sets the state of a {target.origin}")
+        need(target.state is None, f"it sets the state of one {target.origin} twice")
         target.state = state
 
     def persist(self, _: object) -> None:

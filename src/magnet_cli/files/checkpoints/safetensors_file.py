@@ -1,7 +1,4 @@
-"""Safetensors files.
-
-Owns where magnet keeps what names and shapes do not tell: a JSON object under "magnet" in the metadata.
-"""
+"""Read and write safetensors files, with a family's settings as a JSON object under "magnet" in the metadata."""
 
 import json
 
@@ -14,16 +11,16 @@ _SETTINGS = "magnet"
 
 
 def recognises(data: bytes) -> bool:
-    """Whether it begins like such a file; the length it begins with can be the first bytes of a pickle."""
+    """Return whether bytes begin like a safetensors file, whose length can look like the first bytes of a pickle."""
     return data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data)
 
 
 def read(data: bytes, name: str) -> tuple[dict[str, Tensor], dict]:
-    """The tensors of a file, and the keywords for a family's `build` in its metadata.
+    """Return the tensors of a file, and the keywords for a family's `build` in its metadata.
 
     Raises:
-        safetensors.SafetensorError: it is no such file.
-        GeneratorError: what is under "magnet" is no JSON object.
+        safetensors.SafetensorError: the bytes are no safetensors file.
+        GeneratorError: the entry "magnet" is no JSON object.
     """
     state = load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -39,7 +36,7 @@ def read(data: bytes, name: str) -> tuple[dict[str, Tensor], dict]:
 
 
 def write(state: dict[str, Tensor], settings: dict) -> bytes:
-    """The bytes of such a file; the same tensors and settings give the same bytes."""
-    # copies, because the format has no tensors that share memory
+    """Return the bytes of a file; the same tensors and settings give the same bytes."""
+    # copies, because tensors in this format do not share memory
     copies = {name: value.detach().clone(memory_format=contiguous_format) for name, value in state.items()}
     return save(copies, {_SETTINGS: json.dumps(settings, sort_keys=True)})

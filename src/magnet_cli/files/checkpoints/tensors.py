@@ -1,8 +1,4 @@
-"""Tensors, arrays and numbers out of the trees of pickles.
-
-Owns how torch and numpy write themselves into pickles, and that a tensor stays within its storage. Knows nothing of
-files or networks.
-"""
+"""Make tensors, arrays and numbers from the trees of pickles; a tensor never reaches outside its storage."""
 
 import io
 import math
@@ -43,7 +39,7 @@ ARRAY_MAKERS = {f"numpy.{core}.multiarray _reconstruct" for core in ("core", "_c
 _BUFFERS = {f"numpy.{core}.numeric _frombuffer" for core in ("core", "_core")}
 _MAPPINGS = {"collections OrderedDict", "dnnlib.util EasyDict"}
 
-# Globals that these functions understand, and the opcodes that may act on each: `pickles.parse` takes them.
+# Globals that these functions understand, and the opcodes that may act on each, as `pickles.parse` takes them.
 ARRAYS: dict[str, set[str]] = {
     _DTYPE: {"REDUCE", "BUILD"},
     _ENCODED: {"REDUCE"},
@@ -70,7 +66,7 @@ class Storage:
 
 
 def storage(identity: object) -> Storage:
-    """What a persistent id of torch's means: ("storage", type, key, device, number of elements)."""
+    """Return the storage that a persistent id of torch means: ("storage", type, key, device, number of elements)."""
     need(isinstance(identity, tuple) and len(identity) in {5, 6}, "it names something outside that is no storage")
     word, kind, key, _, count, *view = identity
     name = getattr(kind, "name", "")
@@ -80,14 +76,14 @@ def storage(identity: object) -> Storage:
     return Storage(_STORAGES[name], key, count)
 
 
-def legacy(data: bytes, known: Mapping[str, set[str]], budget: Budget) -> tuple[object, dict[str, bytes]]:
-    """What torch.save wrote before it wrote zip files: five pickles, then the storages one after the other.
+def legacy(data: bytes, allowed: Mapping[str, set[str]], budget: Budget) -> tuple[object, dict[str, bytes]]:
+    """Read a file that torch.save wrote before it wrote zip files: five pickles, then one storage after the other.
 
     Returns:
-        The tree, with a Storage for each storage; and their bytes by key.
+        The tree, with a Storage for each storage; and the bytes of the storages by key.
 
     Raises:
-        UnpicklingError, ValueError, LookupError: it is not such a file, or damaged.
+        UnpicklingError, ValueError, LookupError: the file is of another kind, or damaged.
     """
     file = io.BytesIO(data)
     need(parse(file, {}, budget) == LEGACY_MAGIC, "it does not begin as torch's files do")
@@ -97,10 +93,10 @@ def legacy(data: bytes, known: Mapping[str, set[str]], budget: Budget) -> tuple[
     named: dict[str, Storage] = {}
 
     def outside(identity: object) -> Storage:
-        found = storage(identity)
-        return named.setdefault(found.key, found)
+        new = storage(identity)
+        return named.setdefault(new.key, new)
 
-    tree, keys = parse(file, known, budget, outside), parse(file, {}, budget)
+    tree, keys = parse(file, allowed, budget, outside), parse(file, {}, budget)
     need(isinstance(keys, list) and len(keys) == len(named), "it does not hold the storages it names")
     parts = {}
     for key in keys:
@@ -113,11 +109,11 @@ def legacy(data: bytes, known: Mapping[str, set[str]], budget: Budget) -> tuple[
 
 
 class Tensors:
-    """Makes tensors of what pickles say of them; each storage is read once.
+    """Makes the tensors that trees describe; each storage is read once.
 
     Args:
-        budget: what the file may cost.
-        part: the bytes of the storage of that key.
+        budget: limit on the cost of the file.
+        part: returns the bytes of the storage of a key.
     """
 
     def __init__(self, budget: Budget, part: Callable[[str], bytes]) -> None:
@@ -125,14 +121,14 @@ class Tensors:
         self._read: dict[object, tuple[Tensor, object]] = {}
 
     def tensor(self, node: object) -> Tensor:
-        """The tensor that a tree describes, contiguous, on the CPU.
+        """Return the tensor that a tree describes, contiguous, on the CPU.
 
         Raises:
-            UnpicklingError, ValueError: it is none, or reaches outside its storage.
+            UnpicklingError, ValueError: the tree is no tensor, or the tensor reaches outside its storage.
         """
-        if isinstance(node, Object) and node.of == _PARAMETER:
+        if isinstance(node, Object) and node.origin == _PARAMETER:
             node = node.arguments[0]
-        need(isinstance(node, Object) and node.of == _TENSOR, "it has a tensor that is none")
+        need(isinstance(node, Object) and node.origin == _TENSOR, "it has a tensor that is none")
         where, offset, size, stride, *_ = node.arguments
         flat = self._storage(where)
         need(isinstance(size, tuple) and isinstance(stride, tuple), "it has a tensor without a size")
@@ -145,15 +141,15 @@ class Tensors:
         return flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
 
     def _storage(self, node: object) -> Tensor:
-        """All of a storage, flat; the node is kept, so that its id stays its own."""
+        # the node is kept, so that no other node gets its id
         key = node.key if isinstance(node, Storage) else id(node)
         if key not in self._read:
             self._read[key] = self._flat(node), node
         return self._read[key][0]
 
     def _flat(self, node: object) -> Tensor:
-        if isinstance(node, Object) and node.of == _BLOB:
-            # torch's own function would unpickle these bytes, code and all.
+        if isinstance(node, Object) and node.origin == _BLOB:
+            # torch itself would unpickle these bytes, with any code in them.
             (blob,) = node.arguments
             node, parts = legacy(raw(blob), STORAGES, self.budget)
             need(isinstance(node, Storage), "it has a storage that is none")
@@ -165,10 +161,10 @@ class Tensors:
 
 
 def flat(data: bytes, dtype: torch.dtype, count: int, budget: Budget) -> Tensor:
-    """Bytes as `count` numbers.
+    """Return bytes as `count` numbers.
 
     Raises:
-        UnpicklingError: they are not as many.
+        UnpicklingError: the bytes are of another length.
     """
     need(len(data) == count * dtype.itemsize > 0, "it holds another number of bytes than it says")
     budget.take(len(data))
@@ -176,8 +172,8 @@ def flat(data: bytes, dtype: torch.dtype, count: int, budget: Budget) -> Tensor:
 
 
 def raw(node: object) -> bytes:
-    """The bytes that a tree describes; protocol 2 writes them as text."""
-    if isinstance(node, Object) and node.of == _ENCODED:
+    """Return the bytes that a tree describes; protocol 2 writes them as text."""
+    if isinstance(node, Object) and node.origin == _ENCODED:
         text, coding = node.arguments
         need(isinstance(text, str) and coding == "latin1", "it has text in an unknown coding")
         return text.encode("latin1")
@@ -186,27 +182,27 @@ def raw(node: object) -> bytes:
 
 
 def mapping(node: object) -> dict | None:
-    """The items of a dict or of what pickles write in place of one; None where it is something else."""
-    if isinstance(node, Object) and node.of in _MAPPINGS:
+    """Return the items of a dict, or of what pickles write in place of a dict; None for anything else."""
+    if isinstance(node, Object) and node.origin in _MAPPINGS:
         return node.items or {}
     return node if isinstance(node, dict) else None
 
 
 def array(node: object, budget: Budget) -> Tensor:
-    """The tensor of a numpy array or scalar.
+    """Return the tensor of a numpy array or scalar.
 
     Raises:
-        UnpicklingError: it is neither, of another type than numbers, or its bytes are not as many as its shape says.
+        UnpicklingError: the tree is neither, holds no numbers, or its bytes do not fit its shape.
     """
     need(isinstance(node, Object), "it has an array that is none")
     fortran = False
-    if node.of in _SCALARS:
+    if node.origin in _SCALARS:
         (dtype, data), shape = node.arguments, ()
-    elif node.of in _BUFFERS:
+    elif node.origin in _BUFFERS:
         data, dtype, shape, order = node.arguments
         fortran = order == "F"
     else:
-        need(node.of in ARRAY_MAKERS and isinstance(node.state, tuple), "it has an array that is none")
+        need(node.origin in ARRAY_MAKERS and isinstance(node.state, tuple), "it has an array that is none")
         _, shape, dtype, fortran, data = node.state
     need(isinstance(shape, tuple) and len(shape) <= _DIMENSIONS, "it has an array of an impossible shape")
     need(all(type(n) is int and n > 0 for n in shape), "it has an array of an impossible shape")
@@ -215,7 +211,7 @@ def array(node: object, budget: Budget) -> Tensor:
 
 
 def _number_type(node: object) -> torch.dtype:
-    need(isinstance(node, Object) and node.of == _DTYPE, "it has an array of what is no type")
+    need(isinstance(node, Object) and node.origin == _DTYPE, "it has an array of what is no type")
     code, order = node.arguments[0], node.state[1] if isinstance(node.state, tuple) else "|"
     need(isinstance(code, str) and code in _DTYPES, "it has an array of other things than numbers")
     need(order in ("<", "|", "="), "its numbers are not little-endian")
@@ -223,10 +219,10 @@ def _number_type(node: object) -> torch.dtype:
 
 
 def plain(node: object, budget: Budget, depth: int = 0) -> object:
-    """A tree of settings as JSON has them: numbers of numpy's as numbers, tuples as lists.
+    """Return a tree of settings as JSON has them: numpy's numbers as numbers, tuples as lists.
 
     Raises:
-        UnpicklingError: something else is in it, or it is deep or large out of all proportion.
+        UnpicklingError: the tree holds something else, or is too deep or too large.
     """
     budget.step()
     need(depth < MAX_DEPTH, "it has settings nested without end")
@@ -236,6 +232,6 @@ def plain(node: object, budget: Budget, depth: int = 0) -> object:
         return {key: plain(value, budget, depth + 1) for key, value in items.items()}
     if isinstance(node, tuple | list):
         return [plain(value, budget, depth + 1) for value in node]
-    found = array(node, budget)
-    need(found.numel() <= _SMALL, "it has settings of great size")
-    return found.tolist()
+    values = array(node, budget)
+    need(values.numel() <= _SMALL, "it has settings of great size")
+    return values.tolist()

@@ -1,7 +1,4 @@
-"""Files of torch.save, zipped or older, that hold weights: a state dict, alone or beside what training left there.
-
-Owns the layout of both. Knows nothing of architectures.
-"""
+"""Read files of torch.save, zipped or older: a state dict, alone or beside what training left there."""
 
 import io
 import struct
@@ -17,17 +14,17 @@ from magnet_cli.files.checkpoints.tensors import Tensors, mapping
 _ZIP = b"PK\x03\x04"  # as torch.save has written since 1.6
 _LEGACY = b"\x8a\x0a" + tensors.LEGACY_MAGIC.to_bytes(10, "little") + b"."  # the first pickle in a file before that
 _NAMESPACE = "argparse Namespace"
-_GENERATORS = ("g_ema", "netG_state_dict", "state_dict")  # the first that is there
-_HEAD = 32  # bytes that hold it
+_GENERATORS = ("g_ema", "netG_state_dict", "state_dict")  # keys of the generator, the first that exists
+_HEAD = 32  # bytes that hold the first pickle
 _ENCRYPTED = 1
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, struct.error)
 _DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool")
-_KNOWN = {
+_ALLOWED = {
     **tensors.TENSORS,
     **tensors.STORAGES,
     **tensors.ARRAYS,
     _NAMESPACE: {"NEWOBJ", "BUILD"},
-    # beside weights; nobody looks into them
+    # beside weights; they are ignored
     **{name: {"REDUCE"} for name in ("torch Size", "torch device", "collections Counter")},
     **{name: {"REDUCE"} for name in ("builtins set", "__builtin__ set")},
     **{f"torch {name}": set() for name in _DTYPES},
@@ -35,27 +32,27 @@ _KNOWN = {
 
 
 def recognises(data: bytes) -> bool:
-    """Whether it begins like one of them."""
+    """Return whether bytes begin like a file of torch.save."""
     return data.startswith(_ZIP) or _LEGACY in data[:_HEAD]
 
 
 def read(data: bytes, name: str) -> tuple[dict[str, Tensor], dict]:
-    """The state dict in a file of torch.save, and what its training was called with, as far as it is plain.
+    """Return the state dict in a file of torch.save, and the plain arguments of its training.
 
     Args:
-        data: the whole file.
-        name: what to call it in errors.
+        data: contents of the file.
+        name: of the file, for errors.
 
     Returns:
-        Tensors by name: those of the one mapping in it, or of that under "g_ema", "netG_state_dict" or "state_dict",
-        with the tensors beside it. Then the numbers and texts of an argparse.Namespace under "args".
+        Tensors by name: of the only mapping in the file, or of the mapping under "g_ema", "netG_state_dict" or
+        "state_dict", with the tensors beside that. Then the numbers and texts of an argparse.Namespace under "args".
 
     Raises:
-        UnpicklingError, ValueError, LookupError: it is damaged, or holds code.
-        GeneratorError: it does not hold one mapping from names to tensors.
+        UnpicklingError, ValueError, LookupError: the file is damaged, or holds code.
+        GeneratorError: the file does not hold one mapping from names to tensors.
     """
     budget = Budget(len(data))
-    tree, made = _zipped(data, budget) if data.startswith(_ZIP) else _legacy(data, budget)
+    tree, maker = _zipped(data, budget) if data.startswith(_ZIP) else _legacy(data, budget)
     content = mapping(tree) or {}
     nested = {key: inner for key, value in content.items() if (inner := mapping(value)) is not None}
     own = next(([nested[key]] for key in _GENERATORS if key in nested), list(nested.values()))
@@ -64,21 +61,21 @@ def read(data: bytes, name: str) -> tuple[dict[str, Tensor], dict]:
     if not state or not all(isinstance(key, str) and _is_tensor(value) for key, value in state.items()):
         message = f"{name} is a torch file, but holds no single mapping from names to tensors"
         raise GeneratorError(message, "save the generator's state dict alone: torch.save(module.state_dict(), …)")
-    return {key: made.tensor(value) for key, value in state.items()}, _arguments(content.get("args"))
+    return {key: maker.tensor(value) for key, value in state.items()}, _arguments(content.get("args"))
 
 
 def _is_tensor(node: object) -> bool:
-    return isinstance(node, Object) and node.of in tensors.TENSORS and mapping(node) is None
+    return isinstance(node, Object) and node.origin in tensors.TENSORS and mapping(node) is None
 
 
 def _arguments(node: object) -> dict:
-    if not (isinstance(node, Object) and node.of == _NAMESPACE and isinstance(node.state, dict)):
+    if not (isinstance(node, Object) and node.origin == _NAMESPACE and isinstance(node.state, dict)):
         return {}
     return {k: v for k, v in node.state.items() if v is None or isinstance(v, bool | int | float | str)}
 
 
 def _legacy(data: bytes, budget: Budget) -> tuple[object, Tensors]:
-    tree, parts = tensors.legacy(data, _KNOWN, budget)
+    tree, parts = tensors.legacy(data, _ALLOWED, budget)
     return tree, Tensors(budget, parts.__getitem__)
 
 
@@ -103,5 +100,5 @@ def _zipped(data: bytes, budget: Budget) -> tuple[object, Tensors]:
     folder = pickled[0].removesuffix("data.pkl")
     order = part(f"{folder}byteorder") if f"{folder}byteorder" in members else b"little"
     need(order == b"little", "its numbers are not little-endian")
-    tree = parse(io.BytesIO(part(pickled[0])), _KNOWN, budget, tensors.storage)
+    tree = parse(io.BytesIO(part(pickled[0])), _ALLOWED, budget, tensors.storage)
     return tree, Tensors(budget, lambda key: part(f"{folder}data/{key}"))
