@@ -6,9 +6,11 @@ from pathlib import Path
 from magnet_cli.catalog.cache import volume_path  # noqa: F401
 from magnet_cli.cli import options, references
 from magnet_cli.cli.console import Console
-from magnet_cli.cli.references import volume as named_volume  # noqa: F401
 from magnet_cli.sampling import select
-from magnet_cli.sampling.select import index_of  # noqa: F401
+from magnet_cli.sampling.select import (
+    index_of,  # noqa: F401
+    named_volume,  # noqa: F401
+)
 from magnet_cli.volume import Volume
 
 Source = object

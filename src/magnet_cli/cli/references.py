@@ -1,17 +1,15 @@
-"""What is typed for a generator or a volume: a name, a path, or code of the user's own (file.py:factory).
+"""What is typed for a generator: a name, a path, or code of the user's own (file.py:factory).
 
 The one gate to code of the user's own as a generator: what is typed on the command line passes, what a file says does
 not.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from magnet_cli.catalog import cache, entries, references
+from magnet_cli.catalog import cache, references
 from magnet_cli.cli import options
-from magnet_cli.volume import Volume
 
 if TYPE_CHECKING:
     from magnet_cli.models.custom import CustomModule
@@ -51,19 +49,3 @@ def custom_module(reference: str, flags: options.CustomFlags) -> "CustomModule |
     texts = {name: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for name, v in typed.items()}
     shown = reference + "".join(f" --{name.replace('_', '-')} {text}" for name, text in texts.items())
     return custom.from_factory(reference, **typed, reference=shown)
-
-
-def volume(reference: str) -> Volume:
-    """Return the volume at a path, or the published volume of a name.
-
-    Raises:
-        VolumeError: there is none.
-        ArtifactError: a published volume has not been fetched, or its bytes are not those that were pinned.
-    """
-    artifact = entries.registry().get(reference)
-    if artifact is None or artifact.kind != "volume" or Path(reference).exists():
-        return Volume.open(Path(reference).expanduser())
-    cache.check_cached(artifact)
-    path = cache.path_of(artifact)
-    cache.verify(artifact, path)
-    return Volume.open(path)

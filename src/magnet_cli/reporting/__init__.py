@@ -1,6 +1,7 @@
 """Write a report as one HTML page."""
 
-from magnet_cli.reporting.report import Subject as Subject
-from magnet_cli.reporting.report import default_out as default_out
-from magnet_cli.reporting.report import finished as finished
-from magnet_cli.reporting.report import write as write
+from magnet_cli.reporting.write_report import ReportPlan as ReportPlan
+from magnet_cli.reporting.write_report import ReportRequest as ReportRequest
+from magnet_cli.reporting.write_report import kind_of as kind_of
+from magnet_cli.reporting.write_report import plan as plan
+from magnet_cli.reporting.write_report import run as run

@@ -3,7 +3,7 @@
 At most one shard and 64 MiB of singular values are in memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,13 +71,15 @@ def chosen(num_rows: int, kept: int) -> np.ndarray:
     return np.arange(most) * num_rows // most
 
 
-def read(volume: Volume, index: Index, advance: Callable[[int], None]) -> Spectrum:
+def read(volume: Volume, index: Index) -> Generator[int, None, Spectrum]:
     """Read the spectrum of a volume.
 
     Args:
         volume: the volume.
         index: an index of the volume, which tells its rows.
-        advance: called with the number of rows done since the last call.
+
+    Yields:
+        Number of rows done since the last time.
 
     Raises:
         VolumeError, MagnetError: as `Volume.read`.
@@ -90,7 +92,7 @@ def read(volume: Volume, index: Index, advance: Callable[[int], None]) -> Spectr
         if here.start < here.stop:
             values[here] = volume.read(part.shard).singular_values[places[here] - start]
         start += part.rows
-        advance(part.rows)
+        yield part.rows
     return Spectrum(index.num_rows, values, volume.spec.rank_floor)
 
 

@@ -1,6 +1,6 @@
 """The report of a volume: its spectrum, log-volumes, effective sizes, and images by log-volume."""
 
-from collections.abc import Callable
+from collections.abc import Generator as Steps
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,21 +49,26 @@ def lead(spec: VolumeSpec, index: Index) -> str:
 
 
 def sections(
-    volume: Volume, index: Index, generator: "Generator | str", advance: Callable[[int], None], batch: int | None = None
-) -> list[str]:
-    """Return the sections of the page.
+    volume: Volume, index: Index, generator: "Generator | str", batch: int | None = None
+) -> Steps[int, None, list[str]]:
+    """Build the sections of the page.
 
     Args:
         volume: the volume.
         index: an index of the volume for the k of log-volumes.
         generator: the volume's generator on its device, or the reason why no images are shown.
-        advance: called with the number of rows read since the last call.
         batch: images at a time.
+
+    Yields:
+        Number of rows read since the last time.
+
+    Returns:
+        The sections.
 
     Raises:
         VolumeError, MagnetError: the volume is damaged, or cannot be read.
     """
-    values = spectrum.read(volume, index, advance)
+    values = yield from spectrum.read(volume, index)
     real = index.log_volume[index.above_floor]
     real.sort()
     grid = index_.effective_sizes(volume, index, index_.some_top_ks(volume.spec.top_k, index.top_k), index_.SOME_RHOS)

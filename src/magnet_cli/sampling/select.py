@@ -175,6 +175,22 @@ def find_volume(source: "Source", request: VolumeRequest, messages: Messages) ->
     raise VolumeError(message, f"make one: magnet compute {_reference(source)}{request.flags}")
 
 
+def named_volume(reference: str) -> Volume:
+    """Return the volume at a path, or the published volume of a name.
+
+    Raises:
+        VolumeError: there is none.
+        ArtifactError: a published volume has not been fetched, or its bytes are not those that were pinned.
+    """
+    artifact = entries.registry().get(reference)
+    if artifact is None or artifact.kind != "volume" or Path(reference).exists():
+        return Volume.open(Path(reference).expanduser())
+    cache.check_cached(artifact)
+    path = cache.path_of(artifact)
+    cache.verify(artifact, path)
+    return Volume.open(path)
+
+
 def _reference(source: "Source") -> str:
     return getattr(source, "reference", source.name)
 
