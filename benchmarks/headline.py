@@ -31,7 +31,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from magnet_cli import models as models_
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli.app import app
 from magnet_cli.maths.metrics.intervals import difference_of_means, difference_of_pairs
 
@@ -182,7 +182,7 @@ def real_digits(source: Path, folder: Path) -> Path:
 
 def fresh_prior(desk: Desk, plan: Plan, n: int) -> Path:
     """Images of n draws from the prior that are in no pool."""
-    generator = models_.load(cache.checkpoint(plan.generator))
+    generator = models_.load(Checkpoint.find(plan.generator))
     latents, _ = generator.prior.draw(np.random.default_rng([_FRESH]), n)
     path = desk.folder / f"{plan.generator}-fresh-{n}.npy"
     np.save(path, latents)

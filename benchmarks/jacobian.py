@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from magnet_cli import computing, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import solver_choice
 from magnet_cli.computing.memory import Plan, cut_for
 from magnet_cli.files import checkpoints
@@ -110,7 +110,7 @@ def network(name: str, device: torch.device) -> Network:
             return Generator(name, "stylegan2", "0" * 64, module.image_shape, priors.Prior(module.prior, 512), module)
 
     else:
-        checkpoint = cache.checkpoint(name)
+        checkpoint = Checkpoint.find(name)
         plain = dcgan.as_trained(checkpoints.read(checkpoint.read(), name).state)
 
         def load(precision: str) -> Generator:

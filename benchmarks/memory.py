@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from magnet_cli import computing, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli.options import size
 from magnet_cli.computing.memory import cut_for
 from magnet_cli.volume import Volume
@@ -29,7 +29,7 @@ from magnet_cli.volume import Volume
 
 def measure(name: str, rows: int, memory: int) -> dict:
     """Compute a volume of so many rows in a temporary folder."""
-    generator = models.load(cache.checkpoint(name))
+    generator = models.load(Checkpoint.find(name))
     with torch.no_grad():
         generator(torch.zeros(1, generator.latent_dim))
     cut = cut_for(generator, memory=memory)

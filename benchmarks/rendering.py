@@ -32,6 +32,7 @@ from PIL import Image
 
 from magnet_cli import index, models
 from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.files import atomic, pictures
 from magnet_cli.models import batches
 from magnet_cli.sampling import render, sample_folder
@@ -111,7 +112,7 @@ def say(text: str, stream: object = sys.stderr) -> None:
 
 def measure(name: str, n: int, repeats: int, parts: tuple[str, ...] = PARTS) -> dict:
     """Seconds of each way of rendering n images, by part."""
-    generator = models.load(cache.checkpoint(name))
+    generator = models.load(Checkpoint.find(name))
     latents = np.random.default_rng(0).standard_normal((n, generator.latent_dim), dtype=np.float32)
     about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": platform.machine(), "cores": os.cpu_count()}
     about |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "pillow": PIL.__version__}
@@ -162,7 +163,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        network = models.load(cache.checkpoint(asked.generator)).module
+        network = models.load(Checkpoint.find(asked.generator)).module
         plain_loop(network, np.load(asked.one[0]), Path(asked.one[1]))
         return
     result = measure(asked.generator, asked.n, asked.repeats, tuple(asked.parts))

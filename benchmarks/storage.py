@@ -131,9 +131,9 @@ def throughput(folder: Path, shard_rows: int, repeats: int) -> dict:
 def share_of_compute(folder: Path, repeats: int) -> dict:
     """What writing costs beside computing, on mnist at 1,000 rows a shard."""
     from magnet_cli import computing, models
-    from magnet_cli.catalog import cache
+    from magnet_cli.catalog.checkpoint import Checkpoint
 
-    generator = models.load(cache.checkpoint("mnist"))
+    generator = models.load(Checkpoint.find("mnist"))
     volume = Volume.create(folder / "mnist", computing.asked(generator, rows_per_shard=1000))
     list(computing.fill(volume, generator, 1000))
     taken = seconds(lambda: list(computing.fill(volume, generator, COMPUTED_ROWS))) / (COMPUTED_ROWS // 1000 - 1)

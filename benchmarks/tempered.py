@@ -30,7 +30,7 @@ import torch
 from scipy import stats
 
 from magnet_cli import index, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.files import atomic
 from magnet_cli.files.progress import SILENT
 from magnet_cli.maths.jacobian import PRECISIONS
@@ -161,7 +161,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        checkpoint = cache.checkpoint(args.generator)
+        checkpoint = Checkpoint.find(args.generator)
         request = select.VolumeRequest(top_k=args.top_k, volume=args.volume)
         volume = select.find_volume(checkpoint, request, SILENT)
         spec = volume.spec

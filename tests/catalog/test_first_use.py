@@ -19,8 +19,8 @@ from servers import believed, entry, everything, hidden, refused, serving, whole
 from torch import nn
 from torch_files import RunsWhenRead, saved
 
-from magnet_cli.catalog import cache, https, safe_formats
-from magnet_cli.catalog.lockfile import Ledger
+from magnet_cli.catalog import cache, download, https, safe_formats
+from magnet_cli.catalog.lockfile import Lockfile
 from magnet_cli.errors import ArtifactError
 
 
@@ -110,10 +110,10 @@ def test_the_first_bytes_are_remembered_and_others_refused(home):
     with serving({"/x.npz": whole(data)}, tls=True) as server:
         artifact = entry(server.url + "/x.npz", sha256="", size=0)
         assert not cache.is_cached(artifact)
-        assert cache.fetch(artifact) is True
+        assert download.fetch(artifact) is True
         assert cache.read(artifact) == data
-        assert cache.fetch(artifact) is False
-        seen = Ledger(home).seen(artifact.source)
+        assert download.fetch(artifact) is False
+        seen = Lockfile(home).seen(artifact.source)
         assert (seen["size"], seen["format"], seen["name"]) == (len(data), "npz", "x.npz")
         path = cache.path_of(artifact)
         path.write_bytes(data[:-1] + b"?")
@@ -122,17 +122,17 @@ def test_the_first_bytes_are_remembered_and_others_refused(home):
         path.unlink()
         server.answers["/x.npz"] = whole(other)
         with pytest.raises(ArtifactError, match=f"and {len(data):,} are asked for|is not what was pinned"):
-            cache.fetch(artifact)
+            download.fetch(artifact)
         assert not path.exists()
         same_size = data[:-1] + b"?"
         server.answers["/x.npz"] = whole(same_size)
         with pytest.raises(ArtifactError, match="is not what was pinned") as caught:
-            cache.fetch(artifact)
+            download.fetch(artifact)
         assert "magnet cache rm thing --forget" in caught.value.hint
         assert hidden(home) == []
-        assert Ledger(home).forget(artifact.source)
+        assert Lockfile(home).forget(artifact.source)
         server.answers["/x.npz"] = whole(other)
-        assert cache.fetch(artifact) is True
+        assert download.fetch(artifact) is True
         assert cache.read(artifact) == other
 
 
@@ -141,15 +141,15 @@ def test_a_size_without_a_hash_is_held_against_what_comes(home):
     with serving({"/x.npz": whole(data)}, tls=True) as server:
         artifact = entry(server.url + "/x.npz", sha256="", size=len(data) + 1)
         with pytest.raises(ArtifactError, match=f"is {len(data):,} bytes, and {len(data) + 1:,} are asked for"):
-            cache.fetch(artifact)
-    assert Ledger(home).seen(artifact.source) is None
+            download.fetch(artifact)
+    assert Lockfile(home).seen(artifact.source) is None
 
 
 def test_a_pinned_hash_needs_no_size(home):
     _, data = UNSAFE["a pickle"]
     with serving({"/x.pkl": whole(data)}) as server:
         artifact = entry(server.url + "/x.pkl", data, size=0)
-        assert cache.fetch(artifact) is True
+        assert download.fetch(artifact) is True
         assert cache.read(artifact) == data
     assert not (home / "artifacts.lock").exists()
 
@@ -164,10 +164,10 @@ def test_pickles_are_not_even_asked_for_without_trust(home):
             in error.message
         )
         assert "magnet fetch thing --trust" in error.hint
-        assert cache.fetch(artifact, trust=True) is True
-        assert cache.fetch(artifact) is False  # trusted once
+        assert download.fetch(artifact, trust=True) is True
+        assert download.fetch(artifact) is False  # trusted once
         cache.path_of(artifact).unlink()
-        assert cache.fetch(artifact) is True
+        assert download.fetch(artifact) is True
 
 
 def test_what_only_claims_to_be_safe_is_refused_once_its_bytes_are_here(home):
@@ -176,7 +176,7 @@ def test_what_only_claims_to_be_safe_is_refused_once_its_bytes_are_here(home):
         artifact = entry(server.url + "/x.pt", sha256="", size=0)
         error = refused(artifact, home)
         assert "nobody has pinned" in error.message
-        assert cache.fetch(artifact, trust=True) is True
+        assert download.fetch(artifact, trust=True) is True
     assert not Path("ran").exists()
 
 
@@ -202,15 +202,15 @@ def test_a_licence_is_accepted_once(home):
         terms = {"commercial_use": False, "license": "Research Only 1.0"}
         first, second = (entry(f"{server.url}/{n}", d, **terms) for n, d in (("x", b"1"), ("y", b"2")))
         refused(first, home)
-        cache.fetch(first, accept_license=True)
-        assert cache.fetch(second) is True
+        download.fetch(first, accept_license=True)
+        assert download.fetch(second) is True
         other = entry(f"{server.url}/z", b"3", commercial_use=False, license="Research Only 2.0")
         with pytest.raises(ArtifactError, match=r"Research Only 2\.0"):
-            cache.fetch(other)
+            download.fetch(other)
 
 
 def test_a_damaged_record_is_said_and_not_passed_over(home):
-    Ledger(home).record("https://a/b", {"sha256": "0" * 64, "size": 1, "format": "npz", "name": "b"})
+    Lockfile(home).record("https://a/b", {"sha256": "0" * 64, "size": 1, "format": "npz", "name": "b"})
     path = home / "artifacts.lock"
     text = path.read_text()
     path.write_text(text.replace("0000", "0001", 1))
@@ -222,10 +222,10 @@ def test_a_damaged_record_is_said_and_not_passed_over(home):
 RECORDS = """
 import sys
 from pathlib import Path
-from magnet_cli.catalog.lockfile import Ledger
+from magnet_cli.catalog.lockfile import Lockfile
 
 for number in range(10):
-    ledger = Ledger(Path(sys.argv[1]))
+    ledger = Lockfile(Path(sys.argv[1]))
     ledger.record(f"https://host/{sys.argv[2]}/{number}", {"sha256": sys.argv[2] * 64, "size": 1})
     ledger.accept(f"licence {sys.argv[2]} {number}")
     print(ledger.record("https://host/same", {"sha256": sys.argv[2] * 64, "size": 1})["sha256"])

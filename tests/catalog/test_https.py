@@ -14,7 +14,7 @@ import time
 import pytest
 from servers import DATA, believed, entry, everything, hidden, refused, serving, whole, write_list
 
-from magnet_cli.catalog import cache, https
+from magnet_cli.catalog import cache, download, https
 from magnet_cli.errors import ArtifactError, MagnetError
 
 PIECE = 1 << 16
@@ -64,7 +64,7 @@ def test_twenty_cuts_of_a_big_file_cost_no_byte_twice(home):
     file, arrived = File(BIG, cuts=cuts), []
     with serving({"/big.bin": file}) as server:
         artifact = entry(server.url + "/big.bin", BIG)
-        assert cache.fetch(artifact, advance=arrived.append) is True
+        assert download.fetch(artifact, advance=arrived.append) is True
     assert len(file.started) == 21
     assert file.started == [sum(cuts[:i]) for i in range(21)]  # it goes on at the very byte
     assert file.sent == len(BIG)
@@ -116,7 +116,7 @@ def test_what_broke_off_for_good_is_kept_hidden_and_said(home):
         assert "broke off 4 times" in error.message
         assert "100,000 bytes are kept, and the same command goes on from there" in error.message
         assert not cache.is_cached(artifact)
-        assert cache.fetch(artifact) is True
+        assert download.fetch(artifact) is True
     assert file.started == [0, 100_000, 100_000, 100_000, 100_000]
     assert hidden(home) == []
 
@@ -125,7 +125,7 @@ def test_a_server_without_ranges_sends_the_file_anew(home):
     file, arrived = File(DATA, cuts=[70_000, 150_000], ranges=False), []
     with serving({"/weights.bin": file}) as server:
         artifact = entry(server.url + "/weights.bin")
-        assert cache.fetch(artifact, advance=arrived.append) is True
+        assert download.fetch(artifact, advance=arrived.append) is True
     assert file.started == [0, 0, 0]
     assert sum(arrived) == len(DATA)
     assert cache.read(artifact) == DATA
@@ -138,7 +138,7 @@ def test_a_file_that_changed_between_is_never_put_together_of_two(home):
         artifact = entry(server.url + "/weights.bin", other)
         refused(artifact, home, kept=True)
         server.answers["/weights.bin"] = new
-        assert cache.fetch(artifact) is True
+        assert download.fetch(artifact) is True
     assert new.started == [0]
     assert cache.read(artifact) == other
 
@@ -149,7 +149,7 @@ def test_without_a_hash_only_what_the_server_vouches_for_is_gone_on_with(home, m
     file = File(b"\x02\0\0\0\0\0\0\0{}" + DATA, cuts=[100_000], etag=etag)
     with serving({"/x.safetensors": file}, tls=True) as server:
         artifact = entry(server.url + "/x.safetensors", sha256="", size=0)
-        assert cache.fetch(artifact) is True
+        assert download.fetch(artifact) is True
     assert file.started == [0, 100_000 if etag == '"one"' else 0]
     assert cache.read(artifact) == file.data
 
@@ -237,7 +237,7 @@ def test_trouble_that_passes_is_waited_for_as_long_as_the_server_asks(home, monk
         return whole(DATA)(request)
 
     with serving({"/weights.bin": busy}) as server:
-        assert cache.fetch(entry(server.url + "/weights.bin")) is True
+        assert download.fetch(entry(server.url + "/weights.bin")) is True
     assert waited == [0.5, 7, 60]
 
 
@@ -276,7 +276,7 @@ def test_a_full_disk_keeps_nothing(home, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
         try:
             with pytest.raises(MagnetError, match="cannot write"):
-                cache.fetch(entry(server.url + "/weights.bin"))
+                download.fetch(entry(server.url + "/weights.bin"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             signal.signal(signal.SIGXFSZ, previous)
@@ -310,7 +310,7 @@ def test_a_damaged_note_of_the_origin_means_from_the_start(home):
             note.write_text(text)
             file.cuts = [100_000, 0, 0, 0]
             with contextlib.suppress(ArtifactError):
-                cache.fetch(artifact)
+                download.fetch(artifact)
             assert file.started[-4] == 0
-        assert cache.fetch(artifact) is True
+        assert download.fetch(artifact) is True
     assert [p.name for p in cache.folder_of(artifact).iterdir()] == ["weights.bin"]

@@ -12,7 +12,7 @@ import pytest
 from hub_server import serving_hub
 from servers import COMMIT, DATA, entry, everything, serving, write_list
 
-from magnet_cli.catalog import cache, entries, manifest
+from magnet_cli.catalog import download, entries, manifest
 from magnet_cli.errors import ArtifactError, MagnetError
 from magnet_cli.files import documents
 
@@ -314,5 +314,5 @@ def test_plain_servers_see_no_token(home, monkeypatch):
         request.wfile.write(DATA)
 
     with serving({"/x.bin": answer}) as server:
-        cache.fetch(entry(server.url + "/x.bin"))
+        download.fetch(entry(server.url + "/x.bin"))
     assert "hf_secret" not in str(seen)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from toys import toy_weights
 
 from magnet_cli import computing, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing.memory import Plan, cut_for
 from magnet_cli.errors import GeneratorError
 from magnet_cli.maths.priors import Prior
@@ -38,11 +38,11 @@ def test_values_equal_the_dense_jacobian(toy_volume, dense):
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_truncation_is_part_of_the_function(toy, tmp_path, dense, precision):
     dtype = {"float32": torch.float32, "float64": torch.float64}[precision]
-    generator = models.load(cache.checkpoint(str(toy)), dtype=dtype)
+    generator = models.load(Checkpoint.find(str(toy)), dtype=dtype)
     spec = computing.asked(generator, truncation=0.5, precision=precision)
     volume = Volume.create(tmp_path / "v", spec)
     list(computing.fill(volume, generator, 8))
-    exact = models.load(cache.checkpoint(str(toy)), dtype=torch.float64)
+    exact = models.load(Checkpoint.find(str(toy)), dtype=torch.float64)
     truth = dense(lambda z: exact.module(0.5 * z), volume.read(0).latents)
     error = np.abs(np.log(volume.read(0).singular_values) - np.log(truth)).max()
     assert error < (1e-4 if precision == "float32" else 1e-6)  # stored as float32
@@ -52,7 +52,7 @@ def test_truncation_is_part_of_the_function(toy, tmp_path, dense, precision):
 def test_half_precision_weights_are_differentiated_in_the_precision_asked(tmp_path, dense, half):
     state = {name: value.to(half) for name, value in toy_weights().items()}
     save_file(state, tmp_path / "half.safetensors")
-    generator = models.load(cache.checkpoint(str(tmp_path / "half.safetensors")))
+    generator = models.load(Checkpoint.find(str(tmp_path / "half.safetensors")))
     volume = Volume.create(tmp_path / "v", computing.asked(generator))
     list(computing.fill(volume, generator, 10))
     network = DCGAN(5, (8,), 1)
@@ -116,7 +116,7 @@ def test_values_that_are_not_finite_name_shard_and_row(tmp_path):
     state["main.0.weight"] = state["main.0.weight"] * 2.5e38  # overflows float32 at a latent here and there
     state["main.3.weight"] = state["main.3.weight"] * 1e-38
     save_file(state, tmp_path / "broken.safetensors")
-    generator = models.load(cache.checkpoint(str(tmp_path / "broken.safetensors")))
+    generator = models.load(Checkpoint.find(str(tmp_path / "broken.safetensors")))
     volume = Volume.create(tmp_path / "v", computing.asked(generator))
     with pytest.raises(GeneratorError, match=r"not finite at shard 0, row \d+") as error:
         list(computing.fill(volume, generator, 100))
@@ -131,7 +131,7 @@ def test_a_function_that_is_not_finite_is_refused_at_once(tmp_path):
     state = toy_weights()
     state["main.1.bias"][0] = float("inf")
     save_file(state, tmp_path / "broken.safetensors")
-    generator = models.load(cache.checkpoint(str(tmp_path / "broken.safetensors")))
+    generator = models.load(Checkpoint.find(str(tmp_path / "broken.safetensors")))
     volume = Volume.create(tmp_path / "v", computing.asked(generator))
     with pytest.raises(GeneratorError, match="values that are not finite"):
         list(computing.fill(volume, generator, 10))
@@ -143,7 +143,7 @@ def test_a_function_that_is_not_finite_is_refused_at_once(tmp_path):
 
 def test_less_memory_cuts_the_work_and_changes_nothing_but_rounding(tmp_path):
     save_file(toy_weights(latent_dim=60), tmp_path / "many.safetensors")  # its Jacobian takes more than a vector's way
-    generator = models.load(cache.checkpoint(str(tmp_path / "many.safetensors")))
+    generator = models.load(Checkpoint.find(str(tmp_path / "many.safetensors")))
     spec = computing.asked(generator)
     latents = Prior("normal", 60).draw_shard(0, 0, 5)[0]
     truth = computing.singular_values(generator, latents, spec, Plan(5))
@@ -176,11 +176,11 @@ def test_when_memory_runs_out_the_run_goes_on_and_says_so(tmp_path):
     code = (
         "import resource, sys, torch\n"
         "from magnet_cli import computing as compute, models as generators\n"
-        "from magnet_cli.catalog import cache\n"
+        "from magnet_cli.catalog.checkpoint import Checkpoint\n"
         "from magnet_cli.computing.memory import Plan\n"
         "from magnet_cli.volume.store import Volume\n"
         "torch.set_num_threads(1)\n"
-        "generator = generators.load(cache.checkpoint(sys.argv[1]))\n"
+        "generator = generators.load(Checkpoint.find(sys.argv[1]))\n"
         "volume = Volume.create(__import__('pathlib').Path(sys.argv[2]), compute.asked(generator, rows_per_shard=64))\n"
         "list(compute.fill(volume, generator, 1, Plan(1)))\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
@@ -196,7 +196,7 @@ def test_when_memory_runs_out_the_run_goes_on_and_says_so(tmp_path):
     notes = json.loads((tmp_path / "v" / "volume.json").read_text())["notes"]
     assert notes
     assert "memory ran out at shard 0" in notes[0]
-    generator = models.load(cache.checkpoint(str(path)))
+    generator = models.load(Checkpoint.find(str(path)))
     plain = computing.singular_values(generator, volume.read(0).latents[:4], volume.spec, Plan(2))
     np.testing.assert_allclose(volume.read(0).singular_values[:4], plain, rtol=1e-4)
 

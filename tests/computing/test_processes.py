@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from toys import biggan_weights, nvae_weights, toy_weights
 
 from magnet_cli import computing, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import processes as processes_
 from magnet_cli.computing.memory import Plan, cut_for
 from magnet_cli.errors import MagnetError
@@ -50,14 +50,14 @@ def test_threads_are_shared():
 
 
 def test_memory_is_shared(weights):
-    generator = models.load(cache.checkpoint(str(weights)))
+    generator = models.load(Checkpoint.find(str(weights)))
     whole, half = (cut_for(generator, memory=4_000_000, processes=processes) for processes in (1, 2))
     assert half == cut_for(generator, memory=2_000_000)
     assert half != whole
 
 
 def test_a_job_without_its_volume(tmp_path, weights):
-    job = processes_.Job(tmp_path / "none", cache.checkpoint(str(weights)), "pixel", "cpu", 1, Plan(8))
+    job = processes_.Job(tmp_path / "none", Checkpoint.find(str(weights)), "pixel", "cpu", 1, Plan(8))
     with pytest.raises(MagnetError, match="is not a volume"):
         job.filler()
 
@@ -82,8 +82,8 @@ def sources(folder):
     save_file(biggan_weights(**TINY), folder / "biggan.safetensors")
     save_file(nvae_weights(), folder / "nvae.safetensors")
     return {
-        "biggan": (cache.checkpoint(str(folder / "biggan.safetensors")), (("bn_truncation", 0.25),)),
-        "nvae": (cache.checkpoint(str(folder / "nvae.safetensors")), (("nvae_latents", "all"),)),
+        "biggan": (Checkpoint.find(str(folder / "biggan.safetensors")), (("bn_truncation", 0.25),)),
+        "nvae": (Checkpoint.find(str(folder / "nvae.safetensors")), (("nvae_latents", "all"),)),
     }
 
 

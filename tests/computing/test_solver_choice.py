@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from toys import toy_weights
 
 from magnet_cli import computing, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import solver_choice
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import GeneratorError, VolumeError
@@ -33,7 +33,7 @@ def steep(tmp_path):
 @pytest.fixture
 def load(steep):
     def load(precision):
-        return models.load(cache.checkpoint(str(steep)), dtype=jacobian.PRECISIONS[precision])
+        return models.load(Checkpoint.find(str(steep)), dtype=jacobian.PRECISIONS[precision])
 
     return load
 

@@ -20,7 +20,7 @@ PACKAGE = CHECKOUT / "src" / "magnet_cli"
 ASK = """
 import json
 import magnet_cli
-from magnet_cli.catalog import cache, entries
+from magnet_cli.catalog import cache, download, entries
 
 known = entries.registry()
 built_in = [a for a in known.values() if a.scheme == "builtin"]
@@ -28,7 +28,7 @@ print(json.dumps({
     "package": magnet_cli.__file__,
     "list": str(entries.shipped_list()),
     "names": sorted(known),
-    "downloaded": [cache.fetch(a) for a in built_in],
+    "downloaded": [download.fetch(a) for a in built_in],
     "assets": sorted(p.name for p in cache.BUILT_IN.iterdir()),
 }))
 """

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from toys import slogan_weights, some_mixture
 
 from magnet_cli import computing, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import solver_choice
 from magnet_cli.editing import rescore
 from magnet_cli.evaluating.sweep import reference
@@ -45,7 +45,7 @@ def slogan():
 
 @pytest.fixture
 def generator(slogan):
-    return models.load(cache.checkpoint(slogan))
+    return models.load(Checkpoint.find(slogan))
 
 
 def test_compute(magnet, slogan, mixture):

@@ -328,11 +328,11 @@ def test_stopped_at_any_time_it_goes_on_to_the_same_files(magnet, here):
         }
     )
     from magnet_cli import models
-    from magnet_cli.catalog import cache
+    from magnet_cli.catalog.checkpoint import Checkpoint
 
     table = tabulated(tuple(found.attributes.values()), 0.9)
     chosen = balance.draw(table, 40, 0)
-    steps = balanced_sample.write(Path("part"), spec, found, chosen, models.load(cache.checkpoint("mnist")), 10)
+    steps = balanced_sample.write(Path("part"), spec, found, chosen, models.load(Checkpoint.find("mnist")), 10)
     assert list(itertools.islice(steps, 2)) == [10, 10]
     steps.close()
     assert ResultFolder(Path("part"), SAMPLE).finished(spec) is None

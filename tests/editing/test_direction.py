@@ -11,7 +11,7 @@ from scipy import special
 from toys import stylegan2_weights
 
 from magnet_cli import models as models_
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.editing import balance, direction, rescore
 from magnet_cli.editing.scored import Attribute, open_scored
 from magnet_cli.errors import SampleError, SpecError
@@ -336,7 +336,7 @@ def test_a_direction_in_w_is_that_of_mapped_latents(magnet, tmp_path):
     done = magnet(*line, "--space", "w", "--generator", path, "--out", "red.npy", "--json")
     assert done.code == 0, done.err
     assert done.json["space"] == "w"
-    network = models_.load(cache.checkpoint(str(path)))
+    network = models_.load(Checkpoint.find(str(path)))
     found = open_scored(Path("scored"), None, (), {})
     attributes = tuple(found.attributes.values())
     table = balance.tabulate(attributes, 0.0, balance.equal(attributes))

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from toys import stylegan2_weights
 
 from magnet_cli import models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.editing import direction, edit
 from magnet_cli.editing.kinds import EDIT
 from magnet_cli.files import documents
@@ -106,7 +106,7 @@ def test_stopped_at_any_time_it_goes_on_to_the_same_files(magnet, line16):
     assert magnet(*line, "--out", "whole", "-q").code == 0
     fields = json.loads(Path("whole/edit.json").read_text())["spec"]
     spec = edit.EditSpec(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
-    generator = models.load(cache.checkpoint("mnist"))
+    generator = models.load(Checkpoint.find("mnist"))
     latents, labels = edit.drawn(generator, spec)
     places = edit.moved(generator, spec, direction.read(Path("line.npy")).vector, latents, labels)
     steps = edit.fill(Path("part"), spec, generator, places, labels, 4)
@@ -173,7 +173,7 @@ def test_in_w_drawn_latents_are_mapped_and_given_ones_taken(magnet, tmp_path):
     np.save("d.npy", vector)
     line = ["edit", path, "--direction", "d.npy", "--space", "w", "--n", 2, "--steps", 3, "--from", 0, "--to", 4]
     assert magnet(*line, "--out", "e", "-q").code == 0
-    network = models.load(cache.checkpoint(str(path)))
+    network = models.load(Checkpoint.find(str(path)))
     z = network.prior.draw_shard(0, 0, 2)[0]
     with torch.no_grad():
         w = network.module.mapping(torch.from_numpy(z), None).numpy()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from magnet_cli import models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import SampleError
 from magnet_cli.evaluating import attributes
 from magnet_cli.files.image_folder import ImageSet
@@ -141,7 +141,7 @@ def test_scores_are_those_of_the_images_and_nothing_else_is_kept(magnet, monkeyp
     scores = np.load("a/scores.npz")
     assert set(scores.files) == {"digits", "digits_classes", "digits-onnx", "digits-onnx_classes"}
     assert tuple(scores["digits_classes"]) == TEN
-    generator, judge = models.load(cache.checkpoint("mnist")), image_models.load_scorer("digits")
+    generator, judge = models.load(Checkpoint.find("mnist")), image_models.load_scorer("digits")
     pixels = np.stack(list(render.batches(generator, latents, 1.0, 250)))
     np.testing.assert_allclose(scores["digits"], judge.probabilities(pixels), atol=2e-3)
     np.testing.assert_allclose(scores["digits-onnx"], scores["digits"], atol=1e-4)
@@ -180,7 +180,7 @@ def test_a_flipped_byte_is_found(magnet, tmp_path, name):
     ("label", "known"), [((), [0, 1, 2, 0, 1, 2, 0]), ((2, 0), [2, 0, 2, 0, 2, 0, 2]), (None, None)]
 )
 def test_labels_of_a_conditional_generator_take_turns_across_shards(label, known):
-    generator, judge = models.load(cache.checkpoint("mnist")), image_models.load_scorer("digits")
+    generator, judge = models.load(Checkpoint.find("mnist")), image_models.load_scorer("digits")
     classes = 0 if label is None else 3
     generator = dataclasses.replace(generator, prior=dataclasses.replace(generator.prior, num_classes=classes))
     spec = attributes.AttributesSpec("mnist", "0", 7, 0, 1.0, label or (), ("digits",), ("k",), 4)
@@ -257,7 +257,7 @@ def test_a_sample_that_was_changed_is_left_alone(drawn):
 
 
 def test_two_prior_samples_do_not_differ_and_one_digit_does(magnet, tmp_path):
-    generator, judge = models.load(cache.checkpoint("mnist")), image_models.load_scorer("digits")
+    generator, judge = models.load(Checkpoint.find("mnist")), image_models.load_scorer("digits")
 
     def save(name, pixels):
         (tmp_path / name).mkdir()

@@ -7,6 +7,7 @@ from toys import save_images
 
 from magnet_cli import models
 from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import GeneratorError, SampleError
 from magnet_cli.evaluating import evaluate
 from magnet_cli.files import image_folder
@@ -22,7 +23,7 @@ N = 400
 def digits(tmp_path_factory):
     """Folders of draws from the prior of the built-in generator, by seed; "ones" are all of one digit."""
     place = tmp_path_factory.mktemp("digits")
-    generator = models.load(cache.checkpoint("mnist"))
+    generator = models.load(Checkpoint.find("mnist"))
 
     def drawn(seed, n):
         return np.stack(list(render.batches(generator, Prior("normal", 16).draw_shard(seed, 0, n)[0], 1.0, 256)))

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from magnet_cli import index, models
 from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli.app import app
 from magnet_cli.evaluating import evaluate, sweep
 from magnet_cli.evaluating.sweep import choice, figures, reference
@@ -239,7 +240,7 @@ def test_an_image_is_rendered_once_and_seen_once(magnet, tmp_path):
         return judge.run(shown)
 
     counting = dataclasses.replace(judge, run=run)
-    generator, volume = models.load(cache.checkpoint("mnist")), Volume.open(cache.BUILT_IN / "mnist-volume")
+    generator, volume = models.load(Checkpoint.find("mnist")), Volume.open(cache.BUILT_IN / "mnist-volume")
     module = generator.module
 
     class Watched:

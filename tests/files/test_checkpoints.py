@@ -25,7 +25,7 @@ from torch_files import saved
 from toys import stylegan2_weights
 
 from magnet_cli import models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import GeneratorError
 from magnet_cli.files import checkpoints
 
@@ -35,7 +35,7 @@ TENSORFLOW |= {"fmap_base": 256, "fmap_max": 32, "mapping_layers": 8}  # config-
 
 def loaded(data, tmp_path, name="network.pkl", **asked):
     (tmp_path / name).write_bytes(data)
-    return models.load(cache.checkpoint(str(tmp_path / name)), dtype=torch.float64, **asked)
+    return models.load(Checkpoint.find(str(tmp_path / name)), dtype=torch.float64, **asked)
 
 
 def same(found, state):
@@ -173,7 +173,7 @@ def test_compute_works_on_a_snapshot_in_a_fresh_process(tmp_path, magnet):
     clean = magnet("convert", tmp_path / "snapshot.pkl", "clean.safetensors", "--json").json
     assert clean == {"out": "clean.safetensors", "family": "stylegan2", "tensors": len(state), "size": clean["size"]}
     z = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
-    one, two = (models.load(cache.checkpoint(str(path))) for path in (tmp_path / "snapshot.pkl", "clean.safetensors"))
+    one, two = (models.load(Checkpoint.find(str(path))) for path in (tmp_path / "snapshot.pkl", "clean.safetensors"))
     assert torch.equal(one(z), two(z))
 
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from magnet_cli import computing, index, models
 from magnet_cli.catalog import cache, entries
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.maths.priors import Prior
 from magnet_cli.models.generators.dcgan import DCGAN
 from magnet_cli.models.image_models.digits import DigitClassifier
@@ -25,7 +26,7 @@ def test_bytes_are_those_of_the_list(name):
 
 
 def test_generator_makes_digits_sized_images():
-    generator = models.load(cache.checkpoint("mnist"))
+    generator = models.load(Checkpoint.find("mnist"))
     assert (generator.family, generator.latent_dim, generator.image_shape) == ("dcgan", 16, (1, 32, 32))
     images = generator(torch.randn(50, 16, generator=torch.Generator().manual_seed(0)))
     assert images.abs().max() <= 1
@@ -34,7 +35,7 @@ def test_generator_makes_digits_sized_images():
 
 def test_most_draws_are_digits_to_the_classifier():
     """A light guard; tools/check_mnist.py measures against the real digits."""
-    generator = models.load(cache.checkpoint("mnist"))
+    generator = models.load(Checkpoint.find("mnist"))
     classifier = DigitClassifier()
     classifier.load_state_dict(load_file(cache.path_of(entries.find("digits"))))
     with torch.no_grad():
@@ -50,7 +51,7 @@ def test_most_draws_are_digits_to_the_classifier():
 def test_onnx_equals_torch():
     classifier = DigitClassifier()
     classifier.load_state_dict(load_file(cache.path_of(entries.find("digits"))))
-    generator = models.load(cache.checkpoint("mnist"))
+    generator = models.load(Checkpoint.find("mnist"))
     with torch.no_grad():
         images = generator(torch.randn(64, 16, generator=torch.Generator().manual_seed(2))).contiguous()
         logits, features = classifier.eval()(images)
@@ -67,7 +68,7 @@ def test_onnx_equals_torch():
 def test_volume_is_what_compute_would_make(dense):
     """20,000 rows under the spec of a plain `magnet compute`; rows equal the dense float64 SVD of the same Jacobian."""
     volume = Volume.open(cache.path_of(entries.find("mnist-volume")))
-    generator = models.load(cache.checkpoint("mnist"))
+    generator = models.load(Checkpoint.find("mnist"))
     assert volume.spec == computing.asked(generator)
     assert (volume.num_rows, volume.spec.top_k) == (20_000, 16)
     assert volume.check() == []

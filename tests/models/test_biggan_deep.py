@@ -14,6 +14,7 @@ from toys import BIGGAN_DEEP_256, biggan_weights
 
 from magnet_cli import computing, index, models
 from magnet_cli.catalog import cache, imagenet
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import solver_choice
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.maths.jacobian import products, solvers
@@ -210,7 +211,7 @@ def test_latents_are_normal_within_two():
 
 
 def test_solvers_are_chosen_on_latents_of_the_prior(saved):
-    loaded = models.load(cache.checkpoint(str(saved)))
+    loaded = models.load(Checkpoint.find(str(saved)))
     trial = solver_choice._Trial(lambda precision: (loaded, None), computing.asked(loaded), None)
     assert 1.9 < np.abs(trial.latents(0, 500)).max() <= 2
 
@@ -313,7 +314,7 @@ def test_names_choose_labels_of_imagenet_generators(magnet, tmp_path):
 
 
 def test_statistics_of_their_own_are_another_volume(saved):
-    plain, own = (models.load(cache.checkpoint(str(saved)), bn_truncation=b) for b in (None, 0.7))
+    plain, own = (models.load(Checkpoint.find(str(saved)), bn_truncation=b) for b in (None, 0.7))
     cases = ((plain, 0.5), (own, 0.5), (own, 0.7))
     specs = [computing.asked(loaded, truncation=truncation) for loaded, truncation in cases]
     assert [spec.bn_truncation for spec in specs] == [0.0, 0.7, 0.0]

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from toys import stylegan2_weights, toy_weights
 
 from magnet_cli import models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 
 
 def images(path):
-    found = models.load(cache.checkpoint(str(path)))
+    found = models.load(Checkpoint.find(str(path)))
     return found(torch.randn(3, found.latent_dim, generator=torch.Generator().manual_seed(0)))
 
 

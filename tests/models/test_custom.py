@@ -13,8 +13,8 @@ from PIL import Image
 from scipy import stats
 
 from magnet_cli import computing, models
-from magnet_cli.catalog import cache
 from magnet_cli.catalog import entries as entries_
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import ArtifactError, GeneratorError
 from magnet_cli.maths.priors import Prior
 from magnet_cli.models import custom
@@ -318,7 +318,7 @@ def test_a_name_in_a_file_is_never_imported(magnet, monkeypatch, tmp_path, toy):
     size = toy.stat().st_size
     entries = {"evil-family": 'family = "own"\n', "evil-path": 'family = "evil.py:make"\n'}
     text = "".join(
-        f'["{name}"]\n{family}{entry.format(path=toy, size=size)}sha256 = "{cache.checkpoint(str(toy)).sha256}"\n'
+        f'["{name}"]\n{family}{entry.format(path=toy, size=size)}sha256 = "{Checkpoint.find(str(toy)).sha256}"\n'
         for name, family in entries.items()
     )
     text += f'[evil-source]\nfamily = "dcgan"\n{entry.format(path="evil.py:make", size=size)}sha256 = "{"0" * 64}"\n'
@@ -452,8 +452,8 @@ def test_load_takes_a_name_a_path_a_factory_and_a_module(toy):
     assert module.training
     assert module.weight.requires_grad
     assert by_module.module.inner is not module
-    assert models.load("mnist").sha256 == models.load(cache.checkpoint("mnist")).sha256
-    assert models.load(toy).sha256 == models.load(str(toy)).sha256 == cache.checkpoint(str(toy)).sha256
+    assert models.load("mnist").sha256 == models.load(Checkpoint.find("mnist")).sha256
+    assert models.load(toy).sha256 == models.load(str(toy)).sha256 == Checkpoint.find(str(toy)).sha256
     with pytest.raises(GeneratorError, match="setting 'latent_dim', which the family dcgan does not have"):
         models.load("mnist", latent_dim=3)
     with pytest.raises(GeneratorError, match="setting 'truncation', which the family own does not have"):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from magnet_cli import computing, models
 from magnet_cli.catalog import cache, entries, image_model_entry
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.catalog.image_model_entry import Outputs, Preprocess
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
@@ -54,14 +55,14 @@ def test_digit_features_are_the_classifiers():
 
 
 def test_jacobian_of_features_equals_the_dense_one(dense):
-    generator = models.load(cache.checkpoint("mnist"))
+    generator = models.load(Checkpoint.find("mnist"))
     features = image_models.load("digits", CPU, torch.float32)
     spec = computing.asked(generator, output=features, top_k=8)
     assert (spec.output, spec.output_sha256) == ("digits", features.sha256)
     assert spec.fingerprint != computing.asked(generator, top_k=8).fingerprint
     latents = Prior("normal", 16).draw_shard(0, 0, 6)[0]
     found = computing.singular_values(generator, latents, spec, Plan(3), output=features)
-    exact = models.load(cache.checkpoint("mnist"), dtype=torch.float64)
+    exact = models.load(Checkpoint.find("mnist"), dtype=torch.float64)
     model = image_models.load("digits", CPU, torch.float64).module
     truth = dense(lambda z: model(exact(z)), latents)[:, :8]
     error = np.abs(np.log(found) - np.log(np.maximum(truth, 1e-30)))
@@ -83,7 +84,7 @@ def test_a_users_own_module(magnet, toy, tmp_path):
     done = magnet("compute", toy, "--n", 10, "--output", reference, "--top-k", 1, "--volume", "v")
     assert done.code == 0, done.err
     rows = Volume.open(cache.Path("v")).read(0)
-    generator = models.load(cache.checkpoint(str(toy)))
+    generator = models.load(Checkpoint.find(str(toy)))
     known = torch.func.vmap(torch.func.jacrev(lambda z: 2 * generator(z[None]).square().mean()))(
         torch.from_numpy(rows.latents)
     )
@@ -372,7 +373,7 @@ def test_the_models_that_others_published(magnet):
         )
         with torch.no_grad():
             assert network.eval()(preprocessed(image, how, "e"))[0].argmax() == number
-    generator = models.load(cache.checkpoint("dcgan-digiface"))
+    generator = models.load(Checkpoint.find("dcgan-digiface"))
     pixels = np.stack(list(render.batches(generator, Prior("normal", 100).draw_shard(0, 0, 200)[0], 1.0, 50)))
     gender, age = (image_models.load_scorer(name).probabilities(pixels) for name in ("gender", "age"))
     assert 0.35 < (gender[:, 0] > 0.5).mean() < 0.65

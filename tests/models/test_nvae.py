@@ -14,6 +14,7 @@ from toys import nvae_weights
 
 from magnet_cli import computing, models
 from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import GeneratorError
 from magnet_cli.maths.jacobian import products, solvers
 from magnet_cli.models.generators import nvae
@@ -284,7 +285,7 @@ def test_info_and_metadata_say_which_noise_is_the_latent(magnet, saved, toy, tmp
     assert (done["prior"], done["num_classes"], done["nvae_latents"], done["noise"]) == ("normal", 0, "top", "seed-0")
     told = tmp_path / "told.safetensors"
     save_file(nvae_weights(), told, {"magnet": json.dumps({"nvae_latents": "all"})})
-    assert models.load(cache.checkpoint(str(told))).latent_dim == 40
+    assert models.load(Checkpoint.find(str(told))).latent_dim == 40
     done = magnet("compute", toy, "--nvae-latents", "all")
     assert (done.code, done.out) == (1, "")
     assert "setting 'nvae_latents', which the family dcgan does not have" in done.err

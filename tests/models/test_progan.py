@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from magnet_cli import computing, models
 from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.maths.jacobian import products, solvers
 from magnet_cli.models.generators import progan
@@ -230,7 +231,7 @@ def test_from_the_file_to_a_sample(magnet, tmp_path, dense, name):
 def test_truncation_and_length_change_nothing(tmp_path):
     path = tmp_path / "p.safetensors"
     save_file(recorded.read("progan").groups["state"], path)
-    loaded = models.load(cache.checkpoint(str(path)), dtype=torch.float64)
+    loaded = models.load(Checkpoint.find(str(path)), dtype=torch.float64)
     z, _ = inputs(recorded.read("progan"))
     assert torch.equal(loaded(z, 0.5), loaded(z))
     assert (loaded(2 * z) - loaded(z)).abs().max() < 1e-7

@@ -14,6 +14,7 @@ from toys import stylegan2_weights
 
 from magnet_cli import computing, models
 from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.maths.jacobian import products, solvers
@@ -182,7 +183,7 @@ def test_rosinality_files_are_read_whole(tmp_path):
     state, mean = record.groups["state"], record.groups["in"]["truncation_latent"][0]
     torch.save({"g": state, "d": {}, "g_ema": state, "latent_avg": mean}, tmp_path / "a.pt")
     torch.save({"g_ema": state}, tmp_path / "b.pt")
-    whole, without = (models.load(cache.checkpoint(str(tmp_path / name))) for name in ("a.pt", "b.pt"))
+    whole, without = (models.load(Checkpoint.find(str(tmp_path / name))) for name in ("a.pt", "b.pt"))
     z, _ = inputs(record, torch.float32)
     assert (whole(z, 0.7) - record.groups["out"]["image_psi0.7_noise_const"]).abs().max() < 2e-4
     assert torch.equal(whole.module.mean, mean)
@@ -283,13 +284,13 @@ def saved(tmp_path):
 
 
 def test_metadata_tells_what_weights_do_not(saved, magnet):
-    loaded = models.load(cache.checkpoint(str(saved("stylegan2_clamp256"))), dtype=torch.float64)
+    loaded = models.load(Checkpoint.find(str(saved("stylegan2_clamp256"))), dtype=torch.float64)
     record = recorded.read("stylegan2_clamp256")
     z, _ = inputs(record)
     known = record.groups["out64"]["image_psi1_noise_const"]
     assert (loaded(z) - known).abs().max() <= 1e-9 * known.abs().max()
     assert loaded.noise == "const"
-    silent = models.load(cache.checkpoint(str(saved("stylegan2_clamp256"))), noise="none")
+    silent = models.load(Checkpoint.find(str(saved("stylegan2_clamp256"))), noise="none")
     assert computing.asked(silent).noise == "none"
     assert computing.asked(silent).fingerprint != computing.asked(loaded).fingerprint
     done = magnet("info", saved("stylegan2", colour="red"))
@@ -297,7 +298,7 @@ def test_metadata_tells_what_weights_do_not(saved, magnet):
     assert "setting 'colour'" in done.err
     save_file(record.groups["state"], "odd.safetensors", {"magnet": "[1]"})
     with pytest.raises(GeneratorError, match=r"'\[1\]' under \"magnet\", and a JSON object"):
-        models.load(cache.checkpoint("odd.safetensors"))
+        models.load(Checkpoint.find("odd.safetensors"))
     done = magnet("info", saved("stylegan2_cond"), "--json").json
     assert (done["family"], done["latent_dim"], done["image_shape"]) == ("stylegan2", 24, [3, 32, 32])
     assert (done["prior"], done["num_classes"], done["style_dim"]) == ("sphere", 5, 32)
@@ -346,7 +347,7 @@ def test_volumes_equal_the_dense_jacobian(magnet, small, dense, space, output, r
 def test_the_solvers_work_in_w(tmp_path, dense):
     """Where w has more numbers than z, so that taking one for the other shows."""
     save_file(stylegan2_weights(latent_dim=6), tmp_path / "six.safetensors")
-    loaded = models.load(cache.checkpoint(str(tmp_path / "six.safetensors")), dtype=torch.float64)
+    loaded = models.load(Checkpoint.find(str(tmp_path / "six.safetensors")), dtype=torch.float64)
     spec = computing.asked(loaded, space="w", precision="float64")
     assert (spec.input_dim, spec.rank, spec.top_k, spec.latent_dim) == (8, 8, 8, 6)
     z = Prior("sphere", 6).draw_shard(0, 0, 5)[0]
@@ -364,7 +365,7 @@ def test_the_solvers_work_in_w(tmp_path, dense):
 
 def test_an_image_model_can_follow_w(small, dense):
     path, net = small
-    loaded = models.load(cache.checkpoint(str(path)), dtype=torch.float64)
+    loaded = models.load(Checkpoint.find(str(path)), dtype=torch.float64)
     pooled = ImageModel("pooled", "0", torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Tanh()))
     spec = computing.asked(loaded, space="w", output=pooled, truncation=0.7, precision="float64")
     computing.check(loaded, spec, pooled)
@@ -379,7 +380,7 @@ def test_an_image_model_can_follow_w(small, dense):
 
 
 def test_labels_decide_where_in_w(saved, dense):
-    loaded = models.load(cache.checkpoint(str(saved("stylegan2_cond"))), dtype=torch.float64)
+    loaded = models.load(Checkpoint.find(str(saved("stylegan2_cond"))), dtype=torch.float64)
     spec = computing.asked(loaded, space="w", top_k=6, precision="float64", label=(4, 2))
     z = Prior("sphere", 24).draw_shard(0, 0, 2)[0]
     found = computing.singular_values(loaded, z, spec, Plan(2), first_row=3)
@@ -389,7 +390,7 @@ def test_labels_decide_where_in_w(saved, dense):
 
 def test_log_volumes_of_z_and_2z_agree(saved, dense):
     """The direction of z is null, and J goes with 1/|z| (METHOD: generators that normalise z)."""
-    loaded = models.load(cache.checkpoint(str(saved("stylegan2_clamp256"))), dtype=torch.float64)
+    loaded = models.load(Checkpoint.find(str(saved("stylegan2_clamp256"))), dtype=torch.float64)
     with pytest.raises(SpecError, match=r"outside 1\.\.31.*normalises"):
         computing.asked(loaded, top_k=32)
     spec = computing.asked(loaded, precision="float64", top_k=12)
@@ -452,7 +453,7 @@ def test_labels_that_cannot_be(magnet, saved):
     done = magnet("sample", path, "--n", 2, "--label", 3)
     assert "magnet compute" in done.err
     assert "--label 3" in done.err
-    loaded = models.load(cache.checkpoint(str(path)))
+    loaded = models.load(Checkpoint.find(str(path)))
     with pytest.raises(GeneratorError, match=r"takes labels 0\.\.4, and none are given"):
         loaded(torch.zeros(1, 24))
 

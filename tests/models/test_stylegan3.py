@@ -14,6 +14,7 @@ from toys import stylegan3_weights
 
 from magnet_cli import models
 from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import GeneratorError
 from magnet_cli.maths.jacobian import products, solvers
 from magnet_cli.models.generators import stylegan3
@@ -311,10 +312,10 @@ def test_metadata_tells_what_weights_do_not(saved, magnet):
     record = recorded.read("stylegan3_t")
     z, _ = inputs(record)
     known = record.groups["out64"]["image_psi1"]
-    loaded = models.load(cache.checkpoint(str(saved("stylegan3_t", output_scale=0.5))), dtype=torch.float64)
+    loaded = models.load(Checkpoint.find(str(saved("stylegan3_t", output_scale=0.5))), dtype=torch.float64)
     assert (loaded(z) - 2 * known).abs().max() <= 1e-9 * known.abs().max()
     assert (loaded.noise, loaded.spaces, loaded.outputs) == ("", ("z", "w"), ("pixel", "style", "affine"))
-    wider = models.load(cache.checkpoint(str(saved("stylegan3_t", first_cutoff=1))), dtype=torch.float64)
+    wider = models.load(Checkpoint.find(str(saved("stylegan3_t", first_cutoff=1))), dtype=torch.float64)
     assert (wider(z) - known).abs().max() > 1e-3
     done = magnet("info", saved("stylegan3_t", colour="red"))
     assert (done.code, done.out) == (1, "")

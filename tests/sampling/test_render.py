@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from toys import stylegan2_weights
 
 from magnet_cli import models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli.describe import KINDS
 from magnet_cli.errors import MagnetError, SpecError
 from magnet_cli.files import atomic, documents, pictures
@@ -194,7 +194,7 @@ def test_latents_in_w(magnet, tmp_path):
     path = tmp_path / "small.safetensors"
     save_file(state, path)
     z = latents(5, 8)
-    network = models.load(cache.checkpoint(str(path))).module
+    network = models.load(Checkpoint.find(str(path))).module
     with torch.no_grad():
         np.save("w.npy", network.mapping(torch.from_numpy(z)).numpy())
     flags = ("--format", "npy", "--truncation", 0.6)

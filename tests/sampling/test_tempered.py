@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 
 from magnet_cli import computing, index, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli import references
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import DamageError, SampleError, SpecError, VolumeError
@@ -205,7 +205,7 @@ def test_small_rho_agrees_with_reweighting(tmp_path):
 
 def digits():
     volume = references.volume("mnist-volume")
-    return tempered.Measure(volume, models.load(cache.checkpoint("mnist")), 16), volume
+    return tempered.Measure(volume, models.load(Checkpoint.find("mnist")), 16), volume
 
 
 def test_effective_draws_of_plain_prior_draws_are_below_one():
@@ -284,7 +284,7 @@ def test_a_sample_of_fresh_latents(magnet, toy, toy_volume, home):
     assert told["r_hat"][-1][0] == 0.4
     assert "about" in done.err
     assert "Jacobians" in done.err
-    measure = tempered.Measure(toy_volume, models.load(cache.checkpoint(str(toy))), 5)
+    measure = tempered.Measure(toy_volume, models.load(Checkpoint.find(str(toy))), 5)
     assert np.allclose([record["log_volume"] for record in records], measure.log_volume(z), atol=1e-5)
     again = magnet(*asked_of(toy, toy_volume, 40, "--json", "--out", "s"))
     assert again.json == report

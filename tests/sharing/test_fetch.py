@@ -17,7 +17,7 @@ from servers import believed, entry, everything, hidden, serving, tls_context, w
 from toys import toy_weights
 
 from magnet_cli.catalog import cache, https
-from magnet_cli.catalog.lockfile import Ledger
+from magnet_cli.catalog.lockfile import Lockfile
 from magnet_cli.volume import Volume
 
 
@@ -197,7 +197,7 @@ def test_a_volume_on_google_drive(magnet, home, lists, drive, tmp_path):
     done = magnet("fetch", "toy-volume")
     assert done.code == 0, done.err
     assert Volume.open(Path(done.out.strip())).num_rows == 39
-    assert Ledger(home).seen(artifact.source)["name"] == "stylegan2_configf.npz"
+    assert Lockfile(home).seen(artifact.source)["name"] == "stylegan2_configf.npz"
     assert hidden(home) == []
     assert not (tmp_path / "user").exists()  # no cookies are kept
     count = len(drive.asked)

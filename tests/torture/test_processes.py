@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from toys import toy_weights
 
 from magnet_cli import computing, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import processes as processes_
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import GeneratorError, MagnetError
@@ -40,7 +40,7 @@ def alone(weights, tmp_path_factory):
     """The volume that one process makes with one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    generator = models.load(cache.checkpoint(str(weights)))
+    generator = models.load(Checkpoint.find(str(weights)))
     spec = computing.asked(generator, rows_per_shard=SHARD_ROWS)
     volume = Volume.create(tmp_path_factory.mktemp("alone") / "v", spec)
     list(computing.fill(volume, generator, ROWS, Plan(8)))
@@ -119,7 +119,7 @@ def test_parts_make_the_volume_of_one(weights, alone):
 def test_other_threads_and_batches_change_nothing_but_rounding(weights, alone, tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    generator = models.load(cache.checkpoint(str(weights)))
+    generator = models.load(Checkpoint.find(str(weights)))
     volume = Volume.create(tmp_path / "other", alone.spec)
     list(computing.fill(volume, generator, 40, Plan(5)))
     torch.set_num_threads(before)
@@ -157,7 +157,7 @@ def test_what_another_process_is_at_comes_last(weights, alone, tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "True True\n"
         assert not volume.claim(0)
-        generator = models.load(cache.checkpoint(str(weights)))
+        generator = models.load(Checkpoint.find(str(weights)))
         done = list(computing.fill(volume, generator, 32, Plan(8)))
         other.kill()
     assert done == [(1, 8), (3, 8), (0, 8), (2, 8)]
@@ -169,7 +169,7 @@ def test_what_another_process_is_at_comes_last(weights, alone, tmp_path):
 
 def fill(checkpoint, output="pixel"):
     """In one worker of this process: what came, and the warnings."""
-    reference = cache.checkpoint(str(checkpoint))
+    reference = Checkpoint.find(str(checkpoint))
     generator, model = processes_.load(reference, output, "cpu", "float32")
     volume = Volume.create(Path("v"), computing.asked(generator, output=model or "pixel", rows_per_shard=SHARD_ROWS))
     job = processes_.Job(volume.path, reference, output, "cpu", 1, Plan(8))

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from toys import toy_weights
 
 from magnet_cli import computing, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing.memory import Plan
 from magnet_cli.evaluating import attributes
 from magnet_cli.files import documents, pictures
@@ -54,7 +54,7 @@ def test_a_process_stopped_at_any_time_leaves_whole_shards(tmp_path, number, cod
         assert f"{safe:,} of 400 rows are safe" in err
         assert "the same command goes on" in err
     first = volume.shard_path(0).read_bytes()
-    generator = models.load(cache.checkpoint(command[4]))
+    generator = models.load(Checkpoint.find(command[4]))
     list(computing.fill(volume, generator, safe + 8, Plan(8)))
     assert volume.num_rows == safe + 8
     assert volume.shard_path(0).read_bytes() == first
@@ -147,7 +147,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(magnet):
     assert not Path("a/attributes.json").exists()
     made = (shards / "000000.npz").stat().st_mtime_ns
     (shards / "000001.npz").write_bytes(b"torn")
-    generator, judge = models.load(cache.checkpoint("mnist")), image_models.load_scorer("digits")
+    generator, judge = models.load(Checkpoint.find("mnist")), image_models.load_scorer("digits")
     spec = attributes.AttributesSpec(**json.loads(Path("a/.attributes-started.json").read_text())["spec"])
     assert list(attributes.write(Path("a"), spec, generator, [judge])) == [4096, 104]
     assert (shards / "000000.npz").stat().st_mtime_ns == made

@@ -20,7 +20,7 @@ from scipy import stats
 from toys import slogan_weights, some_mixture
 
 from magnet_cli import computing, index, models
-from magnet_cli.catalog import cache
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing.memory import Plan
 from magnet_cli.errors import GeneratorError, MagnetError, SampleError, SpecError, VolumeError
 from magnet_cli.files import documents
@@ -411,7 +411,7 @@ def checkpoint(path="toy-slogan.safetensors", shape=(1, 12, 12)):
 @pytest.mark.parametrize("shape", [(2,), (5,), (1, 12, 12), (3, 28, 28), (1, 32, 32), (3, 64, 64)])
 def test_the_family_builds_what_was_trained(shape):
     path, body, mixture = checkpoint(shape=shape)
-    found = models.load(cache.checkpoint(str(path)))
+    found = models.load(Checkpoint.find(str(path)))
     assert (found.family, found.prior.kind, found.latent_dim, found.num_classes) == ("slogan", "mixture", 4, 3)
     assert found.image_shape == shape
     z = torch.randn(5, 4, generator=_rng(1))
@@ -424,7 +424,7 @@ def test_the_family_builds_what_was_trained(shape):
 
 def test_truncation_draws_to_the_mean_of_the_nearest_component():
     path, _, mixture = checkpoint()
-    found = models.load(cache.checkpoint(str(path)), dtype=torch.float64)
+    found = models.load(Checkpoint.find(str(path)), dtype=torch.float64)
     z, _ = mixture.draw(np.random.default_rng(0), 20)
     means = mixture.means[mixture.log_densities(z).argmax(axis=1)]
     z = torch.from_numpy(z).double()
@@ -450,7 +450,7 @@ def test_weights_that_are_not_whole_are_refused(change):
     change(state)
     save_file(state, "wrong.safetensors")
     with pytest.raises(GeneratorError):
-        models.load(cache.checkpoint("wrong.safetensors"))
+        models.load(Checkpoint.find("wrong.safetensors"))
 
 
 def test_images_of_odd_sides_are_refused():
@@ -475,7 +475,7 @@ def test_draws_are_a_prefix_of_more_and_labels_follow_the_weights():
 
 
 def volume_of(path, rows=900, label=(), seed=0):
-    found = models.load(cache.checkpoint(str(path)))
+    found = models.load(Checkpoint.find(str(path)))
     spec = computing.asked(found, rows_per_shard=300, label=label, seed=seed)
     volume = Volume.create(Path(f"v{seed}-{label}.vol"), spec, mixture=found.prior.mixture)
     list(computing.fill(volume, found, rows, Plan(100)))
@@ -541,7 +541,7 @@ def test_uniform_on_the_manifold_whatever_the_mixture():
     save_file(state, path)
     pvalues = []
     for seed, rows in itertools.product(range(2), [60_000]):
-        found = models.load(cache.checkpoint(str(path)))
+        found = models.load(Checkpoint.find(str(path)))
         spec = computing.asked(found, rows_per_shard=rows, seed=seed)
         volume = Volume.create(Path(f"{seed}.vol"), spec, mixture=found.prior.mixture)
         list(computing.fill(volume, found, rows, Plan(20_000)))

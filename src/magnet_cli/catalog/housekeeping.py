@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from magnet_cli.catalog import cache, entries, manifest
+from magnet_cli.catalog import cache, entries, manifest, sources
 from magnet_cli.catalog.entries import Artifact
-from magnet_cli.catalog.lockfile import Ledger
+from magnet_cli.catalog.lockfile import Lockfile
 from magnet_cli.errors import ArtifactError, MagnetError
 from magnet_cli.files import atomic
 
@@ -140,7 +140,7 @@ def remove(names: list[str], *, forget: bool = False, dry_run: bool = False) -> 
         _remove(found, known.get(found.name))
     for name in names if forget and not dry_run else ():
         if name in known:
-            Ledger(cache.home()).forget(known[name].source)
+            Lockfile(cache.home()).forget(known[name].source)
     return going
 
 
@@ -200,5 +200,4 @@ def _remove_from_hub(artifact: Artifact, path: Path) -> None:
     else:
         mine = [path]
     for file in mine:
-        file.resolve().unlink(missing_ok=True)
-        file.unlink(missing_ok=True)
+        sources.hub_remove(file)

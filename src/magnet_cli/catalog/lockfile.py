@@ -17,7 +17,7 @@ _FORMAT = 1
 _LOCKS = ".artifacts.locks"  # a file of its own: closing a file frees every lock that this process has on it
 
 
-class Ledger:
+class Lockfile:
     """The file artifacts.lock in a folder, which need not be there.
 
     Args:

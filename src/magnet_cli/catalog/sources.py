@@ -135,29 +135,35 @@ def hub_place(source: str) -> tuple[str, str, str, str]:
     return kind, repository, *rest.split("/", 1)
 
 
-def hub_file(artifact: Artifact, *, download: bool, file: str | None = None) -> Path | None:
-    """A file of a Hugging Face repository at a pinned commit, in the hub's own cache.
+def hub_cached(artifact: Artifact) -> Path | None:
+    """Return the path of a hub artifact's file in the hub's own cache, None where it is not there."""
+    from huggingface_hub import try_to_load_from_cache
 
-    Args:
-        artifact: of the source hub:OWNER/NAME@COMMIT/FILE or hub:datasets/OWNER/NAME@COMMIT/FILE.
-        download: fetch it where it is not there; otherwise only look.
-        file: another file at that commit.
+    path = try_to_load_from_cache(**_hub_arguments(artifact, None))
+    return Path(path) if isinstance(path, str) else None
 
-    Returns:
-        Its path, or None where it is not there and `download` is off.
+
+def hub_download(artifact: Artifact, file: str | None = None) -> Path:
+    """Download the file of a hub artifact, or another file at the same commit, into the hub's own cache.
 
     Raises:
         ArtifactError: it cannot be fetched.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download
 
-    kind, repository, commit, named = hub_place(artifact.source)
-    where = {"repo_id": repository, "filename": file or named, "revision": commit, "repo_type": kind}
-    if not download:
-        found = try_to_load_from_cache(**where)
-        return Path(found) if isinstance(found, str) else None
     with hub_errors(f"{artifact.name} could not be fetched from the Hugging Face Hub ({artifact.source})"):
-        return Path(hf_hub_download(**where))
+        return Path(hf_hub_download(**_hub_arguments(artifact, file)))
+
+
+def _hub_arguments(artifact: Artifact, file: str | None) -> dict[str, str]:
+    kind, repository, commit, own_file = hub_place(artifact.source)
+    return {"repo_id": repository, "filename": file or own_file, "revision": commit, "repo_type": kind}
+
+
+def hub_remove(path: Path) -> None:
+    """Remove a file from the hub's own cache: the link and the bytes that it points to."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.catalog import cache, entries
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.editing.kinds import EDIT
 from magnet_cli.errors import ArtifactError, MagnetError
 from magnet_cli.evaluating.kinds import ATTRIBUTES, SWEEP
@@ -44,7 +45,7 @@ def describe(reference: str, *, check: bool) -> dict:
         raise ArtifactError(message, "pass the path of a volume, index, sample, rendering or checkpoint, or a name")
     artifact = entries.find(reference)
     if artifact.kind == "generator":
-        return _generator(cache.checkpoint(reference), "generator", check=check)
+        return _generator(Checkpoint.find(reference), "generator", check=check)
     cache.check_cached(artifact)
     found = cache.path_of(artifact)
     problems = _problems(lambda: cache.verify(artifact, found)) if check else []
@@ -79,7 +80,7 @@ def _of_path(path: Path, *, check: bool) -> dict:
         raise ArtifactError(message, "pass the folder that `magnet compute`, `sample` or `render` printed")
     if path.suffix in {".h5", ".npy"}:
         return _direction(path) if path.suffix == ".npy" else _index(path, check=check)
-    return _generator(cache.checkpoint(str(path)), "checkpoint", check=check)
+    return _generator(Checkpoint.find(str(path)), "checkpoint", check=check)
 
 
 def _volume(path: Path, *, check: bool) -> dict:
@@ -140,7 +141,7 @@ def _index(path: Path, *, check: bool) -> dict:
     return _with(fields, [f"{path} was changed after it was written"] if wrong else [])
 
 
-def _generator(checkpoint: cache.Checkpoint, kind: str, *, check: bool) -> dict:
+def _generator(checkpoint: Checkpoint, kind: str, *, check: bool) -> dict:
     from magnet_cli import models
 
     fields = {"kind": kind, "path": str(checkpoint.path), "generator": checkpoint.name, "sha256": checkpoint.sha256}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from magnet_cli.catalog import cache, references
+from magnet_cli.catalog import references
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli import options
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ def source(flags: options.GeneratorFlags, *, here: bool = True) -> "Source":
         here: whether the file of a checkpoint has to be on this machine.
 
     Raises:
-        ArtifactError, GeneratorError: as `cache.checkpoint` and `custom.from_factory`.
+        ArtifactError, GeneratorError: as `Checkpoint.find` and `custom.from_factory`.
     """
-    return custom_module(flags.generator, flags) or cache.checkpoint(flags.generator, here=here)
+    return custom_module(flags.generator, flags) or Checkpoint.find(flags.generator, here=here)
 
 
 def custom_module(reference: str, flags: options.CustomFlags) -> "CustomModule | None":

@@ -178,11 +178,11 @@ def load_generator(found: "Scored", typed: str | None, device: str | None) -> "G
         GeneratorError: it is another one, or takes other latents.
     """
     from magnet_cli import models
-    from magnet_cli.catalog import cache
+    from magnet_cli.catalog.checkpoint import Checkpoint
     from magnet_cli.cli import lookup
 
     try:
-        checkpoint = lookup.source(typed) if typed else cache.checkpoint(found.generator)
+        checkpoint = lookup.source(typed) if typed else Checkpoint.find(found.generator)
     except ArtifactError as error:
         if typed or (error.hint and "magnet fetch" in error.hint):
             raise

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from magnet_cli import models
-from magnet_cli.catalog.cache import Checkpoint
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import filler as filler_
 from magnet_cli.computing.filler import Filler
 from magnet_cli.computing.memory import Plan

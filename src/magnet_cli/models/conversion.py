@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from magnet_cli.catalog.cache import Checkpoint
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import GeneratorError
 from magnet_cli.files import atomic
 from magnet_cli.files.checkpoints import safetensors_file

@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.catalog import cache, references
-from magnet_cli.catalog.cache import Checkpoint
+from magnet_cli.catalog import references
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import GeneratorError
 from magnet_cli.files import checkpoints
 from magnet_cli.maths.priors import Prior
@@ -132,7 +132,7 @@ def _resolved(
 ) -> tuple[Checkpoint | CustomModule, dict[str, object]]:
     """Return what a source means, and the settings that are left for `build`."""
     if not isinstance(source, nn.Module) and not references.is_factory(str(source)):
-        return cache.checkpoint(str(source)), settings
+        return Checkpoint.find(str(source)), settings
     own = {name: settings[name] for name in _CUSTOM_SETTINGS if name in settings}
     rest = {name: value for name, value in settings.items() if name not in own}
     make: Callable[..., CustomModule] = custom.from_module if isinstance(source, nn.Module) else custom.from_factory

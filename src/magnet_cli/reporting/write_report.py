@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli import index
-from magnet_cli.catalog import cache, entries
+from magnet_cli.catalog import entries
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.editing.kinds import EDIT
 from magnet_cli.errors import MagnetError, SampleError, require
 from magnet_cli.evaluating.kinds import ATTRIBUTES, SWEEP
@@ -172,7 +173,7 @@ def _volume(request: ReportRequest, messages: Messages) -> tuple[Volume, str]:
         entry = entries.find(target)
     if entry and entry.kind == "generator":
         wanted = VolumeRequest(top_k=request.top_k)
-        volume = select.find_volume(cache.checkpoint(target, here=False), wanted, messages)
+        volume = select.find_volume(Checkpoint.find(target, here=False), wanted, messages)
     else:
         volume = select.named_volume(target)
     return volume, target if entry and entry.kind == "volume" else volume.path.resolve().name
@@ -185,7 +186,7 @@ def _generator_of(volume: Volume) -> "Source | str":
     if artifact is None or artifact.kind != "generator":
         return f"The generator {spec.generator} is not in the list of artifacts, {hint}"
     try:
-        source = cache.checkpoint(artifact.name)
+        source = Checkpoint.find(artifact.name)
     except MagnetError as error:
         return f"There are no images here: {error.message}; {error.hint}."
     if spec.sha256 and source.sha256 != spec.sha256:

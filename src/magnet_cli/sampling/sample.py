@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from magnet_cli import index
-from magnet_cli.catalog import cache, references
+from magnet_cli.catalog import references
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import SpecError
 from magnet_cli.files.progress import SILENT, Messages, Progress
 from magnet_cli.index import Draw, Index
@@ -355,7 +356,7 @@ def _source(generator: "Source | nn.Module | Path | str") -> "Source":
     if hasattr(generator, "sha256"):
         return cast("Source", generator)
     if isinstance(generator, str | Path) and not references.is_factory(str(generator)):
-        return cache.checkpoint(str(generator))
+        return Checkpoint.find(str(generator))
     from magnet_cli import models
 
     return models.load(cast("Any", generator), device=models.default_device())

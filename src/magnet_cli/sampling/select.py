@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from magnet_cli import index
 from magnet_cli.catalog import cache, entries, imagenet
-from magnet_cli.catalog.cache import Checkpoint
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import DamageError, GeneratorError, MagnetError, SpecError, VolumeError
 from magnet_cli.files.progress import Messages
 from magnet_cli.index import Index

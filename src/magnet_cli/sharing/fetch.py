@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from magnet_cli.catalog import cache, entries, imagenet
+from magnet_cli.catalog import cache, download, entries, imagenet
 from magnet_cli.catalog.entries import Artifact
-from magnet_cli.catalog.lockfile import Ledger
+from magnet_cli.catalog.lockfile import Lockfile
 from magnet_cli.errors import VolumeError
 from magnet_cli.files import atomic
 from magnet_cli.sharing import npz
@@ -49,11 +49,11 @@ def fetch(artifact: Artifact, progress: Progress, *, accept_license: bool = Fals
     Args:
         artifact: what to fetch.
         progress: a context in which work of (label, total, unit) is done; gives a function to call with what is done.
-        accept_license: as `cache.fetch`.
-        trust: as `cache.fetch`.
+        accept_license: as `download.fetch`.
+        trust: as `download.fetch`.
 
     Raises:
-        ArtifactError: as `cache.fetch`.
+        ArtifactError: as `download.fetch`.
         VolumeError: the arrays are not those of a volume.
         MagnetError: the cache cannot be written.
     """
@@ -62,9 +62,9 @@ def fetch(artifact: Artifact, progress: Progress, *, accept_license: bool = Fals
     else:
         total = 0 if cache.file_of(artifact).exists() else artifact.size
         with progress(artifact.name, total, "bytes") as advance:
-            downloaded = cache.fetch(artifact, accept_license=accept_license, trust=trust, advance=advance)
+            downloaded = download.fetch(artifact, accept_license=accept_license, trust=trust, advance=advance)
     if artifact.form == "manifest":
-        downloaded |= cache.fetch_listed(artifact)
+        downloaded |= download.fetch_listed(artifact)
     if artifact.form == "npz":
         _import(artifact, progress)
     path = cache.path_of(artifact)
@@ -76,7 +76,7 @@ def fetch(artifact: Artifact, progress: Progress, *, accept_license: bool = Fals
 
 def _import(artifact: Artifact, progress: Progress) -> None:
     """Make the volume of published arrays; it appears whole, and then their file goes: the volume holds all of it."""
-    with cache.alone(artifact):
+    with download.alone(artifact):
         if cache.is_cached(artifact):
             return
         file = cache.file_of(artifact)
@@ -121,7 +121,7 @@ def _spec(artifact: Artifact, archive: npz.Archive) -> npz.VolumeSpec:
 
 def _class(artifact: Artifact) -> int:
     """The class of a file of one class: its authors' names begin with the number, as 207_golden retriever.npz."""
-    seen = next((seen for home in cache.homes() if (seen := Ledger(home).seen(artifact.source))), {})
+    seen = next((seen for home in cache.homes() if (seen := Lockfile(home).seen(artifact.source))), {})
     name = seen.get("name", artifact.file_name)
     number = re.match(r"(\d{1,3})[_.]", name)
     if number is None:

@@ -39,12 +39,12 @@ def run(
       magnet convert mnist digits.safetensors --force --json
     """
     from magnet_cli import models
-    from magnet_cli.catalog import cache
+    from magnet_cli.catalog.checkpoint import Checkpoint
 
     console = Console(as_json=json, quiet=quiet)
     if out.suffix != ".safetensors":
         message = f"{str(out)!r} is not the name of a safetensors file; let it end in .safetensors."
         raise typer.BadParameter(message)
-    written = models.convert(cache.checkpoint(checkpoint), out, force=force)
+    written = models.convert(Checkpoint.find(checkpoint), out, force=force)
     console.result(dataclasses.asdict(written), written.out)
     console.hint(f"magnet compute {written.out}")

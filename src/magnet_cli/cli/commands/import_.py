@@ -9,7 +9,7 @@ from magnet_cli.cli import console as console_
 from magnet_cli.cli import options, parsers
 
 if TYPE_CHECKING:
-    from magnet_cli.catalog.cache import Checkpoint
+    from magnet_cli.catalog.checkpoint import Checkpoint
 
 File = Annotated[Path, typer.Argument(metavar="FILE.npz", help="Arrays svds, latents and, with classes, labels.")]
 Name = Annotated[str, typer.Argument(metavar="GENERATOR", help="Whose latents they are: a name, or a checkpoint.")]
@@ -49,13 +49,13 @@ def run(
       magnet import digits.npz mnist
       magnet import digits.npz mnist --volume digits-again.vol --json
     """
-    from magnet_cli.catalog import cache
+    from magnet_cli.catalog.checkpoint import Checkpoint
     from magnet_cli.cli import lookup
     from magnet_cli.sharing import npz
     from magnet_cli.volume import Volume
 
     console = console_.Console(as_json=json, quiet=quiet)
-    checkpoint = cache.checkpoint(generator, here=False)
+    checkpoint = Checkpoint.find(generator, here=False)
     archive = npz.open_archive(file)
     kind, prior = _family_and_prior(checkpoint, family, archive.latents.width)
     about = {"space": space.value, "output": output, "truncation": truncation, "family": kind, "prior": prior}
