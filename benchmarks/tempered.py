@@ -36,7 +36,7 @@ from magnet_cli.files.progress import SILENT
 from magnet_cli.maths.jacobian import PRECISIONS
 from magnet_cli.sampling import select, tempered
 from magnet_cli.sampling.tempered import moves
-from magnet_cli.sampling.tempered.island import Crowd, Island, Known
+from magnet_cli.sampling.tempered.island import Island, Measurements, Particles
 from magnet_cli.volume import Volume
 
 AGREED = 0.2  # of √V
@@ -109,7 +109,7 @@ def chain(
     In the first half what moves them is fitted anew every four sweeps, and that half is dropped; then it is frozen.
     What stands in the file `state` is gone on from, with what moves the walkers fitted anew.
     """
-    known, particles, age, width, kept, path = Known(measure), None, 0, 0.5, [], []
+    known, particles, age, width, kept, path = Measurements(measure), None, 0, 0.5, [], []
     if state and state.exists():
         with np.load(state) as there:
             known.add(0, there["latents"], None, there["log_volume"])
@@ -122,9 +122,9 @@ def chain(
         if crowd is None or (burning and len(crowd.walked) == REFITTED):
             age += 1
             width = width if crowd is None else float(np.clip(width * math.exp(2 * (crowd.walked[-1] - 0.3)), 0.02, 1))
-            crowd = Crowd(known, particles, rho, age)
+            crowd = Particles(known, particles, rho, age)
         crowd.sweep(rng, width, moves)
-        particles = crowd.particles
+        particles = crowd.places
         path.append(float(known.log_volume[particles].mean()))
         if not burning:
             kept.append(known.log_volume[particles])

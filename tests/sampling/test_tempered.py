@@ -131,7 +131,7 @@ def test_the_surrogate_finds_what_features_say():
     missed = fitted(found[200:]) - values[200:]
     assert fitted.explained > 0.9
     assert 0.5 < fitted.error / np.sqrt(np.mean(missed**2)) < 2
-    assert surrogate.nothing(20)(found[:3]).tolist() == [0, 0, 0]
+    assert surrogate.zero(20)(found[:3]).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from magnet_cli.cli.flags import FlagNames
 from magnet_cli.errors import MagnetError
@@ -189,5 +189,5 @@ def show_stopped(text: str) -> None:
     _print(text, sys.stderr)
 
 
-def _print(text: str, stream: object) -> None:
+def _print(text: str, stream: TextIO) -> None:
     print(text, file=stream, flush=True)

@@ -28,7 +28,7 @@ def flatten(command: Callable[..., None]) -> Callable[..., None]:
     --help; a field's own heading goes before it.
     """
     parameters = inspect.signature(command, eval_str=True).parameters.values()
-    groups = {p.name: p.annotation for p in parameters if dataclasses.is_dataclass(p.annotation)}
+    groups: dict[str, Any] = {p.name: p.annotation for p in parameters if dataclasses.is_dataclass(p.annotation)}
     flat = [inner for p in parameters for inner in (_fields(p.annotation) if p.name in groups else [_keyword(p)])]
 
     @functools.wraps(command)
@@ -55,7 +55,7 @@ def _fields(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401
         info = copy.copy(info)
         info.rich_help_panel = info.rich_help_panel or group.PANEL
         default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-        annotation = typing.Annotated[kind, info]
+        annotation: Any = typing.Annotated.__class_getitem__((kind, info))  # type: ignore[attr-defined]
         parameters.append(
             inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         )
@@ -92,7 +92,7 @@ class FlagNames:
     """
 
     def __init__(self, parameters: Iterable[Any] = ()) -> None:
-        self._parameters = {}
+        self._parameters: dict[str, Any] = {}
         for parameter in parameters:
             names = {parameter.name, max(parameter.opts, key=len).lstrip("-").replace("-", "_")}
             self._parameters |= dict.fromkeys(names, parameter)

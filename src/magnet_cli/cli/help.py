@@ -24,12 +24,12 @@ class Terminated(KeyboardInterrupt):
 class Command(TyperCommand):
     """A command whose options are shown under their headings, the ones without a heading first."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:  # noqa: ANN401
         """Run the command; its messages name its flags."""
         console.show_as(FlagNames(self.params))
         return super().invoke(ctx)
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # noqa: ANN401
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """Write the options, as the base class does, under headings."""
         parameters = self.get_params(ctx)
         _sections(formatter, ((_heading(p), p.get_help_record(ctx)) for p in parameters))
@@ -38,9 +38,9 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """Commands under their headings."""
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # noqa: ANN401
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """Write the commands, as the base class does, under headings."""
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        commands: list[tuple[str, Any]] = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         limit = formatter.width - 6 - max(len(name) for name, _ in commands)
         rows = ((c.rich_help_panel, (name, c.get_short_help_str(limit))) for name, c in commands if c)
         _sections(formatter, ((panel or "Commands", row) for panel, row in rows))
@@ -49,7 +49,7 @@ class Group(TyperGroup):
 class Root(Group):
     """The command `magnet`: shows the errors of its commands, and gives their exit codes."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:  # noqa: ANN401
         """Run a command, and exit with 1 after an expected failure, 130 after Ctrl-C, 143 after SIGTERM."""
         try:
             return super().invoke(ctx)

@@ -1,7 +1,9 @@
+# ruff: noqa: ANN401
 """The names of before for references and select, until their last callers have moved."""
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from magnet_cli.catalog.cache import volume_path  # noqa: F401
 from magnet_cli.cli import options, references
@@ -16,12 +18,12 @@ from magnet_cli.volume import Volume
 Source = object
 
 
-def source(reference: str, *, here: bool = True, **flags: object) -> object:
+def source(reference: str, *, here: bool = True, **flags: Any) -> Any:
     """Return as `references.source`."""
     return references.source(options.GeneratorFlags(generator=reference, **flags), here=here)
 
 
-def own_module(reference: str, **flags: object) -> object:
+def own_module(reference: str, **flags: Any) -> Any:
     """Return as `references.custom_module`."""
     return references.custom_module(reference, options.CustomFlags(**flags))
 
@@ -42,13 +44,11 @@ def Wanted(  # noqa: N802
     return select.VolumeRequest(**fields | {"bn_truncation": bn_truncation or None})
 
 
-def volume(checkpoint: object, console: Console, path: Path | None, wanted: select.VolumeRequest) -> Volume:
+def volume(checkpoint: Any, console: Console, path: Path | None, wanted: select.VolumeRequest) -> Volume:
     """Return as `select.find_volume`."""
     return select.find_volume(checkpoint, dataclasses.replace(wanted, volume=path), console)
 
 
-def volume_for_rendering(
-    checkpoint: object, console: Console, path: Path | None, wanted: select.VolumeRequest
-) -> Volume:
+def volume_for_rendering(checkpoint: Any, console: Console, path: Path | None, wanted: select.VolumeRequest) -> Volume:
     """Return as `select.find_rendered_volume`."""
     return select.find_rendered_volume(checkpoint, dataclasses.replace(wanted, volume=path), console)

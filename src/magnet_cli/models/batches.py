@@ -42,7 +42,7 @@ def arrays(
     z = torch.from_numpy(_padded(latents, size).astype(np.float32)).to(weight)
     named = None if labels is None else torch.from_numpy(_padded(labels, size)).to(weight.device)
     with torch.inference_mode():
-        output = generator(z, truncation, named) if space == "z" else generator.module.synthesis(z, truncation)
+        output = generator(z, truncation, named) if space == "z" else generator.module.synthesis(z, truncation)  # type: ignore[operator]
         return output[: len(latents)].to(device="cpu", dtype=torch.float32).numpy()
 
 

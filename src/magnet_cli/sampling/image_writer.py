@@ -7,6 +7,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator as Steps
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -185,14 +186,14 @@ def write_array(path: Path, shape: tuple[int, ...], size: int, render: Render) -
                 file.write(header.getvalue())
             for first in range(done, shape[0], size):
                 rows = render(slice(first, min(first + size, shape[0])))
-                file.write(np.ascontiguousarray(rows, dtype="<f4"))
+                file.write(np.ascontiguousarray(rows, dtype="<f4").data)
                 yield len(rows)
             file.flush()
             os.fsync(file.fileno())
         growing.replace(path)
 
 
-def _in_threads(steps: Iterable[list[Callable[[], T]]], threads: int, ahead: int) -> Iterator[list[T]]:
+def _in_threads(steps: Iterable[list[Callable[[], T]]], threads: int, ahead: int) -> Steps[list[T], None, None]:
     """Run the functions of each step in threads, while the iterator computes the next step; yield results in order.
 
     Args:

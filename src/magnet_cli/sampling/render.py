@@ -162,7 +162,8 @@ def plan(source: "Source", request: RenderRequest) -> RenderPlan:
     spec = RenderSpec(
         source.name,
         source.sha256,
-        *(documents.sha256_file(path) if path else "" for path in (request.latents, request.labels)),
+        documents.sha256_file(request.latents),
+        documents.sha256_file(request.labels) if request.labels else "",
         n=len(latents),
         space=request.space,
         truncation=request.truncation,
@@ -200,6 +201,7 @@ def run(plan: RenderPlan, command: list[str]) -> Steps[int, None, dict]:
     """
     if plan.request.force:
         discard(plan.folder)
+    assert plan.generator is not None, "a rendering that is done has no generator"  # noqa: S101
     yield from fill(plan.folder, plan.spec, plan.generator, plan.latents, plan.labels, plan.request.batch_size)
     report = plan.report | {"seconds": round(time.monotonic() - plan.start, 3)}
     finish(plan.folder, plan.spec, command, report)

@@ -149,7 +149,8 @@ def plan(source: "Source", request: SampleRequest, messages: Messages = SILENT) 
         MagnetError: what is stored is damaged.
     """
     start = time.monotonic()
-    volume, built, _ = select.resolve(source, request, messages, rendered=True)
+    resolved = select.resolve(source, request, messages, rendered=True)
+    volume, built = resolved.volume, resolved.index
     if request.correct_prior:
         built = select.corrected(built, volume, messages, request.prior_mass, request.truncation)
     equal = request.classes == "equal"
@@ -340,7 +341,7 @@ def sample(
     >>> drawn.report["displaced_share"] < 0.05
     True
     """
-    named = {"out": out, "volume": volume, "top_k": top_k, "seed": seed}
+    named: dict[str, Any] = {"out": out, "volume": volume, "top_k": top_k, "seed": seed}
     drawing, written = steps(generator, n, rho, **named, **options), 0
     while True:
         try:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from magnet_cli.models import Generator
 
 SHEET_IMAGES = 64  # of each kind on the contact sheet
+Blocks = list[tuple[str, *tuple[list[np.ndarray], ...]]]  # of a contact sheet: captions and groups of images
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def write(
 def _metadata(contents: Contents, names: list[str]) -> bytes:
     lines = []
     for i, (value, prior) in enumerate(zip(contents.log_volume.tolist(), contents.prior.tolist(), strict=True)):
-        record = {"file_name": names[i]} if names else {}
+        record: dict[str, object] = {"file_name": names[i]} if names else {}
         record |= {
             "row": int(contents.rows[i]) if len(contents.rows) else None,
             "log_volume": value if np.isfinite(value) else None,
@@ -285,7 +286,10 @@ def _publish_sheets(out: Path, spec: SampleSpec, contents: Contents, volume: Vol
     above = f"{spec.generator}: {len(prior[0])} draws from the prior{truncated}"
     below = f"rho {spec.rho:g}, top_k {spec.top_k}: the first {shown} of {spec.n:,} draws; {contents.caption}"
     below += "; volumes in w, not uniform" * (volume.spec.space == "w")
-    blocks = [(above, images(prior, spec.truncation, shown)), (below, images(drawn, spec.truncation, shown))]
+    blocks: Blocks = [
+        (above, images(prior, spec.truncation, shown)),
+        (below, images(drawn, spec.truncation, shown)),
+    ]
     atomic.publish(out / "grid.png", contact_sheet.contact_sheet(blocks))
     if spec.montage:
         draws = f"rho {spec.rho:g}, top_k {spec.top_k}, volumes at truncation {volume.spec.truncation:g}"
@@ -293,7 +297,9 @@ def _publish_sheets(out: Path, spec: SampleSpec, contents: Contents, volume: Vol
         columns = contact_sheet.COLUMNS
         pairs = {psi: (images(prior, psi, columns), images(drawn, psi, columns)) for psi in spec.montage}
         name = f"{spec.generator}, truncation"
-        montage = [(f"{name} {psi:g}: draws from the prior above; {draws} below", *pair) for psi, pair in pairs.items()]
+        montage: Blocks = [
+            (f"{name} {psi:g}: draws from the prior above; {draws} below", *pair) for psi, pair in pairs.items()
+        ]
         atomic.publish(out / "montage.png", contact_sheet.contact_sheet(montage))
 
 

@@ -7,7 +7,7 @@ the user's own, whose function is compared with that of a volume.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from magnet_cli import index
 from magnet_cli.catalog import cache, entries, imagenet
@@ -121,8 +121,15 @@ class VolumeRequest:
             )
 
 
-class Resolved(NamedTuple):
-    """What a request means: a volume, and the index of all of its rows, with the path where the index is stored."""
+@dataclass(frozen=True)
+class Resolved:
+    """What a request means.
+
+    Attributes:
+        volume: the volume.
+        index: the index of all rows of the volume.
+        index_path: the path where the index is stored.
+    """
 
     volume: Volume
     index: Index
@@ -172,7 +179,7 @@ def find_volume(source: "Source", request: VolumeRequest, messages: Messages) ->
     message = f"there is no volume of {source.name}{f' with{request.flags}' if request.flags else ''}"
     if not isinstance(source, Checkpoint) and any(_has_other_weights(volume, source) for volume in local):
         message += "; some have other weights: does its factory draw them? Set a seed there: torch.manual_seed(0)"
-    raise VolumeError(message, f"make one: magnet compute {_reference(source)}{request.flags}")
+    raise VolumeError(message, f"make one: magnet compute {reference(source)}{request.flags}")
 
 
 def named_volume(reference: str) -> Volume:
@@ -191,7 +198,8 @@ def named_volume(reference: str) -> Volume:
     return Volume.open(path)
 
 
-def _reference(source: "Source") -> str:
+def reference(source: "Source") -> str:
+    """Return what names a generator in a command to copy."""
     return getattr(source, "reference", source.name)
 
 
@@ -225,7 +233,7 @@ def _of_same_function(volumes: list[Volume], source: "Source") -> list[Volume]:
     return same
 
 
-def load(source: "Source", device: str | None = None, **settings: object) -> "Generator":
+def load(source: "Source", device: str | None = None, **settings: Any) -> "Generator":  # noqa: ANN401
     """Return the generator of a source on a device, by default the fastest; one that is loaded already, as it is.
 
     Raises:
@@ -252,7 +260,7 @@ def find_rendered_volume(source: "Source", request: VolumeRequest, messages: Mes
     if drawn != rendered:
         messages.warning(
             f"rows are drawn by their volume at truncation {drawn}, images are rendered at {rendered}; "
-            f"for one at {rendered}: magnet compute {_reference(source)}{request.flags}"
+            f"for one at {rendered}: magnet compute {reference(source)}{request.flags}"
         )
     return volume
 

@@ -156,7 +156,7 @@ def run(
         what = f"{n:,} {'latents' if files.no_images else 'images'}"
         would = f"{what} would be written to {plan.folder}; nothing was done"
         console.note(would if dry_run else f"{plan.folder} already holds this sample")
-        console.result(plan.report if dry_run else plan.done, str(plan.folder))
+        console.result(plan.report if dry_run else plan.done or {}, str(plan.folder))
         return
     _temper(plan, console)
     report = console.follow_images(sample.run(plan, command_line(), console), plan.report["images"], plan.folder)
@@ -201,5 +201,7 @@ def _next(plan: "SamplePlan") -> str:
     """The command that makes the images of a sample without, or checks the sample."""
     if not plan.spec.no_images:
         return f"magnet info {plan.folder} --check"
+    from magnet_cli.sampling import select
+
     labels = f" --labels {plan.folder / 'labels.npy'}" * bool(plan.volume.spec.num_classes)
-    return f"magnet render {plan.source.reference} --latents {plan.folder / 'latents.npy'}{labels}"
+    return f"magnet render {select.reference(plan.source)} --latents {plan.folder / 'latents.npy'}{labels}"

@@ -1,7 +1,4 @@
-"""Log-volumes and features of latents that are in no volume, by the solver of one that is.
-
-Joins compute, index and the surrogate's features. Knows nothing of how the latents were found.
-"""
+"""Log-volumes and features of new latents, by the function and the solver of a volume."""
 
 import numpy as np
 import torch
@@ -17,24 +14,24 @@ from magnet_cli.volume import Volume
 
 
 class Measure:
-    """Measures latents of a volume's generator.
+    """Computes log-volumes and features of latents.
 
     Attributes:
-        spec: of the volume.
+        spec: spec of the volume.
         generator: on its device.
-        cut: how the work is cut.
-        groups: sizes of the groups of features, once some were measured.
+        cut: sizes of the batches.
+        groups: sizes of the groups of features, after the first were computed.
 
     Args:
-        volume: whose spec, solver and pilot basis are used.
+        volume: the volume, whose spec, solver and pilot basis are used.
         generator: on its device, its weights in the spec's precision.
         top_k: k.
-        cut: how the work is cut; default `memory.cut_for`.
-        output: the image model that follows, in the same precision.
-        label: the labels that draws from the prior have in turn; empty for those of the volume.
+        cut: sizes of the batches; default `memory.cut_for`.
+        output: the image model that follows the generator, in the same precision.
+        label: labels that draws from the prior have in turn; empty for those of the volume.
 
     Raises:
-        GeneratorError: the function is no function of each latent alone.
+        GeneratorError: the output for one latent depends on the rest of the batch.
         VolumeError: the pilot basis is damaged.
     """
 
@@ -61,22 +58,22 @@ class Measure:
         """Draw latents [count, D] float32 and labels [count] int64 or None from the prior, as `Prior.draw`.
 
         Args:
-            rng: of the latents.
-            count: how many.
+            rng: stream of the latents.
+            count: number of latents.
             first: number of the first latent, where labels take turns.
         """
         return self.generator.prior.draw(rng, count, self._label, first)
 
     def log_volume(self, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """Log-volumes, each a function of latent and label alone: a sketch has the same test matrix for all of them.
+        """Compute log-volumes, each a function of latent and label alone: a sketch uses one test matrix for all.
 
         Args:
             latents: [r, D] float32.
-            labels: [r] int64, where the generator takes labels.
+            labels: [r] int64, for a generator that takes labels.
 
         Returns:
-            [r] float64, natural log; −inf where one of the k values is rounding (METHOD: rank floor), which do not
-            compete.
+            [r] float64, natural log; −inf where one of the k values is below the rank floor (docs/method.md), which
+            does not compete.
 
         Raises:
             GeneratorError: singular values are not finite.
@@ -87,26 +84,28 @@ class Measure:
         for start in range(0, len(latents), size):
             rows = np.arange(start, start + size).clip(max=len(latents) - 1)  # padded: every call has the same shape
             z, named = self._tensors(latents[rows], None if labels is None else labels[rows])
-            of = computing.function(self.generator, self.spec, self._output, named)
-            at = computing.inputs(self.generator, self.spec, z, named)
-            values = computing.solve(of, at, self.spec, self.cut, self._basis, [0] * size)
-            parts.append(values[: len(latents) - start].to(device="cpu", dtype=torch.float32).numpy())
+            function = computing.function(self.generator, self.spec, self._output, named)
+            inputs = computing.inputs(self.generator, self.spec, z, named)
+            solved = computing.solve(function, inputs, self.spec, self.cut, self._basis, [0] * size)
+            parts.append(solved[: len(latents) - start].to(device="cpu", dtype=torch.float32).numpy())
         values = np.concatenate(parts)
         if not np.isfinite(values).all():
-            message = f"the Jacobian of {self.generator.name} is not finite at a latent that a move led to"
-            raise GeneratorError(message, "check the weights for overflow, or use a volume of --precision float64")
+            raise GeneratorError(
+                f"the Jacobian of {self.generator.name} is not finite at a latent that a move led to",
+                "check the weights for overflow, or use a volume of `precision='float64'`",
+            )
         least = values[:, self._top_k - 1]
         real = (least > 0) & (least >= self.spec.rank_floor * values[:, 0])
         return np.where(real, index.log_volume(values, self._top_k), -np.inf)
 
     def features(self, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """What the layers say of latents [r, D] float32: [r, F] float32 (surrogate.features)."""
+        """Return features [r, F] float32 of latents [r, D] float32, as `surrogate.features`."""
         size, parts = batch_size(self.generator), []
         for start in range(0, len(latents), size):
             rows = slice(start, start + size)
             z, named = self._tensors(latents[rows], None if labels is None else labels[rows])
-            found, self.groups = surrogate.features(self.generator, z, named, self.spec.truncation)
-            parts.append(found)
+            features, self.groups = surrogate.features(self.generator, z, named, self.spec.truncation)
+            parts.append(features)
         return np.concatenate(parts)
 
     def _tensors(self, latents: np.ndarray, labels: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor | None]:

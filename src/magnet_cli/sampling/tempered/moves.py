@@ -1,8 +1,4 @@
-"""Moves of latents that leave their prior as it is, and walks of many such moves under a target that is cheap.
-
-Owns the proposals of each prior and their acceptance. Knows nothing of Jacobians, of generators, or of how the cheap
-target was found.
-"""
+"""Moves of latents that keep their prior, and walks of many such moves under a target that is cheap to evaluate."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,16 +14,16 @@ Target = Callable[[np.ndarray], np.ndarray]  # latents [P, D] float32 to the log
 
 @dataclass(frozen=True)
 class Kernel:
-    """A move: reversible for the prior, or, with a mean, for a Gaussian that the acceptance ratio corrects for.
+    """A proposal that is reversible for the prior, or, with a mean, for a Gaussian that the acceptance corrects for.
 
     Gaussian priors: preconditioned Crank–Nicolson, z' = m + √(1−b²) (z−m) + b ξ (Cotter et al. 2013; with a mean,
     Rudolf and Sprungk 2018). Sphere: the same with m = 0, scaled to |z'| = √D: a function of the angle between z and
     z' alone, hence symmetric. Box: z + b ξ, reflected at the walls.
 
     Attributes:
-        prior: of the latents, of any kind but a mixture.
-        step: the largest b, in (0, 1]; every move draws its own, from b/8 on, whatever z is.
-        mean: [P, D] float64, m for each latent; 0 where the prior is not Gaussian.
+        prior: prior of the latents, of any kind but a mixture.
+        step: the largest b, in (0, 1]; every move draws its own from b/8 on, independent of z.
+        mean: [P, D] float64, m of each latent; 0 where the prior is not Gaussian.
     """
 
     prior: Prior
@@ -35,14 +31,14 @@ class Kernel:
     mean: np.ndarray
 
     def propose(self, rng: np.random.Generator, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A move from each latent.
+        """Propose a move of each latent.
 
         Args:
-            rng: of the moves.
+            rng: stream of the moves.
             z: [P, D] float32.
 
         Returns:
-            [P, D] float32, and [P] float64: the log of p(z') q(z', z) / p(z) q(z, z'), −inf where p(z') is 0.
+            z' [P, D] float32, and [P] float64: log of p(z') q(z', z) / p(z) q(z, z'), −inf where p(z') is 0.
         """
         b = self.step * _NARROWEST ** rng.random((len(z), 1))
         noise = rng.standard_normal(z.shape)
@@ -59,19 +55,19 @@ class Kernel:
 
 
 def _reflected(z: np.ndarray) -> np.ndarray:
-    """Numbers folded into [−1, 1], as by mirrors at both ends."""
+    """Fold numbers into [−1, 1], as by mirrors at both ends."""
     return 1 - np.abs((z + 1) % 4 - 2)
 
 
 @dataclass(frozen=True)
 class Walk:
-    """Where a walk ended.
+    """The ends of walks.
 
     Attributes:
         latents: [P, D] float32.
-        value: [P] float64, the log of the cheap target over the prior there.
-        moved: [P] bool, whether any of its moves was accepted.
-        accepted: share of the moves that were.
+        value: [P] float64, log of the cheap target over the prior at the ends.
+        moved: [P] bool, whether any move was accepted.
+        accepted: share of accepted moves.
     """
 
     latents: np.ndarray
@@ -81,46 +77,46 @@ class Walk:
 
 
 def walk(rng: np.random.Generator, z: np.ndarray, kernel: Kernel, target: Target, steps: int) -> Walk:
-    """So many moves of one kernel from each latent, each accepted as the cheap target asks.
+    """Move each latent `steps` times by one kernel, each move accepted by the cheap target (Metropolis–Hastings).
 
     The kernel is the same at every step and reversible for the cheap target, and so is the walk as a whole: what the
     surrogate transition method needs (Liu 2001, section 9.4.3).
 
     Args:
-        rng: of the moves.
+        rng: stream of the moves.
         z: [P, D] float32.
-        kernel: of the moves, for these P.
-        target: the cheap one.
-        steps: how many, ≥ 1.
+        kernel: the kernel, for these P.
+        target: the cheap target.
+        steps: number of moves, ≥ 1.
     """
     value, moved, accepted = target(z), np.zeros(len(z), bool), 0
     for _ in range(steps):
         trial, ratio = kernel.propose(rng, z)
-        found = target(trial)
+        proposed = target(trial)
         with np.errstate(divide="ignore"):
-            taken = np.log(rng.random(len(z))) < ratio + found - value
-        z, value = np.where(taken[:, None], trial, z), np.where(taken, found, value)
+            taken = np.log(rng.random(len(z))) < ratio + proposed - value
+        z, value = np.where(taken[:, None], trial, z), np.where(taken, proposed, value)
         moved |= taken
-        accepted += np.count_nonzero(taken)
+        accepted += int(np.count_nonzero(taken))
     return Walk(z, value, moved, accepted / (steps * len(z)))
 
 
 def scores(rho: float, log_volume: np.ndarray) -> np.ndarray:
-    """The log of the weights that a polarity gives; −inf where log-volumes do not compete."""
+    """Return log-weights rho · log-volume [P]; −inf where a log-volume is not finite and does not compete."""
     return np.where(np.isfinite(log_volume), rho * np.where(np.isfinite(log_volume), log_volume, 0.0), -np.inf)
 
 
 def systematic(rng: np.random.Generator, log_weights: np.ndarray) -> np.ndarray:
-    """Systematic resampling: as many places as there are weights, each as often as its weight asks, to within one.
+    """Resample systematically: P places, each as often as P times its share of the weight, to within one.
 
     In a random order: weights that repeat, as those of classes in turn may, would fall in step with the marks.
 
     Args:
-        rng: of the order and of the marks.
+        rng: stream of the order and of the marks.
         log_weights: [P], −inf for 0.
 
     Returns:
-        [P] int64.
+        Places [P] int64.
     """
     order = rng.permutation(len(log_weights))
     weights = np.exp(log_weights[order] - log_weights.max())
@@ -130,7 +126,7 @@ def systematic(rng: np.random.Generator, log_weights: np.ndarray) -> np.ndarray:
 
 
 def effective_share(log_weights: np.ndarray) -> float:
-    """(Σw)² / Σw² over their number, in (0, 1]; 0 where none is finite."""
+    """Return the effective size (Σw)² / Σw² over P, in (0, 1]; 0 where no log-weight [P] is finite."""
     top = log_weights.max()
     if not np.isfinite(top):
         return 0.0
@@ -139,7 +135,7 @@ def effective_share(log_weights: np.ndarray) -> float:
 
 
 def shrunk_mean(z: np.ndarray) -> np.ndarray:
-    """The mean [D] float64 of latents [n, D], drawn to 0 by what noise adds to its length (James and Stein 1961)."""
+    """Return the mean [D] float64 of latents [n, D], shrunk towards 0 by the noise in it (James and Stein 1961)."""
     if len(z) < 2:
         return np.zeros(z.shape[1])
     wide = z.astype(np.float64)

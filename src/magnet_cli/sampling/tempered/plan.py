@@ -1,5 +1,6 @@
 """From a volume to new latents at a polarity: the stored run, its cost before, how far to trust it after."""
 
+import copy
 import dataclasses
 from collections.abc import Generator as Steps
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from magnet_cli.computing import processes
 from magnet_cli.errors import SpecError
 from magnet_cli.files.progress import Messages
 from magnet_cli.index import Index
-from magnet_cli.models import Generator
+from magnet_cli.maths.jacobian import PRECISIONS
+from magnet_cli.models import Generator, image_models
 from magnet_cli.models.image_models import ImageModel
 from magnet_cli.sampling.sample_folder import Contents, SampleSpec
 from magnet_cli.sampling.tempered import temper
@@ -119,7 +121,7 @@ def _load(
             f"pass `output='{spec.output}'`, as it was computed with",
         )
     output = spec.output if own else output
-    generator, model = processes.load(source, output, device, "float32", pairs)
+    generator, model = _in_precision(source, output, device, "float32", pairs)
     computing.check_settings(volume, generator)
     computing.check_unchanged(volume, generator, model)
     if model and model.sha256 != spec.output_sha256:
@@ -129,7 +131,19 @@ def _load(
         )
     if spec.precision == "float32":
         return generator, model
-    return processes.load(source, output, device, spec.precision, pairs)
+    return _in_precision(source, output, device, spec.precision, pairs)
+
+
+def _in_precision(
+    source: "Source", output: str, device: str, precision: str, settings: tuple[tuple[str, object], ...]
+) -> tuple[Generator, ImageModel | None]:
+    """Load as `processes.load`; of a generator that is loaded already, take a copy in that precision."""
+    if not isinstance(source, Generator):
+        return processes.load(source, output, device, precision, settings)
+    place, dtype = models.check_device(device), PRECISIONS[precision]
+    model = None if output in models.OUTPUTS else image_models.load(output, place, dtype)
+    module = copy.deepcopy(source.module).to(device=place, dtype=dtype)
+    return dataclasses.replace(source, module=module), model
 
 
 def _minutes(seconds: float) -> str:
@@ -159,9 +173,10 @@ def contents(plan: TemperedPlan, messages: Messages) -> tuple[Contents, dict]:
         )
     figures = {"converged": outcome.converged, "converged_rho": outcome.converged_rho, "jacobians": outcome.jacobians}
     caption = f"tempered, {len(outcome.schedule)} islands of {schedule.particles}, R-hat {r_hat:.3f}"
-    origin = {"words": caption, "path": str(run.path), "fingerprint": run.spec.fingerprint}
+    origin: dict[str, object] = {"words": caption, "path": str(run.path), "fingerprint": run.spec.fingerprint}
     origin |= {"spec": dataclasses.asdict(run.spec), "schedule": outcome.schedule, "accepted": outcome.accepted}
-    origin |= {"r_hat": [list(pair) for pair in outcome.r_hat]} | figures
+    origin["r_hat"] = [list(pair) for pair in outcome.r_hat]
+    origin |= figures
     made = Contents(
         latents=outcome.latents,
         labels=outcome.labels,

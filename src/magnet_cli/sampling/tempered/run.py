@@ -1,13 +1,11 @@
-"""The folder of a tempered run: what was measured at each temperature of each island, in files that appear whole.
-
-Owns tempered.json, the files of temperatures and their marks. Knows nothing of how latents are moved.
-"""
+"""The folder of a tempered run: the measurements of each temperature of each island, in files that appear whole."""
 
 import dataclasses
 import functools
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -28,19 +26,19 @@ _REMEDY = "remove that file: the same `magnet sample --method tempered` makes it
 
 @dataclass(frozen=True)
 class Schedule:
-    """What an island is asked to do.
+    """How an island moves from the prior to a polarity.
 
     Attributes:
         rho: the polarity asked for.
-        particles: P, latents of an island.
-        seed: of the islands.
-        target: effective size over P that the next temperature is chosen for, in (0, 1).
-        sweeps: walks of each latent at a temperature, each of which costs a Jacobian.
-        rounds: temperatures at the polarity asked for: the first that gets there, and more of the same, for each of
-            which the surrogate learns anew what was met on the way.
-        moves: of a walk, each of which costs an evaluation.
-        starts: latents that the walks of a temperature start from, at least; those of the last start from all.
-        chain: walks one after the other from each of them, at most; where every walk ends is kept.
+        particles: P, number of latents of an island.
+        seed: seed of the islands.
+        target: effective size over P for which the next temperature is chosen, in (0, 1).
+        sweeps: walks of each latent at a temperature; each costs a Jacobian.
+        rounds: temperatures at the polarity asked for: the first that reaches it, and repetitions, for each of which
+            the surrogate is fitted again.
+        moves: moves of a walk; each costs an evaluation.
+        starts: least number of latents that the walks of a temperature start from; at the last, walks start from all.
+        chain: largest number of consecutive walks from each start; the end of every walk is kept.
     """
 
     rho: float
@@ -61,33 +59,35 @@ class Schedule:
         """
         counts = (self.sweeps, self.rounds, self.moves, self.starts, self.chain)
         if self.particles < 8 or min(counts) < 1 or not 0 < self.target < 1:
-            message = f"{self.particles} particles, target {self.target} and {counts} sweeps, rounds, moves, "
-            message += "starts and chain are asked for"
-            raise SpecError(message, "pass --particles 8 or more")
+            raise SpecError(
+                f"{self.particles} particles, target {self.target} and {counts} sweeps, rounds, moves, starts and "
+                "chain are asked for",
+                "pass `particles=8` or more",
+            )
 
     @property
     def walks(self) -> int:
-        """Walks one after the other at a temperature that is not the last."""
+        """Number of consecutive walks at a temperature that is not the last."""
         return min(self.chain, max(1, self.particles // self.starts))
 
     def is_over(self, rhos: list[float]) -> bool:
-        """Whether an island that has been at these polarities, one after the other, is at the end."""
+        """Return whether an island with these polarities so far is at its end."""
         return rhos.count(self.rho) >= (self.rounds if self.rho else 1)
 
 
 @dataclass(frozen=True)
 class TemperedSpec:
-    """Exactly what changes the numbers of a run.
+    """What changes the numbers of a run.
 
     Attributes:
-        generator: its name; no part of the fingerprint.
+        generator: name of the generator; no part of the fingerprint.
         volume: fingerprint of the volume whose generator, function and solver are used.
         pilot: sha256 of the pilot basis; empty where the solver needs none.
         latent_dim: D.
         labelled: whether latents have labels.
         top_k: k.
-        label: the labels that latents have in turn; empty for those of the volume.
-        schedule: what islands are asked to do.
+        label: labels that latents have in turn; empty for those of the volume.
+        schedule: schedule of the islands.
     """
 
     generator: str = field(compare=False)
@@ -100,26 +100,30 @@ class TemperedSpec:
     schedule: Schedule
 
     def __post_init__(self) -> None:
-        """JSON has lists."""
+        """Make a tuple of a list, as JSON has it."""
         object.__setattr__(self, "label", tuple(self.label))
 
     @classmethod
     def of(cls, volume: Volume, top_k: int, schedule: Schedule, label: tuple[int, ...] = ()) -> "TemperedSpec":
-        """The spec of a run with the function and the solver of a volume.
+        """Return the spec of a run with the function and the solver of a volume.
 
         Raises:
-            VolumeError: its rows were imported: there is no solver.
+            VolumeError: the rows of the volume were imported: there is no solver.
             SpecError: the prior is a mixture.
         """
         spec = volume.spec
         if spec.prior == "mixture":
-            message = f"the prior of {spec.generator} is a mixture, and the tempered sampler has no moves for one"
-            raise SpecError(message, "leave --method out: rows of the volume are drawn by weight")
+            raise SpecError(
+                f"the prior of {spec.generator} is a mixture, and the tempered sampler has no moves for one",
+                "leave `method` out: rows of the volume are drawn by weight",
+            )
         if spec.solver == "imported":
-            message = f"the rows of {volume.path} were imported, and the tempered sampler has to compute new ones"
-            raise VolumeError(message, f"compute a volume: magnet compute {spec.generator} --n 512")
-        ours = volume.fingerprint, volume.pilot_sha256, spec.latent_dim, spec.num_classes > 0
-        return cls(spec.generator, *ours, top_k, label, schedule)
+            raise VolumeError(
+                f"the rows of {volume.path} were imported, and the tempered sampler has to compute new ones",
+                f"compute a volume: magnet compute {spec.generator} --n 512",
+            )
+        hashes = volume.fingerprint, volume.pilot_sha256
+        return cls(spec.generator, *hashes, spec.latent_dim, spec.num_classes > 0, top_k, label, schedule)
 
     @property
     def fingerprint(self) -> str:
@@ -134,18 +138,18 @@ class Step:
     """One temperature of an island.
 
     Attributes:
-        rho: its polarity.
-        latents: [E, D] float32, those measured at it.
-        log_volume: [E] float64, natural log; −inf for those that do not compete.
+        rho: the polarity.
+        latents: [E, D] float32, measured at this temperature.
+        log_volume: [E] float64, natural log; −inf for latents that do not compete.
         labels: [E] int64, or None.
-        particles: [P] int64, where the island stands then: places among all that it has measured, in their order.
-        measured: how many of the E latents each walk led to: they were evaluated together.
-        effective_share: of the weights that led here, over P.
+        particles: [P] int64, the island at the end: places among all latents that it has measured, in order.
+        measured: number of the E latents that each walk led to: they were evaluated together.
+        effective_share: effective size of the weights that led to this temperature, over P.
         width: b of the moves.
-        walked: share of the moves that the surrogate accepted.
-        accepted: share of the walks' ends that the Jacobian accepted.
-        error: of the surrogate on latents left out, in nats.
-        explained: share of the variance of log-volume, of the latents it was fitted to, that it explains.
+        walked: share of moves that the surrogate accepted.
+        accepted: share of ends of walks that the Jacobian accepted.
+        error: error of the surrogate on latents that were left out, in nats.
+        explained: share of the variance of log-volume that the surrogate explains.
     """
 
     rho: float
@@ -167,11 +171,11 @@ _NUMBERS = ("rho", "effective_share", "width", "walked", "accepted", "error", "e
 
 
 class TemperedRun:
-    """A run's folder.
+    """The folder of a tempered run.
 
     Attributes:
         path: the folder.
-        spec: what its numbers depend on.
+        spec: what the numbers depend on.
     """
 
     def __init__(self, path: Path, spec: TemperedSpec) -> None:
@@ -180,11 +184,11 @@ class TemperedRun:
 
     @classmethod
     def open(cls, path: Path) -> "TemperedRun":
-        """The run in a folder.
+        """Open the run in a folder.
 
         Raises:
-            SampleError: it is of another format.
-            MagnetError: tempered.json is not there, or damaged.
+            SampleError: the run is of another format.
+            MagnetError: tempered.json is missing or damaged.
         """
         folder = ResultFolder(path, TEMPERED)
         fields = folder.read()
@@ -199,11 +203,11 @@ class TemperedRun:
         return cls(path, spec)
 
     def create(self) -> None:
-        """Make the folder, if it is not there.
+        """Make the folder, where it is missing.
 
         Raises:
-            SampleError: it holds another run.
-            MagnetError: it cannot be written.
+            SampleError: the folder holds another run.
+            MagnetError: no space, no permission.
         """
         atomic.make_folder(self.path / "islands")
         atomic.sweep(self.path)
@@ -219,17 +223,19 @@ class TemperedRun:
         return Locks(self.path / ".locks")
 
     def claim(self) -> None:
-        """Say to other processes that this one goes on with the run, until it ends.
+        """Claim the run for this process, until the process ends.
 
         Raises:
-            SampleError: another one does.
+            SampleError: another process is at work on the run.
         """
         if not self._locks.take(_AT_WORK):
-            message = f"another process is at work on {self.path}"
-            raise SampleError(message, "wait for it, then repeat the command: nothing is done twice")
+            raise SampleError(
+                f"another process is at work on {self.path}",
+                "wait for it, then repeat the command: nothing is done twice",
+            )
 
     def file(self, island: int, number: int) -> Path:
-        """The file of a temperature, there or not; its mark has the suffix .json."""
+        """Return the path of a temperature, stored or not; its mark has the suffix .json."""
         return self.path / "islands" / f"island-{island:06d}-step-{number:03d}.h5"
 
     def write(self, island: int, number: int, step: Step) -> None:
@@ -254,16 +260,16 @@ class TemperedRun:
         atomic.publish(path.with_suffix(".json"), documents.encode(mark))
 
     def steps(self, island: int) -> list[Step]:
-        """The temperatures of an island that are safe, in their order.
+        """Return the temperatures of an island that are stored, in order.
 
         Raises:
-            DamageError: one of them was changed, or is of another run.
-            MagnetError: it cannot be read.
+            DamageError: a temperature was changed, or is of another run.
+            MagnetError: a file cannot be read.
         """
-        found: list[Step] = []
-        while self.file(island, len(found)).with_suffix(".json").exists():
-            found.append(self._read(island, len(found)))
-        return found
+        steps: list[Step] = []
+        while self.file(island, len(steps)).with_suffix(".json").exists():
+            steps.append(self._read(island, len(steps)))
+        return steps
 
     def _read(self, island: int, number: int) -> Step:
         path = self.file(island, number)
@@ -273,8 +279,8 @@ class TemperedRun:
                 data = path.read_bytes()
         except MagnetError as error:
             raise DamageError(error.message, _REMEDY) from error
-        ours = (FORMAT, self.spec.fingerprint, island, number)
-        if tuple(mark.get(name) for name in ("format", "fingerprint", "island", "step")) != ours:
+        expected = (FORMAT, self.spec.fingerprint, island, number)
+        if tuple(mark.get(name) for name in ("format", "fingerprint", "island", "step")) != expected:
             message = f"{path.with_suffix('.json')} is the mark of another run, or of another place in this one"
             raise DamageError(message, _REMEDY)
         if mark.get("sha256") != documents.sha256_bytes(data):
@@ -296,11 +302,11 @@ class TemperedRun:
         if sum(measured) != len(arrays["latents"]):
             message = f"{path} has arrays of different lengths"
             raise DamageError(message, _REMEDY)
-        copied = {name: array.copy() for name, array in arrays.items()}
-        return Step(**{"labels": None} | copied, **numbers, measured=measured)
+        fields: dict[str, Any] = {"labels": None} | {name: array.copy() for name, array in arrays.items()} | numbers
+        return Step(**fields, measured=measured)
 
     def islands(self) -> list[int]:
-        """The numbers of the islands that were begun.
+        """Return the numbers of the islands that were begun.
 
         Raises:
             MagnetError: the folder cannot be read.
@@ -310,7 +316,7 @@ class TemperedRun:
         return sorted(int(name.split("-")[1]) for name in names)
 
     def check(self) -> list[str]:
-        """Re-read every byte; what is wrong, in words, one line a problem."""
+        """Read every byte again; return a sentence on each problem."""
         problems = []
         for path in sorted((self.path / "islands").glob("island-*.json")):
             _, island, _, number = path.stem.split("-")

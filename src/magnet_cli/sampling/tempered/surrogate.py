@@ -1,7 +1,4 @@
-"""A cheap guess of log-volume: kernel ridge regression on what a generator's layers say in one forward pass.
-
-Owns the features and the regression. Knows nothing of Jacobians, or of what the guess is used for: it may be wrong.
-"""
+"""A cheap guess of log-volume: kernel ridge regression on the activations of a generator in one forward pass."""
 
 from dataclasses import dataclass
 
@@ -21,27 +18,27 @@ _FLAT = 1e-6  # a feature that varies less than this, beside the largest, is con
 def features(
     generator: Generator, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0
 ) -> tuple[np.ndarray, list[int]]:
-    """What the layers say of latents: for each channel of each layer with weights, two numbers.
+    """Return features of latents: two numbers for each channel of each layer with weights.
 
     The share of its units above 0, and their mean square. A ReLU passes a derivative where its input is above 0, so
-    the former is the gain that the channel hands on; of the image, where it saturates at ±1, the mean of log(1 − x²)
-    is. Latents and their squares stand in for layers where a function has fewer than two.
+    the share is the gain of the channel; of the image, which saturates at ±1, the mean of log(1 − x²) is. A function
+    with fewer than two layers has the latents and their squares as features.
 
     Args:
         generator: on its device.
         z: [B, D].
-        labels: [B] int64, where it takes labels.
+        labels: [B] int64, for a generator that takes labels.
         truncation: ψ.
 
     Returns:
-        [B, F] float32, and the sizes of the groups that the F are in. Cost: one evaluation.
+        [B, F] float32, and the sizes of the groups of features, whose sum is F. Cost: one evaluation.
     """
-    found: list[Tensor] = []
+    parts: list[Tensor] = []
 
     def watch(_module: nn.Module, _inputs: tuple, output: object) -> None:
         if isinstance(output, Tensor) and output.is_floating_point() and output.ndim > 1 and len(output) == len(z):
             channels = _channels(output)
-            found.extend(((channels > 0).to(channels).mean(dim=2), channels.square().mean(dim=2)))
+            parts.extend(((channels > 0).to(channels).mean(dim=2), channels.square().mean(dim=2)))
 
     layers = [m for m in generator.module.modules() if not list(m.children()) and list(m.parameters(recurse=False))]
     hooks = [layer.register_forward_hook(watch) for layer in layers if layer is not generator.module]
@@ -51,18 +48,18 @@ def features(
     finally:
         for hook in hooks:
             hook.remove()
-    if len(found) < 4:
-        found.extend((z, z.square()))
+    if len(parts) < 4:
+        parts.extend((z, z.square()))
     squares = channels.square()
-    found.append(squares.mean(dim=2))
+    parts.append(squares.mean(dim=2))
     if generator.gives_images:
-        found.append(torch.log(_UNSATURATED - squares.clamp_max(1)).mean(dim=2))
-    narrow = [_narrow(part).to(torch.float32) for part in found]
+        parts.append(torch.log(_UNSATURATED - squares.clamp_max(1)).mean(dim=2))
+    narrow = [_narrow(part).to(torch.float32) for part in parts]
     return torch.cat(narrow, dim=1).cpu().numpy(), [part.shape[1] for part in narrow]
 
 
 def _channels(output: Tensor) -> Tensor:
-    """A layer's output as [B, C, units]."""
+    """Return a layer's output as [B, C, units]."""
     return output.flatten(2) if output.ndim > 2 else output[:, :, None]
 
 
@@ -74,16 +71,16 @@ def _narrow(part: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A function of features, as `fit` found it.
+    """A fitted function of features.
 
     Attributes:
-        error: rms of what it misses on rows left out one by one, in nats.
-        explained: share of the variance that this leaves explained; 0 where it is none.
-        centre: its value far from what it knows.
-        mean: [F] of the features.
-        scale: [F] that they are multiplied with.
-        known: [n, F] features it learned from, so scaled.
-        slope: [n] what the kernel of each is multiplied with.
+        error: rms error on rows that are left out one by one, in nats.
+        explained: share of the variance that this error leaves explained; 0 where it is larger than the variance.
+        centre: value far from the rows of the fit.
+        mean: [F], mean of the features.
+        scale: [F], factor of the features.
+        fitted: [n, F], scaled features of the rows of the fit.
+        slope: [n], coefficient of the kernel at each of them.
     """
 
     error: float
@@ -91,58 +88,57 @@ class Surrogate:
     centre: float
     mean: np.ndarray
     scale: np.ndarray
-    known: np.ndarray
+    fitted: np.ndarray
     slope: np.ndarray
 
-    def __call__(self, found: np.ndarray) -> np.ndarray:
-        """Its value [r] float64 at features [r, F] float32."""
-        if not len(self.known):
-            return np.full(len(found), self.centre)
-        return _kernel((found - self.mean) * self.scale, self.known) @ self.slope + self.centre
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Return the value [r] float64 at features [r, F] float32."""
+        if not len(self.fitted):
+            return np.full(len(features), self.centre)
+        return _kernel((features - self.mean) * self.scale, self.fitted) @ self.slope + self.centre
 
 
-def nothing(size: int) -> Surrogate:
-    """The surrogate of [F] features that knows nothing, and says 0."""
+def zero(size: int) -> Surrogate:
+    """Return the surrogate that is 0 for all features [r, size]."""
     return Surrogate(0.0, 0.0, 0.0, np.zeros(size), np.zeros(size), np.empty((0, size)), np.empty(0))
 
 
-def fit(found: np.ndarray, sizes: list[int], values: np.ndarray, weights: np.ndarray) -> Surrogate:
-    """Kernel ridge regression (a Gaussian kernel), the penalty that leaves the least error on rows left out.
+def fit(features: np.ndarray, sizes: list[int], values: np.ndarray, weights: np.ndarray) -> Surrogate:
+    """Fit by kernel ridge regression with a Gaussian kernel, the penalty of least leave-one-out error.
 
-    Features are standardised, and each group of them counts alike.
+    Features are standardised, and each group of features has the same weight.
 
     Args:
-        found: [n, F] float32, n ≥ 2.
-        sizes: of the groups of features.
+        features: [n, F] float32, n ≥ 2.
+        sizes: sizes of the groups of features.
         values: [n] float64, finite.
         weights: [n], in (0, 1].
     """
     share = weights / weights.sum()
-    mean, centre = (share @ found).astype(np.float32), float(share @ values)
-    spread = np.sqrt(share @ np.square(found - mean))
+    mean, centre = (share @ features).astype(np.float32), float(share @ values)
+    spread = np.sqrt(share @ np.square(features - mean))
     counts = np.repeat(np.array(sizes, float), sizes)
     varies = spread > _FLAT * max(float(spread.max()), float(np.finfo(np.float32).tiny))
     scale = np.where(varies, 1 / np.sqrt(counts) / np.where(varies, spread, 1), 0) / np.sqrt(len(sizes))
     scale = scale.astype(np.float32)
-    known = (found - mean) * scale
+    fitted = (features - mean) * scale
     unit = float(np.sqrt(share @ (values - centre) ** 2)) or 1.0
     root = np.sqrt(weights)
-    squares, left = np.linalg.eigh(root[:, None] * _kernel(known, known) * root)
+    squares, left = np.linalg.eigh(root[:, None] * _kernel(fitted, fitted) * root)
     along = left.T @ (root * (values - centre) / unit)
-    best = None
+    least, best = np.inf, np.zeros(len(values))
     for penalty in _PENALTIES:
         kept = 1 / (np.maximum(squares, 0) + penalty)
         slope = left @ (kept * along)
-        missed = slope / (left**2 @ kept)  # what leaving each row out would miss, times the root of its weight
+        missed = slope / (left**2 @ kept)  # error where each row is left out, times the root of its weight
         error = float(np.sqrt(missed @ missed / weights.sum()))
-        if best is None or error < best[0]:
-            best = error, slope
-    error, slope = best
-    return Surrogate(error * unit, max(0.0, 1 - error**2), centre, mean, scale, known, root * slope * unit)
+        if error < least:
+            least, best = error, slope
+    return Surrogate(least * unit, max(0.0, 1 - least**2), centre, mean, scale, fitted, root * best * unit)
 
 
 def _kernel(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Of each pair of scaled features, [r, n] float64; its slope beside a row is 1 a unit of length."""
+    """Return the kernel of each pair of scaled features, [r, n] float64; its slope near a row is 1."""
     squares = [np.einsum("ij,ij->i", each, each) for each in (some, others)]
     distance = some @ others.T
     distance *= -2
