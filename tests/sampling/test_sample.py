@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from magnet_cli import index
-from magnet_cli.errors import SampleError
+from magnet_cli.errors import SampleError, SpecError
 from magnet_cli.files import documents, pictures
 from magnet_cli.models import batches
 from magnet_cli.sampling import sample_folder
+from magnet_cli.sampling.sample import SampleRequest, sample, steps
+from magnet_cli.sampling.sample_folder import Sample
 from magnet_cli.volume import Volume
 
 
@@ -288,3 +290,74 @@ def test_image_range_is_rounded_and_clipped(toy_generator):
     with torch.no_grad():
         known = toy_generator(torch.zeros(1, 5))[0].permute(1, 2, 0).numpy()
     assert np.abs(images[0] - (known + 1) * 127.5).max() <= 0.51
+
+
+# --- from Python ----------------------------------------------------------------------------------------------------
+
+
+def test_sample_from_python_is_that_of_the_command(magnet, toy, toy_generator):
+    magnet("compute", toy, "--n", 60)
+    assert magnet("sample", toy, "--n", 20, "--rho", 0.2, "--seed", 3, "--out", "typed").code == 0
+    seen = []
+    for source, out in ((toy_generator, "live"), (str(toy), "path")):
+        drawn = sample(source, 20, 0.2, seed=3, out=out, progress=lambda *done: seen.append(done), batch_size=8)
+        typed = Sample.open("typed")
+        assert (len(drawn), drawn.path, drawn.spec) == (20, Path(out), typed.spec)
+        np.testing.assert_array_equal(drawn.latents, typed.latents)
+        np.testing.assert_array_equal(drawn.images, typed.images)
+        assert drawn.images.shape == (20, 8, 8, 1)
+        assert drawn.labels is None
+        assert sample_folder.check(Path(out)) == []
+        assert {k: v for k, v in drawn.report.items() if k not in {"sample", "seconds"}} == {
+            k: v for k, v in typed.report.items() if k not in {"sample", "seconds"}
+        }
+    assert seen == [(8, 20), (16, 20), (20, 20)] * 2
+
+
+def test_a_sample_that_is_there_is_found_again_and_steps_resume(toy_volume, toy_generator):
+    first = steps(toy_generator, 20, 0.2, volume=toy_volume, batch_size=4)
+    assert next(first) == 4
+    first.close()
+    made = list(steps(toy_generator, 20, 0.2, volume=toy_volume, batch_size=4))
+    assert sum(made) == 20
+    drawn = sample(toy_generator, 20, 0.2, volume=toy_volume.path)
+    assert drawn.path == Path("samples/toy-rho0.2-n20-seed0")
+    assert list(steps(toy_generator, 20, 0.2, volume=toy_volume)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": 0}, "`n=0` is outside its range"),
+        ({"mix": 1.5}, "`mix=1.5`"),
+        ({"truncation": 0.0}, "`truncation=0.0`"),
+        ({"method": "magic"}, "`method='magic'`"),
+        ({"classes": "some"}, "`classes='some'`"),
+        ({"seed": -1}, "`seed=-1`"),
+        ({"rho": float("nan")}, "`rho=nan`"),
+        ({"method": "tempered", "pool": 5}, "`pool` says which rows"),
+    ],
+)
+def test_arguments_outside_their_range_are_refused(changes, message):
+    with pytest.raises(SpecError, match=re.escape(message)):
+        SampleRequest(**changes)
+
+
+def test_a_sample_shows_in_a_notebook(toy_volume, toy_generator):
+    drawn = sample(toy_generator, 9, 0.2, volume=toy_volume)
+    assert repr(drawn) == "Sample('samples/toy-rho0.2-n9-seed0': 9 images of toy at rho 0.2)"
+    page = drawn._repr_html_()
+    assert "<th>effective_size</th>" in page
+    assert "data:image/png;base64," in page
+    assert drawn._repr_png_() == (drawn.path / "grid.png").read_bytes()
+    alone = sample(toy_generator, 9, 0.2, volume=toy_volume, no_images=True, out="alone")
+    assert repr(alone) == "Sample('alone': 9 latents of toy at rho 0.2)"
+    assert alone._repr_png_() is None
+    assert "data:image" not in alone._repr_html_()
+    with pytest.raises(SampleError, match="holds only latents"):
+        alone.images  # noqa: B018
+
+
+def test_warnings_of_a_draw_are_python_warnings(toy_volume, toy_generator):
+    with pytest.warns(UserWarning, match="displaced share"):
+        sample(toy_generator, 150, 2.0, volume=toy_volume, no_images=True)

@@ -3,6 +3,7 @@
 Needs torch only where images are rendered or latents are tempered.
 """
 
+import math
 import time
 from collections.abc import Generator as Steps
 from dataclasses import dataclass, field
@@ -82,9 +83,9 @@ class SampleRequest(VolumeRequest):
         Raises:
             SpecError: a value outside its range, or one that says which rows are drawn with the tempered method.
         """
-        ranges = {"n": self.n >= 1, "mix": 0 <= self.mix <= 1, "seed": self.seed >= 0, "truncation": True}
-        ranges |= {"method": self.method in {"reweight", "tempered"}, "classes": self.classes in {"natural", "equal"}}
-        ranges["truncation"] = 0 < self.truncation <= 1
+        ranges = {"n": self.n >= 1, "rho": math.isfinite(self.rho), "seed": self.seed >= 0, "mix": 0 <= self.mix <= 1}
+        ranges |= {"truncation": 0 < self.truncation <= 1, "classes": self.classes in {"natural", "equal"}}
+        ranges["method"] = self.method in {"reweight", "tempered"}
         for name in (name for name, right in ranges.items() if not right):
             raise SpecError(f"`{name}={getattr(self, name)!r}` is outside its range", f"pass another `{name}`")
         if self.method == "tempered" and (name := self.of_rows):
