@@ -294,6 +294,7 @@ def test_a_place_that_cannot_be_written_is_named(home):
     assert server.asked == []
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["kill", "term", "int"]
 )

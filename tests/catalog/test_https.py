@@ -73,6 +73,7 @@ def test_twenty_cuts_of_a_big_file_cost_no_byte_twice(home):
     assert hidden(home) == []
 
 
+@pytest.mark.torture
 def test_the_same_command_goes_on_where_a_killed_one_was(home, tmp_path, monkeypatch):
     """Five kills at random points; what is sent twice is at most a piece for each."""
     data = BIG[:20_000_000]

@@ -114,6 +114,7 @@ def test_quiet_keeps_warnings_and_drops_the_rest(magnet, toy):
     assert "selection" in done.err
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_json_and_no_bar(toy):
     done = process("compute", toy, "--n", 70, "--json")
     assert json.loads(done.stdout)["rows"] == 70
@@ -177,6 +178,7 @@ def test_replace_and_force(magnet, toy):
     assert np.load("s/latents.npy").shape == (8, 5)
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar(toy):
     """stderr is a pseudo-terminal: the bar is there, and stdout is still the result alone."""
     main, terminal = os.openpty()

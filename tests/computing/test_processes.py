@@ -104,6 +104,7 @@ def test_settings_reach_every_process(name, tmp_path):
         assert np.abs(np.log(other / known)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_generator_of_the_users_own_is_found_by_every_process(magnet):
     Path("waves.py").write_text(OWN)
     flags = ("compute", "waves.py:Waves", "--n", 12, "--shard-rows", 4, "--solver", "exact", "--json")

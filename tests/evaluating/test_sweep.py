@@ -286,6 +286,7 @@ def test_what_a_kill_left_of_a_temporary_is_in_nobodys_way(magnet):
     assert magnet("sample", "--n", 5, "--out", "p", "--force").code == 0
 
 
+@pytest.mark.torture
 def test_killed_it_goes_on_to_the_same_numbers(magnet, made):
     """A real process, killed after its first point: that point is taken over, and the end is the same."""
     command = [str(each) for each in (*RUN, "--out", "a", "--quiet")]

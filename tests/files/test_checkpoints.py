@@ -269,6 +269,7 @@ def in_its_own_process(folder, *arguments):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_hostile_files_are_refused_and_nothing_runs(tmp_path):
     found = in_its_own_process(tmp_path / "empty")
     assert found.pop("unpickled").startswith("!ended with")
@@ -278,6 +279,7 @@ def test_hostile_files_are_refused_and_nothing_runs(tmp_path):
         assert re.search(said, found[name]), (name, found[name])
 
 
+@pytest.mark.slow
 def test_every_guard_of_the_readers_is_needed(tmp_path):
     found = in_its_own_process(tmp_path / "empty", "mutations")
     assert len(found) >= 60

@@ -69,6 +69,7 @@ def test_jacobian_of_features_equals_the_dense_one(dense):
     assert error[truth >= 1e-3 * truth[:, :1]].max() <= 1e-3
 
 
+@pytest.mark.slow
 def test_a_volume_of_features_is_made_and_found(magnet):
     done = magnet("compute", "mnist", "--n", 30, "--output", "digits", "--top-k", 5, "--solver", "exact", "--json")
     assert done.code == 0, done.err

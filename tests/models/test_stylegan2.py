@@ -406,6 +406,7 @@ def test_log_volumes_of_z_and_2z_agree(saved, dense):
     assert (all_of_them[:, 30] >= 1e-5 * all_of_them[:, 0]).all()
 
 
+@pytest.mark.slow
 def test_labels_go_from_the_volume_into_the_sample(magnet, saved, dense):
     path = saved("stylegan2_cond")
     done = magnet("compute", path, "--n", 12, "--shard-rows", 7, "--top-k", 8, *SMALL, "--json")

@@ -178,6 +178,7 @@ def test_the_weights_wait_as_long_as_they_are_told_to():
     assert moved == [(False, True)] * 3 + [(True, True)] * 2
 
 
+@pytest.mark.slow
 def test_two_classes_are_told_apart_and_counted(magnet):
     """About ten seconds of training: from 1:1 to 3:1, each component one class."""
     two_blobs()
@@ -250,6 +251,7 @@ def test_restored_training_goes_on_as_if_it_had_not_stopped(changes, tmp_path):
         assert torch.equal(value, run_._state(again)[name]), name
 
 
+@pytest.mark.torture
 def test_killed_at_random_and_resumed_gives_the_weights_of_an_unbroken_run(magnet):
     """Real processes, SIGKILL: the last one starts where the one before was stopped, not at 0."""
     two_blobs(rows=400)
