@@ -206,7 +206,7 @@ def test_working_memory_does_not_grow_with_the_rows():
 
 @pytest.mark.parametrize(("sd", "low", "high"), [(0.5, 0.02, 0.05), (1, 0.09, 0.13), (2, 0.38, 0.47), (5, 0.92, 0.96)])
 def test_displaced_share_of_normal_log_volumes(sd, low, high):
-    """5,000 of 20,000: METHOD's figures, .03 / .12 / .44 / .94 on small trials."""
+    """5,000 of 20,000: the figures of docs/method.md#displaced-share, .03 / .12 / .44 / .94 on small trials."""
     assert low < index.displaced_share(normal(sd), 1.0, 5000) < high
 
 

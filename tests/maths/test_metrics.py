@@ -154,7 +154,7 @@ def test_wilson_covers_the_truth(share):
 
 
 def test_a_bootstrap_would_not_do():
-    """Why METHOD forbids it: the naive bootstrap of FID covers nothing."""
+    """Why docs/method.md#intervals forbids it: the naive bootstrap of FID covers nothing."""
     rng = np.random.default_rng(9)
     truth = np.mean([frechet.fid(*draws(100 + i, 200, 200, 20, 0, 1), None)[0] for i in range(30)])
     covered = 0

@@ -179,7 +179,7 @@ def sphere_p_value(measure, seed):
 
 @pytest.mark.slow
 def test_half_sphere(tmp_path):
-    """METHOD, known manifolds (e): uniform on the half sphere, over 50 seeds; not where the weight is exp(0.9 L)."""
+    """Uniform on the half sphere, over 50 seeds (docs/method.md#known-manifolds); not with weights exp(0.9 L)."""
     honest = measure_of(half_sphere, 2, "uniform", tmp_path)
     p_values = [sphere_p_value(honest, seed) for seed in range(50)]
     assert stats.kstest(p_values, "uniform").pvalue > 1e-3
@@ -213,7 +213,7 @@ def digits():
 
 
 def test_effective_draws_of_plain_prior_draws_are_below_one():
-    """METHOD: a sampler that does nothing is worth less than one draw."""
+    """A sampler that does nothing is worth less than one draw (docs/method.md#effective-draws)."""
     benchmark = benchmark_module()
     rng = np.random.default_rng(0)
     means = [rng.normal(size=500).mean() for _ in range(8)]  # log-volume N(0, 1) under the prior: N(1, 1) at rho 1
