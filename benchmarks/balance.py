@@ -28,8 +28,9 @@ from pathlib import Path
 import numpy as np
 from storage import medians, resident, say, table
 
-from magnet_cli.editing import balance, scored
+from magnet_cli.editing import balance, contingency, scored
 from magnet_cli.files import documents
+from magnet_cli.files import scores as scores_
 
 LATENT_DIM = 512
 NAMES = ("smile", "age", "gender", "glasses")
@@ -45,7 +46,7 @@ def synthetic(folder: Path, rows: int) -> dict[str, np.ndarray]:
         logit = 3 * (0.6 * common + 0.8 * rng.standard_normal(rows)) + 4 * (share - 0.5)
         scores[name] = (1 / (1 + np.exp(-logit))).astype(np.float32)
         said[name] = ((f"no {name}", name), np.stack([1 - scores[name], scores[name]], axis=1))
-    (folder / "scores.npz").write_bytes(scored.archive(said))
+    (folder / "scores.npz").write_bytes(scores_.pack(said))
     with (folder / "latents.npy").open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (rows, LATENT_DIM)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -62,7 +63,7 @@ def select(folder: Path, n: int, seed: int = 0) -> balance.Selection:
     """From a folder to the rows chosen."""
     found = scored.open_scored(folder, None, (), {})
     attributes = tuple(found.attributes.values())
-    chosen_from = balance.tabulate(attributes, CONFIDENCE, balance.equal(attributes))
+    chosen_from = contingency.tabulate(attributes, CONFIDENCE, contingency.equal_target(attributes))
     chosen = balance.draw(chosen_from, n, seed)
     found.rows(chosen.rows)
     return chosen
@@ -105,9 +106,7 @@ def alone(folder: Path, n: int) -> None:
     """The command, in this process; prints what it took above the rest."""
     from magnet_cli.cli.app import app
     from magnet_cli.editing import balanced_sample  # noqa: F401
-    from magnet_cli.editing.scored import (
-        tables,  # noqa: F401
-    )
+    from magnet_cli.editing.scored import tables  # noqa: F401
 
     rest = resident("VmRSS")
     line = ["balance", str(folder), "--n", str(n), "--no-images", "--out", str(folder / "chosen"), "--force", "-q"]
@@ -132,8 +131,12 @@ def measure(arguments: argparse.Namespace) -> dict:
         found["command_cpu_seconds"] = float(np.median([each["cpu_seconds"] for each in runs]))
         found["command_peak_mib"] = max(each["peak_mib"] for each in runs)
         attributes = tuple(scored.open_scored(folder, None, (), {}).attributes.values())
-        whole = balance.tabulate(attributes, CONFIDENCE, balance.equal(attributes))
-        return found | {"kept": whole.kept, "rarest": int(whole.counts.min()), "largest": balance.largest(whole, 0)}
+        whole = contingency.tabulate(attributes, CONFIDENCE, contingency.equal_target(attributes))
+        return found | {
+            "kept": whole.num_kept,
+            "rarest": int(whole.counts.min()),
+            "largest": balance.largest_balanced_n(whole, 0),
+        }
 
 
 def main() -> None:

@@ -113,7 +113,7 @@ def test_the_rescoring_of_directions(magnet, slogan, generator, mixture):
     done = magnet(*line, "--generator", slogan, "--model", "judge.py:Bright", "--out", "bright.npy", "--json")
     assert done.code == 0, done.err
     told = done.json["rescore"]["balanced"]["judge.py:Bright"]["judge.py:Bright"]
-    fresh, components = rescore.fresh_latents(generator, 200, 0, (0, 2))
+    fresh, components = rescore.draw_latents(generator, 200, 0, (0, 2))
     known = mixture.draw(np.random.default_rng([rescore._STREAM, 0]), 200, (0, 2))
     np.testing.assert_array_equal(fresh, known[0])
     np.testing.assert_array_equal(components, known[1])

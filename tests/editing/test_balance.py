@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from magnet_cli.editing import balance, balanced_sample
-from magnet_cli.editing.scored import Attribute, of_probabilities, open_scored
+from magnet_cli.editing import balance, balanced_sample, contingency
+from magnet_cli.editing.scored import Attribute, from_probabilities
 from magnet_cli.errors import SampleError, SpecError
 from magnet_cli.files import documents
 from magnet_cli.files.results import ResultFolder
@@ -35,7 +35,7 @@ def pool(seed=0):
 
 
 def tabulated(attributes, confidence=0.0, **asked):
-    return balance.tabulate(attributes, confidence, balance.target(attributes, asked))
+    return contingency.tabulate(attributes, confidence, contingency.make_target(attributes, asked))
 
 
 def published(labels, n, rng):
@@ -93,7 +93,7 @@ def test_the_first_rows_are_those_of_a_shorter_draw_and_the_same_seed_gives_the_
 @pytest.mark.parametrize("seed", range(12))
 def test_the_largest_n_is_where_the_first_cell_runs_out(seed):
     table = tabulated(pool())
-    most = balance.largest(table, seed)
+    most = balance.largest_balanced_n(table, seed)
     whole = balance.draw(table, 200, seed, allow_unbalanced=True)
     assert np.flatnonzero(whole.displaced)[0] == most
     assert sorted(whole.rows) == list(range(200))
@@ -102,32 +102,32 @@ def test_the_largest_n_is_where_the_first_cell_runs_out(seed):
     assert (used == table.counts).any()
     with pytest.raises(SampleError, match=f"after {most}") as error:
         balance.draw(table, most + 1, seed)
-    assert f"--n {most}" in error.value.hint
-    assert "--allow-unbalanced" in error.value.hint
+    assert f"`n={most}`" in error.value.hint
+    assert "`allow_unbalanced=True`" in error.value.hint
 
 
 def test_cells_that_take_turns_have_their_shares_at_any_n():
     rng = np.random.default_rng(1)
     attributes = (attribute("a", rng.integers(0, 2, 20_000)), attribute("b", rng.integers(0, 5, 20_000)))
-    shares = balance.target(attributes, {"a": 0.3})
+    shares = contingency.make_target(attributes, {"a": 0.3})
     for seed in range(20):
-        table = balance.tabulate(attributes, 0.0, shares, even=True)
+        table = contingency.tabulate(attributes, 0.0, shares, even=True)
         drawn = balance.draw(table, 3000, seed)
         seen = np.cumsum(drawn.cells[:, None] == np.arange(10), axis=0)
         off = seen - np.arange(1, 3001)[:, None] * table.target
         assert np.abs(off).max() < 4  # drawn at random it is 20 at the end
         np.testing.assert_array_equal(balance.draw(table, 100, seed).rows, drawn.rows[:100])
         assert len(set(drawn.rows.tolist())) == 3000
-    plain = balance.draw(balance.tabulate(attributes, 0.0, shares), 3000, 0)
+    plain = balance.draw(contingency.tabulate(attributes, 0.0, shares), 3000, 0)
     assert np.abs(np.bincount(plain.cells, minlength=10) - 3000 * table.target).max() > 8
-    rare = balance.tabulate(pool(), 0.0, balance.equal(pool()), even=True)
-    assert 10 <= balance.largest(rare, 0) <= 16  # four cells, one of three latents
+    rare = contingency.tabulate(pool(), 0.0, contingency.equal_target(pool()), even=True)
+    assert 10 <= balance.largest_balanced_n(rare, 0) <= 16  # four cells, one of three latents
 
 
 def test_a_rare_cell_of_three_is_named():
     with pytest.raises(SampleError, match=r"the 3 of a=a0 b=b1 are used up"):
         balance.draw(tabulated(pool()), 100, 0)
-    with pytest.raises(SampleError, match="201 latents are asked for, and 200 are kept"):
+    with pytest.raises(SampleError, match="201 latents are requested, and 200 are kept"):
         balance.draw(tabulated(pool()), 201, 0, allow_unbalanced=True)
 
 
@@ -135,7 +135,7 @@ def test_confidence_keeps_what_the_published_code_keeps():
     scores = np.random.default_rng(0).random((20_000, 2)).astype(np.float32)
     scores[:6, 0] = [0.5, 0.9, 0.1, np.float32(0.9) + 1e-6, 0.0, 1.0]
     attributes = tuple(
-        of_probabilities(
+        from_probabilities(
             name, ("no", "yes"), iter([np.stack([1 - s.astype(float), s.astype(float)], 1)]), 20_000, None, "x"
         )
         for name, s in zip("ab", scores.T, strict=True)
@@ -146,7 +146,7 @@ def test_confidence_keeps_what_the_published_code_keeps():
         np.testing.assert_array_equal(table.cells >= 0, kept)
         labels = np.round(scores).astype(int)
         np.testing.assert_array_equal(table.cells[kept], (2 * labels[:, 0] + labels[:, 1])[kept])
-    assert tabulated(attributes, 0.0).kept == 20_000
+    assert tabulated(attributes, 0.0).num_kept == 20_000
 
 
 def test_a_target_of_other_shares():
@@ -159,40 +159,40 @@ def test_a_target_of_other_shares():
     assert stats.chisquare(np.bincount(drawn.cells, minlength=6), 4000 * asked).pvalue > 1e-3
     none = tabulated(attributes, a=0.0)
     assert set(none.cells[balance.draw(none, 300, 0).rows]) == {0, 1, 2}
-    np.testing.assert_allclose(balance.equal(attributes)["b"], 1 / 3)
+    np.testing.assert_allclose(contingency.equal_target(attributes)["b"], 1 / 3)
 
 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"c": 0.5}, "a share of c is asked for, and the attributes are a, b"),
-        ({"b": 0.5}, "one share of b is asked for, and it has 3 classes"),
-        ({"b": {"b9": 0.5}}, "the class 'b9' of b is asked for"),
-        ({"b": {"b0": 0.7, "b1": 0.7}}, "sum to 1 are asked for, and these sum to 1.4"),
-        ({"b": {"b0": 0.5, "b1": 0.505}}, "sum to 1 are asked for, and these sum to 1.005"),
+        ({"c": 0.5}, "a share of c is requested, and the attributes are a, b"),
+        ({"b": 0.5}, "one share of b is requested, and it has 3 classes"),
+        ({"b": {"b9": 0.5}}, "the class 'b9' of b is requested"),
+        ({"b": {"b0": 0.7, "b1": 0.7}}, "sum to 1, and these sum to 1.4"),
+        ({"b": {"b0": 0.5, "b1": 0.505}}, "sum to 1, and these sum to 1.005"),
         ({"a": {"a0": 0.5, "a1": 0.4}}, "these sum to 0.9"),
-        ({"a": 1.5}, r"a share in \[0, 1\] is asked for"),
-        ({"a": float("nan")}, r"a share in \[0, 1\] is asked for"),
+        ({"a": 1.5}, r"a share has to lie in \[0, 1\]"),
+        ({"a": float("nan")}, r"a share has to lie in \[0, 1\]"),
     ],
 )
 def test_targets_that_are_none(asked, said):
     attributes = (attribute("a", [0, 1, 0]), attribute("b", [0, 1, 2]))
     with pytest.raises(SpecError, match=said):
-        balance.target(attributes, asked)
+        contingency.make_target(attributes, asked)
 
 
 def test_what_never_occurs_is_said():
     sure = np.array([0.99, 0.99, 0.95, 0.6], np.float32)
     attributes = (attribute("a", [0, 1, 0, 1]), attribute("b", [0, 0, 0, 1], sure, ("x", "y")))
-    with pytest.raises(SampleError, match=r"no latent is of y: of 4 latents 3 are surer than 0\.9") as error:
+    with pytest.raises(SampleError, match=r"no latent is of y: 3 of 4 latents have a probability above 0\.9") as error:
         tabulated(attributes, 0.9)
     assert "x 3, y 1" in error.value.message
-    assert "--target 'b:y=0'" in error.value.hint
-    assert tabulated(attributes, 0.9, b=0.0).kept == 3
+    assert "`target='b:y=0'`" in error.value.hint
+    assert tabulated(attributes, 0.9, b=0.0).num_kept == 3
     attributes = (attribute("a", [0, 1, 0, 1]), attribute("b", [0, 0, 1, 0]))
     table = tabulated(attributes)
     assert table.missing.tolist() == [3]
-    assert balance.largest(table, 0) == 0
+    assert balance.largest_balanced_n(table, 0) == 0
     with pytest.raises(SampleError, match="1 of 4 combinations never occur above 0: a=a1 b=b1"):
         balance.draw(table, 2, 0)
     drawn = balance.draw(table, 4, 0, allow_unbalanced=True)
@@ -205,11 +205,11 @@ def test_what_never_occurs_is_said():
 
 def test_rows_without_balance_are_drawn_evenly():
     table = tabulated(pool())
-    drawn = np.array([balance.evenly(table, 20, seed) for seed in range(600)])
+    drawn = np.array([balance.draw_unbalanced(table, 20, seed) for seed in range(600)])
     assert stats.chisquare(np.bincount(drawn.ravel(), minlength=200)).pvalue > 1e-3
-    np.testing.assert_array_equal(balance.evenly(table, 20, 7)[:5], balance.evenly(table, 5, 7))
-    with pytest.raises(SampleError, match="201 latents are asked for, and 200 are kept"):
-        balance.evenly(table, 201, 0)
+    np.testing.assert_array_equal(balance.draw_unbalanced(table, 20, 7)[:5], balance.draw_unbalanced(table, 5, 7))
+    with pytest.raises(SampleError, match="201 latents are requested, and 200 are kept"):
+        balance.draw_unbalanced(table, 201, 0)
 
 
 def test_a_million_latents_in_bounded_memory(tmp_path):
@@ -240,7 +240,7 @@ def test_a_balanced_sample_is_a_sample_like_any_other(magnet, here):
     assert sum(cell["latents"] for cell in report["cells"]) == report["kept"] <= report["pool"] == 600
     assert sum(cell["drawn"] for cell in report["cells"]) == 60
     assert report["shares"]["digits"]["3"] == next(c["share"] for c in report["cells"] if c["classes"]["digits"] == "3")
-    assert "surer than 0.9" in done.err
+    assert "have a probability above 0.9" in done.err
     assert "balanced up to n" in done.err
     names = {p.name for p in Path("even").iterdir()}
     assert names == {"images", "latents.npy", "metadata.jsonl", "sample.json", "grid.png", "checksums.txt"}
@@ -320,22 +320,12 @@ def test_beyond_the_largest_n_it_stops_or_says_by_how_much(magnet, here):
 
 def test_stopped_at_any_time_it_goes_on_to_the_same_files(magnet, here):
     assert magnet("balance", "scored", "--n", 40, "--out", "whole", "--batch-size", 10, "-q").code == 0
-    found = open_scored(Path("scored"), None, (), {})
-    spec = balanced_sample.BalanceSpec(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in sample.read(Path("whole"))["spec"].items()
-        }
-    )
-    from magnet_cli import models
-    from magnet_cli.catalog.checkpoint import Checkpoint
-
-    table = tabulated(tuple(found.attributes.values()), 0.9)
-    chosen = balance.draw(table, 40, 0)
-    steps = balanced_sample.write(Path("part"), spec, found, chosen, models.load(Checkpoint.find("mnist")), 10)
+    request = balanced_sample.BalanceRequest(sample=Path("scored"), n=40, out=Path("part"), batch_size=10)
+    plan = balanced_sample.plan(request)
+    steps = balanced_sample.run(plan, [])
     assert list(itertools.islice(steps, 2)) == [10, 10]
     steps.close()
-    assert ResultFolder(Path("part"), SAMPLE).finished(spec) is None
+    assert ResultFolder(Path("part"), SAMPLE).finished(plan.spec) is None
     assert magnet("balance", "scored", "--n", 40, "--out", "part", "--batch-size", 10, "-q").code == 0
     for name in ("checksums.txt", "metadata.jsonl", "grid.png", "latents.npy"):
         assert documents.sha256_file(Path("part") / name) == documents.sha256_file(Path("whole") / name)
@@ -369,7 +359,7 @@ def test_other_shares_by_flag_and_by_file(magnet, here):
     ).json
     np.testing.assert_allclose([cell["target"] for cell in one["cells"]], [0.5 / 9, 0.5, *[0.5 / 9] * 8])
     for content, said in (
-        ("digits = 'x'", "shares are asked for"),
+        ("digits = 'x'", "has to hold shares"),
         ("digits = ", "cannot be read"),
         ("a = 0.5", "share of a"),
     ):

@@ -12,7 +12,7 @@ from toys import stylegan2_weights
 
 from magnet_cli import models as models_
 from magnet_cli.catalog.checkpoint import Checkpoint
-from magnet_cli.editing import balance, direction, rescore
+from magnet_cli.editing import balance, contingency, direction, rescore
 from magnet_cli.editing.scored import Attribute, open_scored
 from magnet_cli.errors import SampleError, SpecError
 from magnet_cli.files import npy
@@ -114,25 +114,25 @@ def test_what_cannot_be_told_apart():
     z = np.ones((6, 3), np.float32)
     with pytest.raises(SampleError, match="all 6 latents are of one"):
         direction.learn(z, np.ones(6, bool), "centroid")
-    with pytest.raises(SampleError, match="nothing tells their latents apart"):
+    with pytest.raises(SampleError, match="the two classes do not differ"):
         direction.learn(z, np.arange(6) < 3, "centroid")
 
 
-def test_ways_lead_to_a_class():
+def test_targets_are_classes():
     two = Attribute("smile", ("no", "yes"), np.array([0, 1, 1]), np.ones(3))
     three = Attribute("age", ("young", "grown", "old"), np.array([0, 1, 2]), np.ones(3))
-    assert [each.name for each in direction.ways((two, three))] == ["smile", "age=young", "age=grown", "age=old"]
-    assert direction.way((two, three), "smile").words == "smile: from no to yes"
-    back = direction.way((two, three), "smile=no")
-    assert (back.name, back.is_there(np.arange(3)).tolist()) == ("smile=no", [True, False, False])
-    assert direction.way((two, three), "age=old").words == "age: from the rest to old"
+    assert [each.name for each in direction.all_targets((two, three))] == ["smile", "age=young", "age=grown", "age=old"]
+    assert direction.find_target((two, three), "smile").description == "smile: from no to yes"
+    back = direction.find_target((two, three), "smile=no")
+    assert (back.name, back.contains(np.arange(3)).tolist()) == ("smile=no", [True, False, False])
+    assert direction.find_target((two, three), "age=old").description == "age: from the rest to old"
     for asked, said in (
         ("age", "which has 3 classes"),
         ("hat", "the attributes are smile, age"),
         ("age=x", "'x' of age"),
     ):
         with pytest.raises(SpecError, match=said):
-            direction.way((two, three), asked)
+            direction.find_target((two, three), asked)
 
 
 # --- planted correlation --------------------------------------------------------------------------------------------
@@ -155,14 +155,15 @@ def test_a_balanced_direction_leaks_three_times_less(magnet, planted):
         assert leakage["unbalanced", own] > 3 * leakage["balanced", own]
         assert leakage["unbalanced", own] > 0.5
     found = open_scored(planted, None, (), {})
-    table = balance.tabulate(tuple(found.attributes.values()), 0.9, balance.equal(tuple(found.attributes.values())))
+    attributes = tuple(found.attributes.values())
+    table = contingency.tabulate(attributes, 0.9, contingency.equal_target(attributes))
     rows = balance.draw(table, 1500, 0).rows
     z, labels = np.load(planted / "latents.npy")[rows], found.attributes[SMILE].labels[rows]
     vector = z[labels == 1].mean(axis=0) - z[labels == 0].mean(axis=0)
     vector /= np.linalg.norm(vector)
     assert float(np.load("smile.npy")[0] @ vector) >= 1 - 1e-6
     faces = models_.load(cache_own("planted.py:Faces"))
-    fresh, _ = rescore.fresh_latents(faces, 400, 0)
+    fresh, _ = rescore.draw_latents(faces, 400, 0)
     known = special.expit(4 * (fresh + vector) @ LINES.T) - special.expit(4 * (fresh - vector) @ LINES.T)
     for name, changes in zip((SMILE, GLASSES), known.T, strict=True):
         cell = report["balanced"][SMILE][name]
@@ -264,14 +265,14 @@ def test_rescoring_is_printed_as_a_table_and_kept(magnet, here):
 def test_models_come_from_the_catalogue_or_the_command_line(magnet, planted):
     done = magnet("direction", planted, "--attribute", SMILE, "--rescore", "--n", 100, "--moved", 4, "--out", "a.npy")
     assert (done.code, done.out) == (1, "")  # its name stands in a file: it is looked up, never followed
-    assert f"a model that scores {SMILE} is asked for, and none of that name is in the catalogue" in done.err
+    assert f"re-scoring needs a model of {SMILE}, and none of that name is in the catalogue" in done.err
     line = ["direction", planted, "--attribute", SMILE, "--rescore", "--n", 100, "--moved", 4, "--out", "a.npy"]
     wrong = magnet(*line, "--model", "digits")
     assert (wrong.code, wrong.out) == (1, "")
-    assert "say whose it is" in wrong.err
+    assert "name the attribute" in wrong.err
     line += ["--generator", "planted.py:Faces"]
     renamed = magnet(*line, "--model", f"{SMILE}={SMILE}", "--model", f"{GLASSES}={GLASSES}", "--attributes", SMILE)
-    assert (renamed.code, "say whose it is" in renamed.err) == (1, True)
+    assert (renamed.code, "name the attribute" in renamed.err) == (1, True)
     assert magnet(*line, "--model", f"{SMILE}={SMILE}", "--attributes", SMILE).code == 0
 
 
@@ -339,7 +340,7 @@ def test_a_direction_in_w_is_that_of_mapped_latents(magnet, tmp_path):
     network = models_.load(Checkpoint.find(str(path)))
     found = open_scored(Path("scored"), None, (), {})
     attributes = tuple(found.attributes.values())
-    table = balance.tabulate(attributes, 0.0, balance.equal(attributes))
+    table = contingency.tabulate(attributes, 0.0, contingency.equal_target(attributes))
     rows = balance.draw(table, 20, 0, allow_unbalanced=True).rows
     with torch.no_grad():
         w = network.module.mapping(torch.from_numpy(np.load("scored/latents.npy")[rows]), None).numpy()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from torch_files import RunsWhenRead
 
-from magnet_cli.editing.scored import Attribute, archive, open_scored
+from magnet_cli.editing.scored import Attribute, open_scored
 from magnet_cli.errors import MagnetError, SampleError, SpecError
-from magnet_cli.files import npy
+from magnet_cli.files import npy, scores
 from magnet_cli.files.checkpoints import arrays
 
 N = 40
@@ -43,7 +43,7 @@ def opened(latents, name, data, names=(), cuts=None):
 def check_smile(found):
     assert found.classes == ("not Smile", "Smile")
     np.testing.assert_array_equal(found.labels, np.round(SMILE))
-    np.testing.assert_allclose(found.sure, np.maximum(SMILE, 1 - SMILE), rtol=1e-6)
+    np.testing.assert_allclose(found.probability, np.maximum(SMILE, 1 - SMILE), rtol=1e-6)
 
 
 # --- files of scores ------------------------------------------------------------------------------------------------
@@ -74,8 +74,8 @@ def test_a_dictionary_may_hold_classes_and_probabilities(latents):
     assert found["glasses"].classes == ("False", "True")
     np.testing.assert_array_equal(found["hair"].labels, AGE.argmax(axis=1))
     np.testing.assert_array_equal(found["age"].labels, AGE.argmax(axis=1))
-    np.testing.assert_array_equal(found["age"].sure, AGE.max(axis=1))
-    assert set(found["hair"].sure) == {1}
+    np.testing.assert_array_equal(found["age"].probability, AGE.max(axis=1))
+    assert set(found["hair"].probability) == {1}
     np.testing.assert_array_equal(found["wide"].labels, np.round(SMILE))
 
 
@@ -123,7 +123,7 @@ def test_csv_json_lines_and_npz_say_the_same(latents):
         assert found["hair"].classes == ("black", "fair", "red")
         assert [found["hair"].classes[i] for i in found["hair"].labels] == HAIR.tolist()
     both = np.stack([1 - SMILE, SMILE], axis=1)
-    data = archive({"Smile": (("not Smile", "Smile"), both), "a:ge": (("x", "y", "z"), AGE)})
+    data = scores.pack({"Smile": (("not Smile", "Smile"), both), "a:ge": (("x", "y", "z"), AGE)})
     held = opened(latents, "s.npz", data, ("Smile",)).attributes
     check_smile(held["Smile"])
     assert set(np.load(latents.with_name("s.npz")).files) == {"Smile", "Smile_classes", "a_ge", "a_ge_classes"}
@@ -132,7 +132,7 @@ def test_csv_json_lines_and_npz_say_the_same(latents):
 def test_a_class_may_come_with_its_probability(latents):
     records = [{"hair": h, "hair_probability": float(p)} for h, p in zip(HAIR, AGE.max(axis=1), strict=True)]
     found = opened(latents, "s.jsonl", "\n".join(map(json.dumps, records)), ("hair",)).attributes["hair"]
-    np.testing.assert_allclose(found.sure, AGE.max(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found.probability, AGE.max(axis=1), rtol=1e-6)
 
 
 def test_an_attribute_is_cut_by_the_sum_of_its_probabilities(latents):
@@ -140,11 +140,11 @@ def test_an_attribute_is_cut_by_the_sum_of_its_probabilities(latents):
     assert found.classes == ("below-1", "1-up")
     above = AGE[:, 1:].sum(axis=1)
     np.testing.assert_array_equal(found.labels, above > AGE[:, 0])
-    np.testing.assert_allclose(found.sure, np.maximum(above, AGE[:, 0]), rtol=1e-6)
+    np.testing.assert_allclose(found.probability, np.maximum(above, AGE[:, 0]), rtol=1e-6)
     for cut, said in (("0", "before 0, its first class"), ("7", "its classes are 0, 1, 2")):
         with pytest.raises(SpecError, match=said):
             opened(latents, "s.npy", saved({"age": AGE}), cuts={"age": cut})
-    with pytest.raises(SpecError, match="age is to be cut, and the attributes asked for are Smile"):
+    with pytest.raises(SpecError, match="age is to be cut, and the attributes requested are Smile"):
         opened(latents, "s.npy", saved({"age": AGE, "Smile": SMILE}), ("Smile",), {"age": "1"})
 
 
@@ -154,7 +154,7 @@ def test_the_probability_of_either_side_of_a_cut_is_a_sum(latents, first):
     cut = opened(latents, "s.npy", saved({"age": scores}), cuts={"age": str(first)}).attributes["age"]
     below = scores[:, :first].sum(axis=1, dtype=np.float64)
     np.testing.assert_array_equal(cut.labels, below < 0.5)
-    np.testing.assert_allclose(cut.sure, np.maximum(below, 1 - below), rtol=1e-5)
+    np.testing.assert_allclose(cut.probability, np.maximum(below, 1 - below), rtol=1e-5)
 
 
 def changed(index, value):
@@ -170,13 +170,13 @@ def changed(index, value):
         ("s.npy", saved({"Smile": changed(3, 1.5)}), "row 3 of .* has 1.5"),
         ("s.npy", saved({"Smile": changed(0, -0.2)}), "row 0 of .* has -0.2"),
         ("s.npy", saved({"Smile": changed(0, np.inf)}), "row 0 of .* has inf"),
-        ("s.npy", saved({"Smile": SMILE[:-1]}), "each of 40 latents is asked for, and .* has 39"),
+        ("s.npy", saved({"Smile": SMILE[:-1]}), "40 latents need as many scores of Smile, and .* has 39"),
         ("s.npy", saved({"Smile": np.append(SMILE, 0.5)}), "has 41"),
         ("s.npy", saved({"Smile": AGE[:5]}), "has 5"),
         ("s.npy", saved({"Smile": np.arange(N) + 0}), None),
         ("s.npy", saved({"Smile": np.zeros(N, int)}), "1 different numbers"),
         ("s.npy", saved({"Smile": np.zeros((N, 2, 2))}), "float64 of shape"),
-        ("s.npy", saved({"Frown": SMILE}), "the attribute 'Smile' is asked for, and .* has Frown"),
+        ("s.npy", saved({"Frown": SMILE}), "the attribute 'Smile' is requested, and .* has Frown"),
         ("s.csv", "Smile\n" + "0.5\n" * 39 + "2\n", "row 39 of .* has 2"),
         ("s.csv", "Smile\n" + "0.5\n" * 39 + "nan\n", "row 39 of .* has nan"),
         ("s.csv", "Smile\n" + "0.5\n" * 39 + "1e400\n", "row 39 of .* has nan"),
@@ -209,13 +209,13 @@ def test_what_is_no_score_is_said(latents, name, data, said):
 def test_columns_have_to_be_named_and_scores_to_be_given(latents):
     with pytest.raises(SpecError, match="none are named"):
         opened(latents, "s.csv", "Smile\n" + "0.5\n" * N)
-    with pytest.raises(SampleError, match="holds latents alone"):
+    with pytest.raises(SampleError, match="holds latents without scores"):
         open_scored(latents, None, (), {})
     with pytest.raises(SampleError, match="is not there"):
         open_scored(latents.with_name("nothing"), None, (), {})
     with pytest.raises(SampleError, match="holds neither"):
         open_scored(latents.parent, None, (), {})
-    with pytest.raises(SampleError, match="--scores are for latents in a file"):
+    with pytest.raises(SampleError, match="`scores` belong to latents in a file"):
         open_scored(latents.parent, latents, (), {})
     with pytest.raises(SpecError, match="no NAME with NAME_classes"):
         opened(latents, "s.npz", saved_archive(a=SMILE))
@@ -251,13 +251,13 @@ def test_the_folder_of_attributes(scored):
     probabilities = np.load(scored / "scores.npz")["digits"]
     digits = found.attributes["digits"]
     np.testing.assert_array_equal(digits.labels, probabilities.argmax(axis=1))
-    np.testing.assert_array_equal(digits.sure, probabilities.max(axis=1))
+    np.testing.assert_array_equal(digits.probability, probabilities.max(axis=1))
     assert digits.classes == tuple("0123456789")
     assert (found.kind, found.generator, found.truncation) == ("attributes", "mnist", 1.0)
     assert isinstance(found.latents, np.memmap)
     cut = open_scored(scored, None, ("digits",), {"digits": "5"}).attributes["digits"]
     np.testing.assert_array_equal(cut.labels, probabilities[:, 5:].sum(axis=1) > probabilities[:, :5].sum(axis=1))
-    with pytest.raises(SpecError, match="the attribute 'gender' is asked for, and scored has digits"):
+    with pytest.raises(SpecError, match="the attribute 'gender' is requested, and scored has digits"):
         open_scored(scored, None, ("gender",), {})
 
 
@@ -271,7 +271,7 @@ def test_a_damaged_folder_of_attributes(scored):
     with pytest.raises(MagnetError, match="is damaged"):
         open_scored(scored, None, (), {})
     np.save(scored / "latents.npy", np.zeros((119, 16), np.float32))
-    with pytest.raises(MagnetError, match=r"120 rows are asked for, and .* holds 119"):
+    with pytest.raises(MagnetError, match=r"has to hold 120 rows, and holds 119"):
         open_scored(scored, None, (), {})
     (scored / "attributes.json").rename(scored / ".attributes-started.json")
     with pytest.raises(SampleError, match="is not finished"):
@@ -287,10 +287,10 @@ def test_a_sample_has_the_classes_that_were_written_into_it(magnet):
     records = [json.loads(line) for line in Path("drawn/metadata.jsonl").read_text().splitlines()]
     digits = found.attributes["digits"]
     assert [digits.classes[i] for i in digits.labels] == [record["digits"] for record in records]
-    np.testing.assert_allclose(digits.sure, [record["digits_probability"] for record in records], rtol=1e-6)
+    np.testing.assert_allclose(digits.probability, [record["digits_probability"] for record in records], rtol=1e-6)
     assert (found.kind, found.generator, found.balanced) == ("sample", "mnist", False)
     assert len(found.fingerprint) == 64
-    assert digits == Attribute("digits", tuple("0123456789"), digits.labels, digits.sure)
+    assert digits == Attribute("digits", tuple("0123456789"), digits.labels, digits.probability)
     cut = open_scored(Path("drawn"), None, (), {"digits": "5"}).attributes["digits"]
     np.testing.assert_array_equal(cut.labels, digits.labels >= 5)
 

@@ -16,6 +16,7 @@ from typing import Any, TextIO, TypeVar
 
 from magnet_cli.cli.flags import FlagNames
 from magnet_cli.errors import MagnetError
+from magnet_cli.files.progress import aligned
 
 _LOG_SECONDS = 30  # without a terminal, at most one line of progress in this time
 _flags = FlagNames()
@@ -47,7 +48,7 @@ class Console:
 
     def table(self, fields: dict, header: list[str], rows: list[list[str]]) -> None:
         """The result as a table, with --json the fields. Columns are as wide as they need; nothing is cut."""
-        self.result(fields, _aligned(header, rows))
+        self.result(fields, aligned(header, rows))
 
     def note(self, text: str) -> None:
         """Something about the result, on stderr."""
@@ -56,7 +57,7 @@ class Console:
 
     def note_table(self, header: list[str], rows: list[list[str]]) -> None:
         """A table about the result, on stderr."""
-        self.note(_aligned(header, rows))
+        self.note(aligned(header, rows))
 
     def hint(self, command: str) -> None:
         """What to do next, on stderr: a command to copy."""
@@ -133,12 +134,6 @@ class Console:
 def command_line() -> list[str]:
     """Return the running command, for the documents that say how something was made."""
     return ["magnet", *sys.argv[1:]]
-
-
-def _aligned(header: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    aligned = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in (header, *rows))
-    return "\n".join(line.rstrip() for line in aligned)
 
 
 @contextlib.contextmanager

@@ -1,22 +1,22 @@
-"""Write balanced latents as a sample like any other.
-
-Joins the selection, its source and a generator. Images of a sample are copied, others rendered. The caller owns
-progress and stopping: `write` yields after each batch of images, and the same call later goes on where it stopped.
-"""
+"""Write balanced latents as a sample like any other; images of a sample are copied, others are rendered."""
 
 import json
+import time
+from collections.abc import Generator as Steps
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from magnet_cli.editing.balance import Selection, Table
-from magnet_cli.editing.scored import Scored
+from magnet_cli.editing.balance import Selection, draw, largest_balanced_n
+from magnet_cli.editing.contingency import ScoredRequest, Table
+from magnet_cli.editing.scored import Attribute, ScoredLatents, load_generator
 from magnet_cli.errors import SampleError
 from magnet_cli.files import atomic, contact_sheet, documents, pictures, results
 from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.progress import SILENT, Messages
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.maths.metrics.class_shares import Tally
@@ -25,8 +25,35 @@ from magnet_cli.sampling.kinds import SAMPLE
 if TYPE_CHECKING:
     from magnet_cli.models import Generator
 
-SHEET_IMAGES = 64  # of each kind on the contact sheet
-_COPIED = 64  # files at a time
+_SHEET_IMAGES = 64  # of each of the two parts of the contact sheet
+_COPIES = 64  # files at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceRequest(ScoredRequest):
+    """Arguments of `magnet balance`.
+
+    Attributes:
+        n: number of latents to choose.
+        allow_unbalanced: True to choose more than are balanced.
+        generator: of the latents; None for the one that they name.
+        no_images: True to write only the latents.
+        out: folder of the sample; None for samples/<source>-balanced-n<n>-seed<seed>.
+        device: where images are rendered.
+        batch_size: images at a time.
+        dry_run: True to end with the plan.
+        force: True to replace another sample in the folder.
+    """
+
+    n: int
+    allow_unbalanced: bool = False
+    generator: str | None = None
+    no_images: bool = False
+    out: Path | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    dry_run: bool = False
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,19 +61,19 @@ class BalanceSpec:
     """Exactly what decides which images a balanced sample holds.
 
     Attributes:
-        generator: its name; empty where nobody says.
-        sha256: of the generator's checkpoint.
-        fingerprint: of the volume that the source was drawn from; empty where it was not.
-        source: hex sha256 of the latents and scores it is chosen from.
-        attributes: that are balanced.
-        cut: "attribute=class" of those that were cut into two.
-        confidence: every attribute is surer than this.
+        generator: name of the generator, "" if unknown.
+        sha256: hex sha256 of its checkpoint.
+        fingerprint: of the volume that the source was drawn from, or "".
+        source: hex sha256 of the scored latents.
+        attributes: names of the balanced attributes.
+        cut: "attribute=class" of attributes that were cut into two classes.
+        confidence: every attribute has a higher probability.
         target: "attribute:class=share" of all classes.
-        n: images.
-        seed: of the draw.
-        even: whether combinations take turns.
-        truncation: ψ the images are rendered at.
-        no_images: latents alone.
+        n: number of images.
+        seed: seed of the draw.
+        even: True if combinations take turns.
+        truncation: ψ that the images are rendered at.
+        no_images: True if only latents are written.
     """
 
     generator: str
@@ -64,193 +91,275 @@ class BalanceSpec:
     no_images: bool = False
 
 
-def default_out(found: Scored, spec: BalanceSpec) -> Path:
-    """./samples/<source>-balanced-n<n>-seed<seed>."""
-    name = found.path.resolve()
-    return Path("samples") / f"{name.stem if name.is_file() else name.name}-balanced-n{spec.n}-seed{spec.seed}"
+@dataclass(frozen=True)
+class BalancePlan:
+    """A balanced sample before it is written.
+
+    Attributes:
+        request: the arguments.
+        out: folder of the sample.
+        spec: what the sample is.
+        latents: the scored latents.
+        table: their contingency table.
+        selection: the rows chosen; None if the sample is already there.
+        report: what the command prints.
+        generator: where images have to be rendered.
+        start: time.monotonic() of the request.
+    """
+
+    request: BalanceRequest
+    out: Path
+    spec: BalanceSpec
+    latents: ScoredLatents
+    table: Table
+    selection: Selection | None
+    report: dict
+    generator: "Generator | None"
+    start: float
+
+    @property
+    def is_done(self) -> bool:
+        """True if the folder already holds this sample."""
+        return self.selection is None
 
 
-def write(
-    out: Path,
-    spec: BalanceSpec,
-    found: Scored,
-    chosen: Selection,
-    generator: "Generator | None" = None,
-    batch: int | None = None,
-) -> Iterator[int]:
-    """Fill the folder of a balanced sample. sample.json is still to come: `finish`.
+def plan(request: BalanceRequest, messages: Messages = SILENT) -> BalancePlan:
+    """Open the latents and draw from them; nothing is written.
+
+    Raises:
+        SampleError: no scored latents, too few for a balanced sample, or other files in the folder.
+        SpecError: no such attribute or class, or shares that do not sum to 1.
+        ArtifactError, GeneratorError: images are needed, and the generator is unknown or another one.
+    """
+    start = time.monotonic()
+    latents = request.open()
+    table = request.tabulate(latents)
+    spec = BalanceSpec(
+        **request.spec_fields(latents, table),
+        fingerprint=latents.fingerprint,
+        n=request.n,
+        truncation=latents.truncation,
+        no_images=request.no_images,
+    )
+    out = request.out or Path("samples") / f"{latents.name}-balanced-n{spec.n}-seed{spec.seed}"
+    done = None if request.force else ResultFolder(out, SAMPLE).finished(spec)
+    if done and not request.dry_run:
+        messages.note(f"{out} already holds this sample")
+        return BalancePlan(request, out, spec, latents, table, None, done, None, start)
+    try:
+        selection = draw(table, spec.n, spec.seed, allow_unbalanced=request.allow_unbalanced)
+    except SampleError:
+        messages.note(table.summary())
+        raise
+    report = _report(out, spec, table, selection)
+    _describe(messages, report, table, selection)
+    generator = None
+    if request.dry_run:
+        what = "latents" if spec.no_images else "images"
+        messages.note(f"{spec.n:,} {what} would be written to {out}; nothing was done")
+    elif not (spec.no_images or _source_images(latents)):
+        if not (request.generator or latents.generator):
+            raise SampleError(
+                f"images of {latents.path} are requested, and no generator is known",
+                "pass `generator`, or `no_images=True` for the latents alone",
+            )
+        generator = load_generator(latents, request.generator, request.device)
+    return BalancePlan(request, out, spec, latents, table, selection, report, generator, start)
+
+
+def run(plan: BalancePlan, command: list[str]) -> Steps[int, None, dict]:
+    """Write a balanced sample; a stopped run goes on where it stopped.
 
     Args:
-        out: the folder; new, or begun by the same call before.
-        spec: what it is.
-        found: what it is chosen from.
-        chosen: the rows.
-        generator: on its device, where images have to be rendered.
-        batch: images at a time.
+        plan: a plan that is not done.
+        command: the command line, for sample.json.
 
     Yields:
         Number of images written since the last time.
 
+    Returns:
+        The report.
+
     Raises:
         SpecError: a latent is not finite.
-        MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
-    """
-    ResultFolder(out, SAMPLE).begin(spec)
-    latents = found.rows(chosen.rows)
-    labels = None if found.labels is None else found.labels[chosen.rows]
-    names: list[str] = []
-    known: dict[str, str] = {}
-    if not spec.no_images:
-        held = held_images(found)
-        if held:
-            names = _copied_names(held, chosen.rows)
-            steps = _copies(out, names, found.path, [held[row] for row in chosen.rows.tolist()])
-        else:
-            from magnet_cli.sampling import render  # and with it torch
-
-            names = [_form(generator).format(i) for i in range(spec.n)]
-            steps = render.write_images(out, names, generator, latents, spec.truncation, labels, batch=batch)
-        for hashes in steps:
-            known |= hashes
-            yield len(hashes)
-    atomic.publish(out / "latents.npy", pictures.npy(latents))
-    if labels is not None:
-        atomic.publish(out / "labels.npy", pictures.npy(labels))
-    atomic.publish(out / "metadata.jsonl", _metadata(found, spec, chosen, names, labels))
-    if names and names[0].startswith("images/"):
-        atomic.publish(out / "grid.png", _sheet(out, spec, found, generator))
-    ResultFolder(out, SAMPLE).list_files(known)
-
-
-def finish(
-    out: Path, spec: BalanceSpec, found: Scored, table: Table, chosen: Selection, command: list[str], report: dict
-) -> None:
-    """Write sample.json: from now on the sample is whole.
-
-    Args:
-        out: the folder that `write` filled.
-        spec: what it is.
-        found: what it was chosen from.
-        table: the combinations it was chosen by.
-        chosen: the rows.
-        command: the command line.
-        report: what the command prints, to be printed again when it is repeated.
-
-    Raises:
         MagnetError: no space, no permission.
     """
-    if spec.no_images or held_images(found):
-        versions = results.versions()
-    else:
-        from magnet_cli.sampling import render
-
-        versions = render.versions()
-    attributes = {each.name: found.models.get(each.name, {}) | fields for each, fields in tallies(table, chosen)}
+    spec, latents, selection = plan.spec, plan.latents, cast("Selection", plan.selection)
+    if plan.request.force:
+        ResultFolder(plan.out, SAMPLE).discard()
+    yield from _write(plan, selection)
+    report = plan.report | {"seconds": round(time.monotonic() - plan.start, 3)}
+    attributes = {
+        each.name: latents.models.get(each.name, {}) | asdict(summary)
+        for each, summary in _summaries(plan.table, selection)
+    }
     provenance = {
         "command": command,
         "spec": asdict(spec),
-        "balance": {"source": str(found.path), "kind": found.kind, "displaced_share": chosen.displaced_share},
+        "balance": {
+            "source": str(latents.path),
+            "kind": latents.kind,
+            "displaced_share": selection.displaced_share,
+        },
         "attributes": attributes,
-        "versions": versions,
+        "versions": _versions(plan),
         "report": report,
     }
-    ResultFolder(out, SAMPLE).finish(provenance)
+    ResultFolder(plan.out, SAMPLE).finish(provenance)
+    return report
 
 
-def tallies(table: Table, chosen: Selection) -> Iterator[tuple]:
-    """Each attribute, and the shares of its classes among the chosen rows, as `class_shares.summary` has them."""
+def _report(out: Path, spec: BalanceSpec, table: Table, selection: Selection) -> dict:
+    drawn = np.bincount(selection.cells, minlength=len(table.counts))
+    summaries = {each.name: summary for each, summary in _summaries(table, selection)}
+    return {
+        "sample": str(out),
+        "n": spec.n,
+        "generator": spec.generator,
+        "attributes": list(spec.attributes),
+        "confidence": table.confidence,
+        "seed": spec.seed,
+        "even": table.even,
+        "pool": len(table.cells),
+        "kept": table.num_kept,
+        "largest_balanced_n": largest_balanced_n(table, spec.seed),
+        "displaced_share": selection.displaced_share,
+        "shares": {name: {c: s.value for c, s in each.shares.items()} for name, each in summaries.items()},
+        "cells": [
+            {
+                "classes": table.classes(cell),
+                "latents": int(table.counts[cell]),
+                "target": float(table.target[cell]),
+                "drawn": int(drawn[cell]),
+                "share": float(drawn[cell] / spec.n),
+            }
+            for cell in range(len(table.counts))
+        ],
+        "images": 0 if spec.no_images else spec.n,
+        "seconds": None,
+    }
+
+
+def _describe(messages: Messages, report: dict, table: Table, selection: Selection) -> None:
+    messages.note(table.summary(np.bincount(selection.cells, minlength=len(table.counts))))
+    for name, shares in report["shares"].items():
+        messages.note(f"{name}: " + ", ".join(f"{each} {share:.4f}" for each, share in shares.items()))
+    n, balanced, displaced = report["n"], report["largest_balanced_n"], report["displaced_share"]
+    messages.note(f"balanced up to n {balanced:,}")
+    if n > balanced:
+        missing = len(table.missing)
+        reason = f"{missing:,} combinations never occur" if missing else "the rarest combinations ran out"
+        messages.warning(
+            f"{reason}: {displaced:.1%} of the {n:,} draws are not where the target asks (displaced share "
+            f"{displaced:.4f})"
+        )
+
+
+def _summaries(table: Table, selection: Selection) -> Iterator[tuple[Attribute, class_shares.Summary]]:
     for each in table.attributes:
-        counts = np.bincount(each.labels[chosen.rows], minlength=len(each.classes))
-        yield each, asdict(class_shares.summary([Tally(each.classes, counts)]))
+        counts = np.bincount(each.labels[selection.rows], minlength=len(each.classes))
+        yield each, class_shares.summary([Tally(each.classes, counts)])
 
 
-def held_images(found: Scored) -> list[str]:
-    """The files of a source's images (or arrays) in its folder, a file a row; none where it has none."""
-    return [record["file_name"] for record in found.records if "file_name" in record]
+def _write(plan: BalancePlan, selection: Selection) -> Iterator[int]:
+    out, spec, latents, generator = plan.out, plan.spec, plan.latents, plan.generator
+    folder = ResultFolder(out, SAMPLE)
+    folder.begin(spec)
+    rows = latents.rows(selection.rows)
+    labels = latents.labels_of(selection.rows)
+    source_images = _source_images(latents)
+    names: list[str] = []
+    hashes: dict[str, str] = {}
+    steps: Iterator[dict[str, str]] = iter(())
+    if source_images and not spec.no_images:
+        selected = [source_images[row] for row in selection.rows.tolist()]
+        names = [f"{Path(name).parent.as_posix()}/{i:06d}{Path(name).suffix}" for i, name in enumerate(selected)]
+        steps = _copy(out, names, latents.path, selected)
+    elif generator:
+        from magnet_cli.sampling import render
+
+        form = "images/{:06d}.png" if generator.gives_images else "arrays/{:06d}.npy"
+        names = [form.format(i) for i in range(spec.n)]
+        batch = plan.request.batch_size
+        steps = render.write_images(out, names, generator, rows, spec.truncation, labels, batch=batch)
+    for written in steps:
+        hashes |= written
+        yield len(written)
+    atomic.publish(out / "latents.npy", pictures.npy(rows))
+    if labels is not None:
+        atomic.publish(out / "labels.npy", pictures.npy(labels))
+    atomic.publish(out / "metadata.jsonl", _metadata(latents, spec, selection, names, labels))
+    if names and names[0].startswith("images/"):
+        atomic.publish(out / "grid.png", _sheet(out, spec, latents, generator))
+    folder.list_files(hashes)
 
 
-def _copied_names(held: list[str], rows: np.ndarray) -> list[str]:
-    """The names that copies get: numbered anew, endings kept."""
-    made = []
-    for i, row in enumerate(rows.tolist()):
-        folder, _, name = held[row].rpartition("/")
-        made.append(f"{folder}/{i:06d}.{name.rpartition('.')[2]}")
-    return made
+def _source_images(latents: ScoredLatents) -> list[str]:
+    """Return the image (or array) files of a source, one for each row; [] if it has none."""
+    return [record["file_name"] for record in latents.records if "file_name" in record]
 
 
-def _copies(out: Path, names: list[str], source: Path, held: list[str]) -> Iterator[dict[str, str]]:
-    """Copy files; after each few the sha256 of those, by their names."""
+def _copy(out: Path, names: list[str], source: Path, selected: list[str]) -> Iterator[dict[str, str]]:
+    """Copy files; yield the sha256 of some new files, by name."""
     for folder in {name.partition("/")[0] for name in names}:
         atomic.make_folder(out / folder)
         atomic.sweep(out / folder)
-    for start in range(0, len(names), _COPIED):
+    for start in range(0, len(names), _COPIES):
         hashes = {}
-        for name, from_ in zip(names[start : start + _COPIED], held[start : start + _COPIED], strict=True):
-            with atomic.explained("read", source / from_):
-                data = (source / from_).read_bytes()
+        for name, original in zip(names[start : start + _COPIES], selected[start : start + _COPIES], strict=True):
+            with atomic.explained("read", source / original):
+                data = (source / original).read_bytes()
             atomic.publish(out / name, data, durable=False)
             hashes[name] = documents.sha256_bytes(data)
         yield hashes
 
 
-def _form(generator: "Generator") -> str:
-    return "images/{:06d}.png" if generator.gives_images else "arrays/{:06d}.npy"
+def _versions(plan: BalancePlan) -> dict[str, str]:
+    if plan.generator is None:
+        return results.versions()
+    from magnet_cli.sampling import render
+
+    return render.versions()
 
 
 def _metadata(
-    found: Scored, spec: BalanceSpec, chosen: Selection, names: list[str], labels: np.ndarray | None
+    latents: ScoredLatents, spec: BalanceSpec, selection: Selection, names: list[str], labels: np.ndarray | None
 ) -> bytes:
-    """A line an image: what its source says of it, then class and probability of each attribute."""
+    """Return one line for each image: the record of the source, then class and probability of each attribute."""
     lines = []
-    for i, row in enumerate(chosen.rows.tolist()):
+    for i, row in enumerate(selection.rows.tolist()):
         record = {"file_name": names[i]} if names else {}
-        if found.records:
-            record |= {name: value for name, value in found.records[row].items() if name != "file_name"}
+        if latents.records:
+            record |= {name: value for name, value in latents.records[row].items() if name != "file_name"}
         else:
-            source = "prior" if found.kind == "attributes" else "given"
+            source = "prior" if latents.kind == "attributes" else "given"
             label = None if labels is None else int(labels[i])
             record |= {"row": row, "log_volume": None, "label": label, "source": source}
         for name in spec.attributes:
-            each = found.attributes[name]
-            sure = round(float(each.sure[row]), 6)
-            record |= {name: each.classes[each.labels[row]], f"{name}_probability": sure}
+            each = latents.attributes[name]
+            probability = round(float(each.probability[row]), 6)
+            record |= {name: each.classes[each.labels[row]], f"{name}_probability": probability}
         lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
     return "".join(lines).encode()
 
 
-def _sheet(out: Path, spec: BalanceSpec, found: Scored, generator: "Generator | None") -> bytes:
-    """The contact sheet: the first images of the source, as they come, above the first that were chosen."""
-    shown = min(SHEET_IMAGES, len(found))
-    if held_images(found):
-        before = _first_images(found.path)
+def _sheet(out: Path, spec: BalanceSpec, latents: ScoredLatents, generator: "Generator | None") -> bytes:
+    """Return the contact sheet: the first images of the source above the first of the balanced sample."""
+    if generator is None:
+        before = _first_images(latents.path)
     else:
         from magnet_cli.sampling import render
 
-        places = np.arange(shown)
-        labels = None if found.labels is None else found.labels[places]
-        size = render.batch_size(generator)
-        before = list(render.batches(generator, found.rows(places), spec.truncation, size, labels))
+        first = np.arange(min(_SHEET_IMAGES, len(latents)))
+        size, labels = render.batch_size(generator), latents.labels_of(first)
+        before = list(render.batches(generator, latents.rows(first), spec.truncation, size, labels))
     after = _first_images(out)
-    above = f"{found.path.name}: the first {len(before)} of {len(found):,}, as they come"
+    above = f"{latents.path.name}: the first {len(before)} of {len(latents):,}, as they come"
     below = f"the first {len(after)} of {spec.n:,}, balanced by {', '.join(spec.attributes)}"
     return contact_sheet.contact_sheet([(above, before), (below, after)])
 
 
 def _first_images(sample: Path) -> list[np.ndarray]:
-    """The first images [H, W, C] uint8 of a sample."""
-    shown = ImageSet.open(sample / "images")
-    return [image for block in shown.batches(0, min(SHEET_IMAGES, len(shown))) for image in block]
-
-
-def check_source(found: Scored, *, no_images: bool, generator: str | None) -> bool:
-    """Whether a generator is needed for the images that are asked for.
-
-    Raises:
-        SampleError: it is, and nobody says which.
-    """
-    if no_images or held_images(found):
-        return False
-    if not (generator or found.generator):
-        message = f"images of {found.path} are asked for, and nothing says which generator makes them"
-        raise SampleError(message, "pass --generator, or --no-images for the latents alone")
-    return True
+    """Return the first images [H, W, C] uint8 of a sample."""
+    images = ImageSet.open(sample / "images")
+    return [image for block in images.batches(0, min(_SHEET_IMAGES, len(images))) for image in block]

@@ -1,17 +1,17 @@
-"""Directions in latent space along which an attribute changes, learned from scored latents.
+"""Directions in latent space along which an attribute changes, and the files that hold them.
 
-By the difference of class centroids of balanced data (Doubinsky et al. 2022), or by a linear SVM as in InterFaceGAN
-(Shen et al. 2020). Owns learning them, and the file of one with its document. How well they do is asked in `rescoring`.
+A direction is the difference of class means of balanced latents (Doubinsky et al. 2022), or the normal of a linear SVM
+as in InterFaceGAN (Shen et al. 2020). `rescore` measures what a direction does, `learn_direction` is the verb.
 """
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from magnet_cli.editing.kinds import DIRECTION
-from magnet_cli.editing.scored import Attribute, Scored, class_number
+from magnet_cli.editing.scored import Attribute, ScoredLatents, class_index
 from magnet_cli.errors import SampleError, SpecError, require
 from magnet_cli.files import atomic, documents, pictures, results
 
@@ -20,58 +20,60 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Way:
-    """What a direction leads to: one class of an attribute, away from its others.
+class AttributeTarget:
+    """The class of an attribute that a direction leads to.
 
     Attributes:
-        attribute: of which.
-        positive: the number of the class.
+        attribute: the attribute.
+        index: index of the class.
     """
 
     attribute: Attribute
-    positive: int
+    index: int
 
     @property
     def name(self) -> str:
-        """The attribute, and the class where that has more than two."""
-        own = f"{self.attribute.name}={self.attribute.classes[self.positive]}"
-        return own if len(self.attribute.classes) > 2 or self.positive != 1 else self.attribute.name
-
-    def is_there(self, rows: np.ndarray) -> np.ndarray:
-        """Whether the images of some rows are of the class, [n] bool."""
-        return self.attribute.labels[rows] == self.positive
+        """Name of the attribute; "NAME=CLASS" unless it is the second of two classes."""
+        classes = self.attribute.classes
+        if len(classes) == 2 and self.index == 1:
+            return self.attribute.name
+        return f"{self.attribute.name}={classes[self.index]}"
 
     @property
-    def words(self) -> str:
-        """From what to what."""
+    def description(self) -> str:
+        """The classes that the direction leads from and to, as text."""
         classes = self.attribute.classes
-        rest = classes[1 - self.positive] if len(classes) == 2 else "the rest"
-        return f"{self.attribute.name}: from {rest} to {classes[self.positive]}"
+        other = classes[1 - self.index] if len(classes) == 2 else "the rest"
+        return f"{self.attribute.name}: from {other} to {classes[self.index]}"
+
+    def contains(self, rows: np.ndarray) -> np.ndarray:
+        """Return [n] bool: True for rows [n] of the class."""
+        return self.attribute.labels[rows] == self.index
 
 
 @dataclass(frozen=True)
 class DirectionSpec:
-    """Exactly what decides a direction, and what is said of it.
+    """Exactly what decides a direction and its report.
 
     Attributes:
-        generator: its name; empty where nobody says.
-        sha256: of the generator's checkpoint.
-        source: hex sha256 of the latents and scores it is learned from.
-        attribute: that changes along it, with its class where it has more than two.
-        attributes: that are balanced.
-        cut: "attribute=class" of those that were cut into two.
-        confidence: every attribute of a latent is surer than this.
+        generator: name of the generator, "" if unknown.
+        sha256: hex sha256 of its checkpoint.
+        source: hex sha256 of the scored latents.
+        attribute: name of the target.
+        attributes: names of the balanced attributes.
+        cut: "attribute=class" of attributes that were cut into two classes.
+        confidence: every attribute of a latent has a higher probability.
         target: "attribute:class=share" of all classes.
-        n: latents.
-        seed: of the draw.
-        even: whether combinations take turns.
-        balanced: whether combinations are drawn in the target's shares, or as they come.
+        n: number of latents.
+        seed: seed of the draw.
+        even: True if combinations take turns.
+        balanced: True if combinations are drawn in the target's shares, False as they come.
         method: "centroid" or "svm".
-        space: z or w.
-        rescored: latents that were moved along each direction; 0 where none were.
-        from_: how far each was moved at one end.
-        to: and at the other.
-        models: keys of the models that scored them.
+        space: "z" or "w".
+        rescored: number of latents moved along each direction; 0 without re-scoring.
+        from_: distance of the first end of the move.
+        to: distance of the second end.
+        models: keys of the image models that score the moved latents.
     """
 
     generator: str
@@ -96,12 +98,12 @@ class DirectionSpec:
 
 @dataclass(frozen=True)
 class Direction:
-    """A direction that was read.
+    """A direction from a file.
 
     Attributes:
         vector: [1, D] float32, of length 1.
-        sha256: of its file.
-        fields: of the document beside it, its spec and report; empty where there is none.
+        sha256: hex sha256 of the file.
+        fields: the document beside the file, with spec and report; {} if there is none.
     """
 
     vector: np.ndarray
@@ -109,130 +111,134 @@ class Direction:
     fields: dict = field(default_factory=dict)
 
 
-def ways(attributes: tuple[Attribute, ...]) -> list[Way]:
-    """What directions can be learned: of two classes to the second, of more to each."""
-    found = []
-    for each in attributes:
-        count = len(each.classes)
-        found += [Way(each, i) for i in (range(count) if count > 2 else [1])]
-    return found
+def all_targets(attributes: tuple[Attribute, ...]) -> list[AttributeTarget]:
+    """Return the targets of all directions: the second of two classes, or each of more."""
+    return [
+        AttributeTarget(each, i)
+        for each in attributes
+        for i in (range(len(each.classes)) if len(each.classes) > 2 else [1])
+    ]
 
 
-def way(attributes: tuple[Attribute, ...], asked: str) -> Way:
-    """What "gender", "gender=female" or "age=60-69" means.
+def find_target(attributes: tuple[Attribute, ...], text: str) -> AttributeTarget:
+    """Return the target of "gender", "gender=female" or "age=60-69".
 
     Raises:
-        SpecError: there is no such attribute or class, or more than two and none is named.
+        SpecError: no such attribute or class, or no class is named and there are more than two.
     """
-    known = {each.name: each for each in attributes}
-    name, _, value = (asked, "", "") if asked in known else asked.partition("=")
-    if name not in known:
-        message = f"a direction of {name!r} is asked for, and the attributes are {', '.join(known)}"
-        raise SpecError(message, "pass --attribute with one of them")
-    classes = known[name].classes
+    by_name = {each.name: each for each in attributes}
+    name, _, value = (text, "", "") if text in by_name else text.partition("=")
+    if name not in by_name:
+        raise SpecError(
+            f"a direction of {name!r} is requested, and the attributes are {', '.join(by_name)}",
+            "pass `attribute` with one of them",
+        )
+    classes = by_name[name].classes
     if value:
-        return Way(known[name], class_number(name, classes, value))
+        return AttributeTarget(by_name[name], class_index(name, classes, value))
     if len(classes) > 2:
-        message = f"a direction of {name} is asked for, which has {len(classes)} classes: {', '.join(classes)}"
-        raise SpecError(message, f"name one, as --attribute '{name}={classes[-1]}', or --cut it into two")
-    return Way(known[name], 1)
+        raise SpecError(
+            f"a direction of {name} is requested, which has {len(classes)} classes: {', '.join(classes)}",
+            f"name a class, as `attribute='{name}={classes[-1]}'`, or `cut` the attribute into two",
+        )
+    return AttributeTarget(by_name[name], 1)
 
 
 def learn(latents: np.ndarray, positive: np.ndarray, method: str) -> np.ndarray:
-    """The unit vector from one class to the other.
+    """Return the unit vector [1, D] float32 from one class to the other.
 
     Args:
         latents: [n, D] float32.
-        positive: [n] bool, which of them are of the class it leads to.
+        positive: [n] bool, True for latents of the class that the direction leads to.
         method: "centroid", the difference of the two means; "svm", the normal of a linear SVM with C = 1.
-
-    Returns:
-        [1, D] float32.
 
     Raises:
         SampleError: one class is empty, or the means are equal.
         MagnetError: scikit-learn is not installed.
     """
     if positive.all() or not positive.any():
-        message = f"a direction between two classes is asked for, and all {len(latents):,} latents are of one"
-        raise SampleError(message, "choose more latents (--n), or another --attribute")
+        raise SampleError(
+            f"a direction needs latents of two classes, and all {len(latents):,} latents are of one",
+            "choose more latents (`n`), or another `attribute`",
+        )
     if method == "svm":
-        machine = require("sklearn.svm", "evaluate").SVC(kernel="linear")
-        found = machine.fit(latents, positive).coef_[0].astype(np.float64)
+        svm = require("sklearn.svm", "evaluate").SVC(kernel="linear")
+        vector = svm.fit(latents, positive).coef_[0].astype(np.float64)
     else:
         wide = latents.astype(np.float64)
-        found = wide[positive].mean(axis=0) - wide[~positive].mean(axis=0)
-    length = np.linalg.norm(found)
+        vector = wide[positive].mean(axis=0) - wide[~positive].mean(axis=0)
+    length = np.linalg.norm(vector)
     if not np.isfinite(length) or length == 0:
-        message = "a direction between two classes is asked for, and nothing tells their latents apart"
-        raise SampleError(message, "check that the scores belong to these latents")
-    return (found / length).astype(np.float32)[None]
-
-
-def cosines(vectors: dict[str, np.ndarray], of: np.ndarray) -> dict[str, float]:
-    """The cosine of a direction [1, D] to each of others, by their names."""
-    return {name: float(np.dot(vector[0].astype(np.float64), of[0])) for name, vector in vectors.items()}
+        raise SampleError(
+            "the latents of the two classes do not differ, so that there is no direction between them",
+            "check that the scores belong to these latents",
+        )
+    return (vector / length).astype(np.float32)[None]
 
 
 def learn_all(
-    found: Scored, asked: list[Way], rows: np.ndarray, spec: DirectionSpec, generator: "Generator | None"
+    scored: ScoredLatents,
+    targets: list[AttributeTarget],
+    rows: np.ndarray,
+    spec: DirectionSpec,
+    generator: "Generator | None",
 ) -> dict[str, np.ndarray]:
-    """Directions [1, D] float32 by the names of their ways; those of classes that all rows have, or none, are left out.
+    """Return directions [1, D] float32 by name of the target, where rows have latents of both classes.
 
     Args:
-        found: scored latents.
-        asked: the ways.
-        rows: [n] of them, to learn from.
-        spec: method and space are used.
-        generator: where latents of z have to be mapped to w.
+        scored: the scored latents.
+        targets: the targets.
+        rows: [n] rows to learn from.
+        spec: method and space.
+        generator: needed to map latents of a folder from z to w.
 
     Raises:
         SpecError: the generator has no such space, or a latent is not finite.
         SampleError: as `learn`.
     """
-    latents = found.rows(rows)
-    if spec.space != "z" and found.kind != "latents":  # those of a file are taken as they are
+    latents = scored.rows(rows)
+    if spec.space != "z" and scored.kind != "latents":  # latents in a file are taken as they are
         from magnet_cli.sampling import render
 
+        generator = cast("Generator", generator)
         generator.check_parts(spec.space, "pixel")
-        labels = None if found.labels is None else found.labels[rows]
-        latents = in_space(generator, latents, labels, spec.space, render.batch_size(generator))
-    there = {each.name: each.is_there(rows) for each in asked}
-    return {name: learn(latents, of, spec.method) for name, of in there.items() if 0 < of.sum() < len(of)}
+        latents = to_space(generator, latents, scored.labels_of(rows), spec.space, render.batch_size(generator))
+    positive = {each.name: each.contains(rows) for each in targets}
+    return {name: learn(latents, mask, spec.method) for name, mask in positive.items() if 0 < mask.sum() < len(mask)}
 
 
-def in_space(
-    generator: "Generator", latents: np.ndarray, labels: np.ndarray | None, space: str, size: int
+def to_space(
+    generator: "Generator", latents: np.ndarray, labels: np.ndarray | None, space: str, batch: int
 ) -> np.ndarray:
-    """Latents [b, D] float32 of z as they are, or in w, as the mapping network gives it, [b, Dw] float32."""
+    """Return latents [b, D] float32 unchanged for z, or mapped to w, [b, Dw] float32."""
     if space == "z":
         return latents
     import torch
 
     weight = next(generator.module.parameters())
-    made = []
-    for start in range(0, len(latents), size):
-        z = torch.from_numpy(latents[start : start + size]).to(weight)
-        given = None if labels is None else torch.from_numpy(labels[start : start + size]).to(weight.device)
+    mapped = []
+    for start in range(0, len(latents), batch):
+        part = slice(start, start + batch)
+        z = torch.from_numpy(latents[part]).to(weight)
+        classes = None if labels is None else torch.from_numpy(labels[part]).to(weight.device)
         with torch.inference_mode():
-            made.append(generator.module.mapping(z, given).to(device="cpu", dtype=torch.float32).numpy())
-    return np.concatenate(made)
+            mapped.append(generator.module.mapping(z, classes).to(device="cpu", dtype=torch.float32).numpy())
+    return np.concatenate(mapped)
 
 
-def default_out(found: Scored, spec: DirectionSpec) -> Path:
-    """./directions/<source>-<attribute>[-unbalanced][-svm][-w].npy."""
-    name = found.path.resolve()
-    parts = [name.stem if name.is_file() else name.name, spec.attribute.replace("/", "_")]
+def default_out(scored: ScoredLatents, spec: DirectionSpec) -> Path:
+    """Return directions/<source>-<attribute>[-unbalanced][-svm][-w].npy."""
+    parts = [scored.name, spec.attribute.replace("/", "_")]
     parts += ["unbalanced"] * (not spec.balanced) + ["svm"] * (spec.method == "svm") + ["w"] * (spec.space == "w")
     return Path("directions") / ("-".join(parts) + ".npy")
 
 
 def finished(out: Path, spec: DirectionSpec) -> dict | None:
-    """The report of the direction at a path, if it is that of `spec`; None where there is none.
+    """Return the report of the direction in a file, or None if there is none.
 
     Raises:
-        SampleError: it is another one (all differing fields are named), or a file of something else.
-        MagnetError: its document is damaged, or the file was changed.
+        SampleError: another direction (the error names all differing fields), or another file.
+        MagnetError: the document is damaged, or the file was changed.
     """
     if not _is_ours(out):
         return None
@@ -242,33 +248,34 @@ def finished(out: Path, spec: DirectionSpec) -> dict | None:
 
 
 def _is_ours(out: Path) -> bool:
-    """Whether there is a direction at a path; False where there is nothing, or it was begun.
+    """Return True if the file is a direction, False if there is none or its writing was interrupted.
 
     Raises:
-        SampleError: there is something else, or something else in the place of its document.
-        MagnetError: its document is damaged.
+        SampleError: there is another file or document.
+        MagnetError: the document is damaged.
     """
     document = document_of(out)
-    known = document.exists() and {"format", "spec", "sha256", "report"} <= documents.read(document).keys()
-    if known:
+    if document.exists() and {"format", "spec", "sha256", "report"} <= documents.read(document).keys():
         return out.exists()
-    if found := next((path for path in (out, document) if path.exists()), None):
-        message = f"{out} is asked for as a direction, and {found} is something else"
-        raise SampleError(message, "pass another file with --out; --force replaces directions only")
+    if other := next((path for path in (out, document) if path.exists()), None):
+        raise SampleError(
+            f"a direction is to be written to {out}, and {other} is something else",
+            "pass another file with `out`; `force=True` replaces directions only",
+        )
     return False
 
 
 def check_place(out: Path) -> None:
-    """Whether a direction may be written to a path: nothing is there, or a direction (--force).
+    """Check that a direction may be written or replaced at a path.
 
     Raises:
-        SampleError, MagnetError: something else is.
+        SampleError, MagnetError: there is another file.
     """
     _is_ours(out)
 
 
 def write(out: Path, spec: DirectionSpec, vector: np.ndarray, command: list[str], report: dict) -> None:
-    """Write a direction: what it is as JSON, then beside it `[1, D]` float32 as NPY, which makes it whole.
+    """Write a direction: its document, then the vector [1, D] float32 as NPY, which makes it complete.
 
     Raises:
         MagnetError: no space, no permission.
@@ -287,27 +294,29 @@ def write(out: Path, spec: DirectionSpec, vector: np.ndarray, command: list[str]
 
 
 def document_of(out: Path) -> Path:
-    """Where what a direction is stands, beside it."""
+    """Return the path of a direction's document."""
     return out.with_suffix(".json")
 
 
 def read(path: Path) -> Direction:
-    """A direction in an NPY file: ours, or a boundary as InterFaceGAN and others publish it.
+    """Read a direction from an NPY file: of `magnet direction`, or a boundary as InterFaceGAN publishes it.
 
     Raises:
-        SpecError: it is no array [1, D] or [D] of finite numbers, or all are 0.
-        SampleError: its document is of another format, or not that of this file.
-        MagnetError: it cannot be read, or its document is damaged.
+        SpecError: no array [1, D] or [D] of finite numbers, or all are 0.
+        SampleError: the document has another format, or belongs to another file.
+        MagnetError: the file cannot be read, or its document is damaged.
     """
     from magnet_cli.files import npy
 
-    found = npy.vector(path)
+    vector = npy.vector(path)
     sha256 = documents.sha256_file(path)
     if not document_of(path).is_file():
-        return Direction(found, sha256)
+        return Direction(vector, sha256)
     fields = documents.read(document_of(path))
     results.check_format(path, DIRECTION, fields)
     if fields.get("sha256") != sha256:
-        message = f"{path} was changed after it was written: {document_of(path).name} is of another"
-        raise SampleError(message, "learn it again with --force, or restore it from a copy")
-    return Direction(found, sha256, fields)
+        raise SampleError(
+            f"{path} was changed after it was written: {document_of(path).name} is of another file",
+            "learn it again with `force=True`, or restore it from a copy",
+        )
+    return Direction(vector, sha256, fields)

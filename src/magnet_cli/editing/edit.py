@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from magnet_cli.editing import direction, scored
+from magnet_cli.editing import direction
 from magnet_cli.editing.kinds import EDIT
 from magnet_cli.errors import SpecError
-from magnet_cli.files import atomic, contact_sheet, pictures
+from magnet_cli.files import atomic, contact_sheet, pictures, scores
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.models import Generator, kept_outputs
@@ -127,7 +127,7 @@ def moved(
     """
     base = np.asarray(latents[: spec.n], np.float32)
     if not spec.latents:
-        base = direction.in_space(generator, base, labels, spec.space, render.batch_size(generator))
+        base = direction.to_space(generator, base, labels, spec.space, render.batch_size(generator))
     steps = offsets(spec).astype(np.float32)[None, :, None]
     return (base[:, None] + steps * vector[None]).reshape(-1, base.shape[1])
 
@@ -193,7 +193,7 @@ def finish(
     if labels is not None:
         atomic.publish(out / "labels.npy", pictures.npy(np.repeat(labels, spec.steps)))
     if said:
-        atomic.publish(out / "scores.npz", scored.archive(said))
+        atomic.publish(out / "scores.npz", scores.pack(said))
     atomic.publish(out / "metadata.jsonl", _metadata(spec, said))
     atomic.publish(out / "grid.png", _sheet(out, spec, words))
     folder = ResultFolder(out, EDIT)

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from magnet_cli.editing.scored import EPOCH, member
 from magnet_cli.errors import ArtifactError, SampleError
 from magnet_cli.evaluating.kinds import ATTRIBUTES
-from magnet_cli.files import atomic, documents
+from magnet_cli.files import atomic, documents, scores
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics.class_shares import Tally
@@ -129,18 +128,16 @@ def join(out: Path, spec: AttributesSpec, judges: list[ImageScorer]) -> tuple[li
     made = [out / f"{name}.npy" for name in ("latents", "labels") if name in first]
     for path in made:
         with atomic.appearing(path) as file:
-            _write_array(file, out, spec, path.stem, first[path.stem])
-    scores, tallies = out / "scores.npz", []
-    with atomic.appearing(scores) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            scores.write_blocks(file, (spec.n, *first[path.stem].shape[1:]), _rows(out, spec, path.stem))
+    path, tallies = out / "scores.npz", []
+    with atomic.appearing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for i, judge in enumerate(judges):
-            name, found = member(judge.name), first[f"model{i}"]
-            with archive.open(zipfile.ZipInfo(f"{name}.npy", EPOCH), "w", force_zip64=True) as entry:
-                counts = _write_array(entry, out, spec, f"model{i}", found)
-            classes = judge.classes(found.shape[1])
-            with archive.open(zipfile.ZipInfo(f"{name}_classes.npy", EPOCH), "w") as entry:
-                np.save(entry, np.array(classes))
+            num_classes = first[f"model{i}"].shape[1]
+            classes, counts = judge.classes(num_classes), np.zeros(num_classes, np.int64)
+            blocks = _counted(_rows(out, spec, f"model{i}"), counts)
+            scores.add(archive, judge.name, classes, (spec.n, num_classes), blocks)
             tallies.append(Tally(classes, counts))
-    return [*made, scores], tallies
+    return [*made, path], tallies
 
 
 def conclude(out: Path, spec: AttributesSpec, made: list[Path], command: list[str], report: dict) -> None:
@@ -276,20 +273,19 @@ def _scores(
         here = slice(start, start + size)
         given = None if labels is None else labels[here]
         pixels = render.images(generator, latents[here], truncation, size, given)
-        for scores, judge in zip(found, judges, strict=True):
-            scores.append(judge.probabilities(pixels))
-    return {f"model{i}": np.concatenate(scores) for i, scores in enumerate(found)}
+        for blocks, judge in zip(found, judges, strict=True):
+            blocks.append(judge.probabilities(pixels))
+    return {f"model{i}": np.concatenate(blocks) for i, blocks in enumerate(found)}
 
 
-def _write_array(file: io.BufferedIOBase, out: Path, spec: AttributesSpec, name: str, like: np.ndarray) -> np.ndarray:
-    """One array of all shards as NPY; of an array [n, C], how often each column is the largest, [C]."""
-    shape = (spec.n, *like.shape[1:])
-    header = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    counts = np.zeros(like.shape[-1], np.int64)
+def _rows(out: Path, spec: AttributesSpec, name: str) -> Iterator[np.ndarray]:
+    """Yield an array of all shards, shard by shard."""
     for shard, _ in _shards(spec):
-        rows = _read_shard(out, shard)[name]
-        file.write(np.ascontiguousarray(rows).tobytes())
-        if rows.ndim > 1:
-            counts += np.bincount(rows.argmax(axis=1), minlength=rows.shape[1])
-    return counts
+        yield _read_shard(out, shard)[name]
+
+
+def _counted(blocks: Iterator[np.ndarray], counts: np.ndarray) -> Iterator[np.ndarray]:
+    """Pass on probabilities [b, C], and add the most probable class of each row to counts [C]."""
+    for block in blocks:
+        counts += np.bincount(block.argmax(axis=1), minlength=len(counts))
+        yield block

@@ -1,4 +1,4 @@
-"""What a long task says while it runs: messages to the user, and progress."""
+"""What a long task reports while it runs: messages to the user, tables as text, and progress."""
 
 import warnings
 from collections.abc import Callable
@@ -26,3 +26,10 @@ class _Silent:
 
 
 SILENT: Messages = _Silent()  # drops notes, turns warnings into Python warnings
+
+
+def aligned(header: list[str], rows: list[list[str]]) -> str:
+    """Return a table as text: columns as wide as they need, two spaces between them."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in (header, *rows))
+    return "\n".join(line.rstrip() for line in lines)

@@ -3,9 +3,9 @@
 Owns which numbers go where; how plots look is for `plots`. What was measured on the other half is shown as points.
 """
 
-from magnet_cli.evaluating.attributes import member
 from magnet_cli.files import plots
 from magnet_cli.files.plots import Line
+from magnet_cli.files.scores import member_name
 from magnet_cli.index import DISPLACED_WARNING
 
 _OTHER = "the other half: picked, and rho 0"
@@ -114,9 +114,9 @@ def _of_classes(fields: dict, by_truncation: dict[str, list[dict]], model: str, 
             y, bands = _ends(points, "attributes", model, "shares", each)
             drawn.append(Line(each, [p["rho"] for p in points], y, bands, dotted=True))
         title = f"shares of the classes of {model} over rho" + (f", {name}" if name else "")
-        key = f"shares-{member(model)}" + (f"-truncation{psi:g}" if name else "")
+        key = f"shares-{member_name(model)}" + (f"-truncation{psi:g}" if name else "")
         found[key] = plots.lines(drawn, title=title, x_label="rho", y_label="share", levels=level, height=4)
     where = ("attributes", model, "total_variation")
     title = f"imbalance of the classes of {model} over rho"
     label = "total variation from equal shares"
-    return found | {f"imbalance-{member(model)}": _over_rho(fields, by_truncation, where, title, label)}
+    return found | {f"imbalance-{member_name(model)}": _over_rho(fields, by_truncation, where, title, label)}
