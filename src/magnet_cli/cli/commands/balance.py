@@ -41,9 +41,9 @@ def run(
     output: OutputFlags,
     attributes: scored_options.Attributes = None,
 ) -> None:
-    """Choose latents whose attributes are balanced.
+    """Choose latents with balanced combinations of attributes.
 
-    All combinations of attributes become equally frequent. Keeps the latents that are confident about every attribute (--confidence), draws a random combination of classes,
+    All combinations become equally frequent. Keeps the latents that are confident about every attribute (--confidence), draws a random combination of classes,
     then one of its latents, none twice: Multi-Attribute Balanced Sampling. For a small n the shares vary; with --even
     combinations take turns instead. Prints how many latents each combination has, and the largest n before one runs
     out; a larger n is an error, or with --allow-unbalanced is drawn with a displaced share: the fraction of draws that

@@ -110,7 +110,7 @@ def run(
     work: options.WorkFlags,
     output: OutputFlags,
 ) -> None:
-    """Learn the direction in latent space that changes an attribute.
+    """Learn the latent direction along which an attribute changes.
 
     Learns from latents chosen as by `magnet balance`, so that the other attributes are equally frequent on both sides.
     A sample that `magnet balance` wrote is taken as it is. Writes a unit vector [1, D], as the tools of InterFaceGAN
