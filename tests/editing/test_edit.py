@@ -126,7 +126,7 @@ def test_given_latents_are_moved_in_their_order(magnet, line16):
     np.testing.assert_array_equal(np.load("edits/mnist-line-z/latents.npy")[1::3], z[:2])
     np.save("wide.npy", np.ones((2, 17), np.float32))
     for args, code, said in (
-        (["--latents", "wide.npy"], 1, "17 numbers each"),
+        (["--latents", "wide.npy"], 1, "the latents have the shape [2, 17]"),
         (["--latents", "nothing.npy"], 1, "nothing.npy"),
         (["--latents", "z.npy", "--seed", 1], 2, "--seed"),
         (["--labels", "z.npy"], 2, "--labels"),

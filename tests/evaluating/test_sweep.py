@@ -27,7 +27,7 @@ from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.index.index import Index, Part
 from magnet_cli.maths.priors import Prior
 from magnet_cli.models import image_models
-from magnet_cli.sampling import render, sample
+from magnet_cli.sampling import render, sample_folder
 from magnet_cli.volume import Volume
 
 RUN = ("sweep", "mnist", "--rho", "-.2,.2", "--n", 60, "--model", "digits", "--pick", "recall")
@@ -176,7 +176,7 @@ def test_points_are_what_their_samples_say(magnet, swept):
         assert rows_of(point, out) == drawn.rows.tolist()
         assert point["effective_size"] == pytest.approx(drawn.effective_size)
         assert point["displaced_share"] == pytest.approx(drawn.displaced_share)
-        assert sample.check(out / point["sample"]) == []
+        assert sample_folder.check(out / point["sample"]) == []
         against = reference.part(shown, point["half"])
         found = evaluate.evaluate([ImageSet.open(out / point["sample"])], against, judge)
         for name, each in found["metrics"].items():

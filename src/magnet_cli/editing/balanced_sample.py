@@ -276,12 +276,12 @@ def _write(plan: BalancePlan, selection: Selection) -> Iterator[int]:
         names = [f"{Path(name).parent.as_posix()}/{i:06d}{Path(name).suffix}" for i, name in enumerate(selected)]
         steps = _copy(out, names, latents.path, selected)
     elif generator:
-        from magnet_cli.sampling import render
+        from magnet_cli.sampling import image_writer
 
         form = "images/{:06d}.png" if generator.gives_images else "arrays/{:06d}.npy"
         names = [form.format(i) for i in range(spec.n)]
         batch = plan.request.batch_size
-        steps = render.write_images(out, names, generator, rows, spec.truncation, labels, batch=batch)
+        steps = image_writer.write_images(out, names, generator, rows, spec.truncation, labels, batch=batch)
     for written in steps:
         hashes |= written
         yield len(written)
@@ -317,9 +317,9 @@ def _copy(out: Path, names: list[str], source: Path, selected: list[str]) -> Ite
 def _versions(plan: BalancePlan) -> dict[str, str]:
     if plan.generator is None:
         return results.versions()
-    from magnet_cli.sampling import render
+    from magnet_cli.sampling import image_writer
 
-    return render.versions()
+    return image_writer.versions()
 
 
 def _metadata(
@@ -348,11 +348,11 @@ def _sheet(out: Path, spec: BalanceSpec, latents: ScoredLatents, generator: "Gen
     if generator is None:
         before = _first_images(latents.path)
     else:
-        from magnet_cli.sampling import render
+        from magnet_cli.models import batches
 
         first = np.arange(min(_SHEET_IMAGES, len(latents)))
-        size, labels = render.batch_size(generator), latents.labels_of(first)
-        before = list(render.batches(generator, latents.rows(first), spec.truncation, size, labels))
+        size, labels = batches.batch_size(generator), latents.labels_of(first)
+        before = list(batches.each_image(generator, latents.rows(first), spec.truncation, size, labels))
     after = _first_images(out)
     above = f"{latents.path.name}: the first {len(before)} of {len(latents):,}, as they come"
     below = f"the first {len(after)} of {spec.n:,}, balanced by {', '.join(spec.attributes)}"

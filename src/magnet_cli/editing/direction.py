@@ -198,11 +198,11 @@ def learn_all(
     """
     latents = scored.rows(rows)
     if spec.space != "z" and scored.kind != "latents":  # latents in a file are taken as they are
-        from magnet_cli.sampling import render
+        from magnet_cli.models import batches
 
         generator = cast("Generator", generator)
         generator.check_parts(spec.space, "pixel")
-        latents = to_space(generator, latents, scored.labels_of(rows), spec.space, render.batch_size(generator))
+        latents = to_space(generator, latents, scored.labels_of(rows), spec.space, batches.batch_size(generator))
     positive = {each.name: each.contains(rows) for each in targets}
     return {name: learn(latents, mask, spec.method) for name, mask in positive.items() if 0 < mask.sum() < len(mask)}
 

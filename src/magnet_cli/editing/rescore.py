@@ -14,9 +14,8 @@ from magnet_cli.editing.scored import cut_sides
 from magnet_cli.errors import SpecError
 from magnet_cli.files import pictures
 from magnet_cli.maths.metrics import intervals
-from magnet_cli.models import Generator
+from magnet_cli.models import Generator, batches
 from magnet_cli.models.image_models import ImageScorer
-from magnet_cli.sampling import render
 
 _STREAM = 0x6D6F7665  # random stream of the moved latents
 _MAX_BATCH = 32  # latents at a time, each moved along every direction
@@ -94,7 +93,7 @@ def attribute_scores(
         GeneratorError: a model does not take the images.
     """
     latents, labels = draw_latents(generator, 1, 0)
-    image = render.images(generator, latents, truncation, render.batch_size(generator), labels)
+    image = batches.images(generator, latents, truncation, batches.batch_size(generator), labels)
     classes = {name: scorer.classes(scorer.probabilities(image).shape[1]) for name, scorer in scorers.items()}
     scores = []
     for target in targets:
@@ -131,7 +130,7 @@ def rescore(
     Yields:
         [b, K, S] float64, score at the second end less score at the first, for the next b latents.
     """
-    size = batch or min(render.batch_size(generator), _MAX_BATCH)
+    size = batch or min(batches.batch_size(generator), _MAX_BATCH)
     for start in range(0, len(latents), size):
         part = slice(start, start + size)
         classes = None if labels is None else labels[part]
@@ -142,7 +141,7 @@ def rescore(
                 measure(
                     scores,
                     pictures.pixels(
-                        render.arrays(
+                        batches.arrays(
                             generator,
                             base + np.float32(end) * vector,
                             truncation,

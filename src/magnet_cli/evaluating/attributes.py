@@ -23,7 +23,7 @@ from magnet_cli.maths.metrics.class_shares import Tally
 from magnet_cli.models import Generator, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.models.kept_outputs import PROBABILITIES
-from magnet_cli.sampling import render, sample
+from magnet_cli.sampling import render, sample_folder
 
 _SHARDS = ".shards"
 _SHARD_WORK = 1 << 24  # numbers in a shard's images: from seconds to minutes of work
@@ -210,10 +210,10 @@ def annotate(shown: ImageSet, judge: ImageScorer, probabilities: np.ndarray, sum
     if judge.name in _OWN:
         message = f"a model is called {judge.name!r}, and so is a field of metadata.jsonl"
         raise ArtifactError(message, "give it another name in the list of artifacts")
-    if problems := sample.check(shown.path):
+    if problems := sample_folder.check(shown.path):
         message = f"{shown.path} is not as it was written: {problems[0]}"
         raise SampleError(message, "draw it again with --force, or restore it from a copy")
-    fields = sample.read(shown.path)
+    fields = sample_folder.read(shown.path)
     named = {f"images/{path.name}": i for i, path in enumerate(shown.files)}
     classes, best = judge.classes(probabilities.shape[1]), probabilities.argmax(axis=1)
     lines = []

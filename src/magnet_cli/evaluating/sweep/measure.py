@@ -22,7 +22,7 @@ from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.models import Generator, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
-from magnet_cli.sampling import render, sample
+from magnet_cli.sampling import render, sample_folder
 from magnet_cli.sampling.kinds import SAMPLE
 from magnet_cli.sampling.sample_folder import SampleSpec
 
@@ -97,16 +97,16 @@ class Work:
         )
         folder = self.out / "samples" / point.name
         target = index.target(pool.index, point.rho, pool.volume.spec, drawn, point.truncation)
-        if not sample.finished(folder, spec):
+        if not sample_folder.finished(folder, spec):
             ResultFolder(folder, SAMPLE).begin(spec)  # else what is linked would be somebody's files
             atomic.make_folder(folder / "images")
-            for row, name in zip(drawn.rows.tolist(), sample.file_names(spec, self.generator), strict=True):
+            for row, name in zip(drawn.rows.tolist(), sample_folder.file_names(spec, self.generator), strict=True):
                 atomic.link(self._images(point) / f"rows/{row:09d}.png", folder / name)
-            contents = sample.rows_of(spec, drawn, pool.volume)
-            for _ in sample.write(folder, spec, contents, pool.volume, self.generator, self.batch):
+            contents = sample_folder.rows_of(spec, drawn, pool.volume)
+            for _ in sample_folder.write(folder, spec, contents, pool.volume, self.generator, self.batch):
                 pass
-            report = sample.described(spec, folder) | sample.numbers(spec, drawn) | {"target": target}
-            sample.finish(folder, spec, contents, pool.volume, self.command, report)
+            report = sample_folder.described(spec, folder) | sample_folder.numbers(spec, drawn) | {"target": target}
+            sample_folder.finish(folder, spec, contents, pool.volume, self.command, report)
         fields = asdict(point) | {"sample": f"samples/{point.name}", "n": spec.n}
         names = ("pool", "effective_size", "displaced_share", "unique_rows", "top_share")
         fields |= {name: getattr(drawn, name) for name in names}

@@ -56,7 +56,7 @@ from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.models import Generator
-from magnet_cli.sampling import render, sample
+from magnet_cli.sampling import render, sample_folder
 from magnet_cli.sampling.kinds import SAMPLE
 
 
@@ -93,7 +93,7 @@ def check(out: Path) -> list[str]:
     every = fields["points"] + [fields["choice"][name] for name in ("chosen", "baseline") if fields["choice"]]
     for name in dict.fromkeys(point["sample"] for point in every):
         there = (out / name / SAMPLE.document).exists()
-        problems += sample.check(out / name) if there else [f"{out / name} is missing"]
+        problems += sample_folder.check(out / name) if there else [f"{out / name} is missing"]
     return problems
 
 
