@@ -61,16 +61,11 @@ def test_help_answers_at_once():
 # --- shell completion ---------------------------------------------------------------------------------------------
 
 
-def complete(line):
-    """What bash is told for a line, by the protocol of the script that `magnet --install-completion` installs."""
-    words = line.split(" ")
-    code = "import sys\nsys.modules['torch'] = None\nfrom magnet_cli.cli.app import app\napp(prog_name='magnet')\n"
-
-    env = os.environ | {
-        "_MAGNET_COMPLETE": "complete_bash",
-        "COMP_WORDS": line,
-        "COMP_CWORD": str(len(words) - 1),
-    }
+def complete(line, shell="bash"):
+    """What a shell is told for a line, by the protocol of the script that `magnet --install-completion` installs."""
+    code = "import sys; sys.modules['torch'] = None; from magnet_cli.cli.app import app; app(prog_name='magnet')"
+    env = os.environ | {"_MAGNET_COMPLETE": f"complete_{shell}", "COMP_WORDS": line, "_TYPER_COMPLETE_ARGS": line}
+    env |= {"COMP_CWORD": str(len(line.split(" ")) - 1), "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     return done.stdout.split()
 
@@ -87,6 +82,11 @@ def test_names_of_artifacts_are_completed():
     assert "mnist" in complete("magnet fetch ")
     assert "mnist-volume" in complete("magnet info mn")
     assert complete("magnet sample mnist-v") == []  # a volume is no generator
+
+
+def test_other_shells_are_told_the_same():
+    assert complete("magnet sample dcgan-d", "fish") == ["dcgan-digiface"]
+    assert complete("magnet sample dcgan-d", "zsh")[-1] == """:(("dcgan-digiface"))'"""
 
 
 def test_volumes_on_this_machine_are_completed(magnet, toy, home):

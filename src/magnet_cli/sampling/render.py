@@ -4,7 +4,7 @@ import time
 from collections.abc import Generator as Steps
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -141,8 +141,8 @@ class RenderPlan:
     spec: RenderSpec
     folder: Path
     request: RenderRequest
-    report: dict
-    done: dict | None
+    report: dict[str, Any]
+    done: dict[str, Any] | None
     latents: np.ndarray
     generator: Generator | None = None
     labels: np.ndarray | None = None
@@ -183,7 +183,7 @@ def plan(source: "Source", request: RenderRequest) -> RenderPlan:
     return RenderPlan(spec, folder, request, report, None, latents, generator, labels)
 
 
-def run(plan: RenderPlan, command: list[str]) -> Steps[int, None, dict]:
+def run(plan: RenderPlan, command: list[str]) -> Steps[int, None, dict[str, Any]]:
     """Make a planned rendering.
 
     Args:
@@ -263,7 +263,7 @@ def check_format(generator: Generator, suffix: str) -> None:
         )
 
 
-def finished(out: Path, spec: RenderSpec) -> dict | None:
+def finished(out: Path, spec: RenderSpec) -> dict[str, Any] | None:
     """Return the report of the finished rendering in a folder, as `ResultFolder.finished`."""
     return ResultFolder(out, RENDERING).finished(spec)
 
@@ -313,7 +313,7 @@ def fill(
     ResultFolder(out, RENDERING).list_files(hashes)
 
 
-def finish(out: Path, spec: RenderSpec, command: list[str], report: dict) -> None:
+def finish(out: Path, spec: RenderSpec, command: list[str], report: dict[str, Any]) -> None:
     """Write rendering.json: from now on the rendering is whole.
 
     Args:

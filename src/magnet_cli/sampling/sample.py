@@ -128,8 +128,8 @@ class SamplePlan:
     volume: Volume
     spec: SampleSpec
     folder: Path
-    report: dict
-    done: dict | None
+    report: dict[str, Any]
+    done: dict[str, Any] | None
     draw: Draw | None
     tempered: "TemperedPlan | None"
     start: float = field(default_factory=time.monotonic)
@@ -206,7 +206,7 @@ def _settings(request: SampleRequest, volume: Volume) -> dict[str, object]:
     return select.settings(request.bn_truncation, volume.spec.nvae_latents or None)
 
 
-def _tell(messages: Messages, report: dict, warnings: list[str]) -> None:
+def _tell(messages: Messages, report: dict[str, Any], warnings: list[str]) -> None:
     messages.note(
         "rho {rho:g}, top_k {top_k}: effective size {effective_size:,.1f} of {pool:,} rows, "
         "displaced share {displaced_share:.3f}, {unique_rows:,} different rows in {n:,}; "
@@ -220,7 +220,7 @@ def _tell(messages: Messages, report: dict, warnings: list[str]) -> None:
         messages.warning(warning)
 
 
-def run(plan: SamplePlan, command: list[str], messages: Messages = SILENT) -> Steps[int, None, dict]:
+def run(plan: SamplePlan, command: list[str], messages: Messages = SILENT) -> Steps[int, None, dict[str, Any]]:
     """Make a planned sample; tempered latents have to be at their end (`plan.tempered.steps`).
 
     Args:
@@ -348,7 +348,7 @@ def sample(
         try:
             written += next(drawing)
         except StopIteration as end:
-            return end.value
+            return cast(Sample, end.value)
         if progress:
             progress(written, n)
 

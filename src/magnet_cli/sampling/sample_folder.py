@@ -10,7 +10,7 @@ import json
 from collections.abc import Generator as Steps
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -102,9 +102,9 @@ class Contents:
     log_volume: np.ndarray
     rows: np.ndarray
     prior: np.ndarray
-    figures: dict
+    figures: dict[str, Any]
     caption: str
-    tempered: dict
+    tempered: dict[str, Any]
 
 
 def rows_of(spec: SampleSpec, draw: Draw, volume: Volume) -> Contents:
@@ -130,25 +130,25 @@ def default_out(spec: SampleSpec) -> Path:
     return Path("samples") / f"{spec.generator}{method}-rho{spec.rho:g}-n{spec.n}-seed{spec.seed}"
 
 
-def described(spec: SampleSpec, out: Path) -> dict:
+def described(spec: SampleSpec, out: Path) -> dict[str, Any]:
     """Return the fields of a report that every method has."""
     fields = {"sample": str(out), "n": spec.n, "images": 0 if spec.no_images else spec.n, "rho": spec.rho}
     return fields | {"top_k": spec.top_k, "method": spec.method}
 
 
-def numbers(spec: SampleSpec, draw: Draw) -> dict:
+def numbers(spec: SampleSpec, draw: Draw) -> dict[str, Any]:
     """Return the fields of a report of rows that were drawn."""
     fields = {name: getattr(spec, name) for name in ("replace", "classes", "mix", "correct_prior", "prior_mass")}
     names = ("pool", "unique_rows", "effective_size", "displaced_share", "largest_useful_rho", "top_share")
     return fields | {name: getattr(draw, name) for name in names} | {"ball": draw.ball and draw.ball.fields}
 
 
-def finished(out: Path, spec: SampleSpec) -> dict | None:
+def finished(out: Path, spec: SampleSpec) -> dict[str, Any] | None:
     """Return the report of the finished sample in a folder, as `ResultFolder.finished`."""
     return ResultFolder(out, SAMPLE).finished(spec)
 
 
-def read(out: Path) -> dict:
+def read(out: Path) -> dict[str, Any]:
     """Return what sample.json says, as `ResultFolder.read`."""
     return ResultFolder(out, SAMPLE).read()
 
@@ -229,7 +229,9 @@ def file_names(spec: SampleSpec, generator: "Generator") -> list[str]:
     return [form.format(i) for i in range(spec.n)]
 
 
-def finish(out: Path, spec: SampleSpec, contents: Contents, volume: Volume, command: list[str], report: dict) -> None:
+def finish(
+    out: Path, spec: SampleSpec, contents: Contents, volume: Volume, command: list[str], report: dict[str, Any]
+) -> None:
     """Write sample.json: from now on the sample is whole.
 
     Args:
@@ -329,10 +331,10 @@ class Sample:
         spec: what decides which images the sample holds, as SampleSpec.
     """
 
-    def __init__(self, path: Path, fields: dict) -> None:
+    def __init__(self, path: Path, fields: dict[str, Any]) -> None:
         self.path = path
-        self.report: dict = fields["report"]
-        self.spec: dict = fields["spec"]
+        self.report: dict[str, Any] = fields["report"]
+        self.spec: dict[str, Any] = fields["spec"]
 
     @classmethod
     def open(cls, path: str | Path) -> "Sample":
@@ -353,7 +355,8 @@ class Sample:
     @property
     def latents(self) -> np.ndarray:
         """Latents [n, D] float32."""
-        return np.load(self.path / "latents.npy")
+        latents: np.ndarray = np.load(self.path / "latents.npy")
+        return latents
 
     @property
     def labels(self) -> np.ndarray | None:
