@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from magnet_cli import computing, models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import solver_choice
-from magnet_cli.computing.memory import Plan, cut_for
+from magnet_cli.computing.memory import BatchPlan, plan_batches
 from magnet_cli.files import checkpoints
 from magnet_cli.maths import priors
 from magnet_cli.maths.jacobian import calibration, solvers
@@ -64,7 +64,7 @@ class Network:
     name: str
     generators: dict[str, Generator]
     plain: Callable[[Tensor], Tensor]
-    cut: Plan
+    cut: BatchPlan
     device: torch.device
 
     @property
@@ -117,7 +117,7 @@ def network(name: str, device: torch.device) -> Network:
             return models.load(checkpoint, device=device, dtype=getattr(torch, precision))
 
     loaded = {p: load(p) for p in ("float32", "float64", "bfloat16")}
-    return Network(name, loaded, plain.to(device, torch.float32), cut_for(loaded["float32"]), device)
+    return Network(name, loaded, plain.to(device, torch.float32), plan_batches(loaded["float32"]), device)
 
 
 def random_stylegan2(resolution: int, channel_base: int, channel_max: int) -> nn.Module:
@@ -163,20 +163,18 @@ def methods(net: Network, tolerances: list[float] | None, rows: int, *, auto: bo
 
 def _automatic(net: Network) -> Method:
     """What `magnet compute --solver auto --precision auto --tolerance 0.35` takes here."""
-    spec = computing.asked(
+    spec = computing.volume_spec(
         net.generators["float32"], top_k=TOP_K[net.name], solver="auto", precision="auto", tolerance=AUTO_TOLERANCE
     )
     found = solver_choice.resolve(lambda precision: (net.generators[precision], None), spec)
     chosen = found.measured["chosen"]
     products = next(row["products_per_latent"] for row in found.measured["verified_on"][::-1])
     g = net.generators[found.spec.precision]
-    cut = cut_for(g, found.spec.vectors)
+    cut = plan_batches(g, found.spec.vectors)
 
     def solve(z: Tensor, row: int = 0) -> Tensor:
         latents = z.float().cpu().numpy()
-        return torch.from_numpy(
-            computing.singular_values(g, latents, found.spec, net.cut, basis=found.basis, first_row=row)
-        )
+        return torch.from_numpy(computing.values_at(g, latents, found.spec, net.cut, basis=found.basis, first_row=row))
 
     name = f"auto ({AUTO_TOLERANCE:g}): {chosen}"
     return Method(name, solve, products, cut.batch, found.spec.precision, by_row=True)
@@ -198,7 +196,7 @@ def _sketches(net: Network, tolerances: list[float], rows: int) -> Iterator[Meth
     parts = [net.latents(part, rows).split(net.cut.batch) for part in (1, 2)]
     grams = [torch.cat([solvers.gram(f, z, net.cut.chunk).cpu() for z in part]) for part in parts]
     basis = calibration.pilot_basis(grams[0])
-    tests = computing.test_matrices(dim, dim, 0, range(rows))
+    tests = solvers.test_matrices(dim, dim, 0, range(rows))
     exact = calibration.predicted(Candidate("exact", dim), grams[1], k, basis, tests)
 
     def rms(candidate: Candidate) -> float:
@@ -219,14 +217,14 @@ def _sketches(net: Network, tolerances: list[float], rows: int) -> Iterator[Meth
 def _sized(c: Candidate, net: Network, precision: str, basis: Tensor, label: str) -> Method:
     """A pilot or a sketch of a given size, its work cut as magnet cuts it."""
     f, k = net.generators[precision], TOP_K[net.name]
-    cut = cut_for(f, c.size)
+    cut = plan_batches(f, c.size)
     strongest = basis[:, : c.size].to(net.device)
 
     def pilot(z: Tensor, _row: int = 0) -> Tensor:
         return solvers.pilot(f, z, k, strongest, sweep=c.sweep, chunk_size=cut.chunk)
 
     def sketch(z: Tensor, row: int = 0) -> Tensor:
-        tests = computing.test_matrices(net.latent_dim, c.size, 1, range(row, row + len(z))).to(net.device)
+        tests = solvers.test_matrices(net.latent_dim, c.size, 1, range(row, row + len(z))).to(net.device)
         return solvers.sketch(f, z, k, tests, power=c.power, chunk_size=cut.chunk)
 
     solve = pilot if c.solver == "pilot" else sketch

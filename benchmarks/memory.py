@@ -23,7 +23,7 @@ import torch
 from magnet_cli import computing, models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli.options import size
-from magnet_cli.computing.memory import cut_for
+from magnet_cli.computing.memory import plan_batches
 from magnet_cli.volume import Volume
 
 
@@ -32,12 +32,12 @@ def measure(name: str, rows: int, memory: int) -> dict:
     generator = models.load(Checkpoint.find(name))
     with torch.no_grad():
         generator(torch.zeros(1, generator.latent_dim))
-    cut = cut_for(generator, memory=memory)
+    cut = plan_batches(generator, memory=memory)
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     with tempfile.TemporaryDirectory() as folder:
-        volume = Volume.create(Path(folder) / "v", computing.asked(generator, rows_per_shard=32))
+        volume = Volume.create(Path(folder) / "v", computing.volume_spec(generator, rows_per_shard=32))
         start = time.perf_counter()
         for _ in computing.fill(volume, generator, rows, cut):
             pass

@@ -134,7 +134,7 @@ def share_of_compute(folder: Path, repeats: int) -> dict:
     from magnet_cli.catalog.checkpoint import Checkpoint
 
     generator = models.load(Checkpoint.find("mnist"))
-    volume = Volume.create(folder / "mnist", computing.asked(generator, rows_per_shard=1000))
+    volume = Volume.create(folder / "mnist", computing.volume_spec(generator, rows_per_shard=1000))
     list(computing.fill(volume, generator, 1000))
     taken = seconds(lambda: list(computing.fill(volume, generator, COMPUTED_ROWS))) / (COMPUTED_ROWS // 1000 - 1)
     rows = volume.read(0)

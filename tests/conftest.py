@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from magnet_cli import computing, models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli.app import app
-from magnet_cli.computing.memory import Plan
+from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.volume import Volume
 
 TORTURE = Path(__file__).parent / "torture"
@@ -79,8 +79,8 @@ def toy_generator(toy):
 @pytest.fixture
 def toy_volume(toy_generator, tmp_path):
     """200 rows of the toy in shards of 64, the last of them short."""
-    volume = Volume.create(tmp_path / "toy.vol", computing.asked(toy_generator, rows_per_shard=64))
-    list(computing.fill(volume, toy_generator, 200, Plan(32)))
+    volume = Volume.create(tmp_path / "toy.vol", computing.volume_spec(toy_generator, rows_per_shard=64))
+    list(computing.fill(volume, toy_generator, 200, BatchPlan(32)))
     return volume
 
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from magnet_cli import computing, index, models
-from magnet_cli.computing.memory import Plan
+from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.models import custom
 from magnet_cli.volume import Volume
 
@@ -52,9 +52,9 @@ def on_page(factory: str, x: np.ndarray) -> np.ndarray:
 def draws(of: "Manifold", folder: Path) -> tuple[str, list[np.ndarray]]:
     """The displaced share at rho 1, and the points of the manifold drawn at rho 0 and 1."""
     generator = models.load(custom.from_factory(of.reference))
-    spec = computing.asked(generator, rows_per_shard=50_000)
+    spec = computing.volume_spec(generator, rows_per_shard=50_000)
     volume = Volume.create(folder / of.factory, spec)
-    list(computing.fill(volume, generator, ROWS, Plan(10_000)))
+    list(computing.fill(volume, generator, ROWS, BatchPlan(10_000)))
     built = index.build(volume, spec.rank)
     if of.correct:
         built = index.corrected(built, index.log_prior(volume, built.parts), index.ball(spec, index.DEFAULT_MASS))

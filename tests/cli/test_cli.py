@@ -404,7 +404,7 @@ def test_no_permission(toy, tmp_path):
 def test_a_bug_keeps_its_traceback(toy):
     code = (
         "import magnet_cli.computing as c, sys\n"
-        "c.asked = None\n"
+        "c.plan = None\n"
         "from magnet_cli.cli.app import app\n"
         "app(['compute', sys.argv[1]], prog_name='magnet')\n"
     )

@@ -13,7 +13,7 @@ from toys import biggan_weights, nvae_weights, toy_weights
 from magnet_cli import computing, models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import processes as processes_
-from magnet_cli.computing.memory import Plan, cut_for
+from magnet_cli.computing.memory import BatchPlan, plan_batches
 from magnet_cli.errors import MagnetError
 from magnet_cli.models import custom
 from magnet_cli.volume import Volume
@@ -51,13 +51,13 @@ def test_threads_are_shared():
 
 def test_memory_is_shared(weights):
     generator = models.load(Checkpoint.find(str(weights)))
-    whole, half = (cut_for(generator, memory=4_000_000, processes=processes) for processes in (1, 2))
-    assert half == cut_for(generator, memory=2_000_000)
+    whole, half = (plan_batches(generator, memory=4_000_000, processes=processes) for processes in (1, 2))
+    assert half == plan_batches(generator, memory=2_000_000)
     assert half != whole
 
 
 def test_a_job_without_its_volume(tmp_path, weights):
-    job = processes_.Job(tmp_path / "none", Checkpoint.find(str(weights)), "pixel", "cpu", 1, Plan(8))
+    job = processes_.Job(tmp_path / "none", Checkpoint.find(str(weights)), "pixel", "cpu", 1, BatchPlan(8))
     with pytest.raises(MagnetError, match="is not a volume"):
         job.filler()
 
@@ -91,16 +91,16 @@ def sources(folder):
 def test_settings_reach_every_process(name, tmp_path):
     source, settings = sources(tmp_path)[name]
     told, untold = models.load(source, **dict(settings)), models.load(source)
-    volume = Volume.create(tmp_path / "v", computing.asked(told, top_k=2, rows_per_shard=4))
-    job = processes_.Job(volume.path, source, "pixel", "cpu", torch.get_num_threads(), Plan(4), settings)
+    volume = Volume.create(tmp_path / "v", computing.volume_spec(told, top_k=2, rows_per_shard=4))
+    job = processes_.Job(volume.path, source, "pixel", "cpu", torch.get_num_threads(), BatchPlan(4), settings)
     sent = pickle.loads(pickle.dumps(job))
     assert hash(sent) == hash(job)  # Ray's tasks keep what they loaded by it
     assert sent.filler()(0, 4) == 4
     rows = volume.read(0)
-    known = computing.singular_values(told, rows.latents, volume.spec, Plan(4))
+    known = computing.values_at(told, rows.latents, volume.spec, BatchPlan(4))
     np.testing.assert_allclose(rows.singular_values, known, rtol=1e-5)
     if untold.latent_dim == told.latent_dim:
-        other = computing.singular_values(untold, rows.latents, volume.spec, Plan(4))
+        other = computing.values_at(untold, rows.latents, volume.spec, BatchPlan(4))
         assert np.abs(np.log(other / known)).max() > 1e-3
 
 

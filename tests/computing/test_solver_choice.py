@@ -12,7 +12,7 @@ from toys import toy_weights
 from magnet_cli import computing, models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import solver_choice
-from magnet_cli.computing.memory import Plan
+from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.errors import GeneratorError, VolumeError
 from magnet_cli.files import documents
 from magnet_cli.index import log_volume
@@ -43,7 +43,7 @@ def resolve(load, asked):
 
 
 def made(tmp_path, load, rows=48, **asked):
-    spec = computing.asked(load("float32"), top_k=6, **asked)
+    spec = computing.volume_spec(load("float32"), top_k=6, **asked)
     resolution = resolve(load, spec)
     volume = Volume.create(
         tmp_path / "v", resolution.spec, asked=spec, measured=resolution.measured, pilot=resolution.basis
@@ -70,7 +70,7 @@ def test_rows_are_within_the_tolerance(tmp_path, load, dense, solver, tolerance)
 
 def test_a_smaller_tolerance_takes_more_products(load):
     sizes = [
-        resolve(load, computing.asked(load("float32"), top_k=6, solver="pilot", tolerance=t)).measured
+        resolve(load, computing.volume_spec(load("float32"), top_k=6, solver="pilot", tolerance=t)).measured
         for t in (0.3, 0.02)
     ]
     for kind in (0, 1):  # forward only, and with a sweep
@@ -79,15 +79,15 @@ def test_a_smaller_tolerance_takes_more_products(load):
 
 
 def test_all_values_need_all_directions(load):
-    asked = computing.asked(load("float32"), solver="auto")
+    asked = computing.volume_spec(load("float32"), solver="auto")
     resolution = resolve(load, asked)
     assert (resolution.spec.solver, resolution.spec.top_k) == ("exact", 24)
     assert resolution.basis is None
-    assert resolution.spec.fingerprint == computing.asked(load("float32"), solver="exact").fingerprint
+    assert resolution.spec.fingerprint == computing.volume_spec(load("float32"), solver="exact").fingerprint
 
 
 def test_auto_takes_the_cheapest_of_those_it_timed(load):
-    resolution = resolve(load, computing.asked(load("float32"), top_k=6, solver="auto", tolerance=0.3))
+    resolution = resolve(load, computing.volume_spec(load("float32"), top_k=6, solver="auto", tolerance=0.3))
     timed = resolution.measured["timed"]
     assert timed == sorted(timed, key=lambda row: row["seconds_per_latent"])
     assert {row["solver"].split()[0] for row in timed} == {"exact", "pilot", "sketch"}
@@ -98,10 +98,10 @@ def test_auto_takes_the_cheapest_of_those_it_timed(load):
 def test_a_sketch_is_a_function_of_seed_and_row(tmp_path, load):
     volume, _ = made(tmp_path, load, solver="sketch", tolerance=0.3)
     rows = volume.read(0)
-    for cut in (Plan(1), Plan(7), Plan(5, chunk=3)):
-        found = computing.singular_values(load("float32"), rows.latents[10:20], volume.spec, cut, first_row=10)
+    for cut in (BatchPlan(1), BatchPlan(7), BatchPlan(5, chunk=3)):
+        found = computing.values_at(load("float32"), rows.latents[10:20], volume.spec, cut, first_row=10)
         np.testing.assert_allclose(found, rows.singular_values[10:20], rtol=1e-4)
-    moved = computing.singular_values(load("float32"), rows.latents[10:20], volume.spec, Plan(10), first_row=11)
+    moved = computing.values_at(load("float32"), rows.latents[10:20], volume.spec, BatchPlan(10), first_row=11)
     assert np.abs(np.log(moved / rows.singular_values[10:20])).max() > 1e-3
 
 
@@ -112,11 +112,11 @@ def test_projection_is_taken_as_it_is(tmp_path, load):
 
 
 def test_a_precision_that_misses_the_tolerance_is_refused(load):
-    asked = computing.asked(load("float32"), top_k=6, solver="exact", precision="bfloat16", tolerance=1e-4)
+    asked = computing.volume_spec(load("float32"), top_k=6, solver="exact", precision="bfloat16", tolerance=1e-4)
     with pytest.raises(GeneratorError, match=r"bfloat16 0\.\d+") as error:
         resolve(load, asked)
     assert "--precision float64" in error.value.hint
-    coarse = computing.asked(load("float32"), top_k=6, solver="exact", precision="bfloat16", tolerance=2.0)
+    coarse = computing.volume_spec(load("float32"), top_k=6, solver="exact", precision="bfloat16", tolerance=2.0)
     resolution = resolve(load, coarse)
     assert (resolution.spec.precision, resolution.spec.rank_floor) == ("bfloat16", 1e-2)
 
@@ -124,12 +124,15 @@ def test_a_precision_that_misses_the_tolerance_is_refused(load):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here tf32 exists")
 def test_tf32_needs_cuda(load):
     with pytest.raises(GeneratorError, match="tf32 is arithmetic of CUDA devices"):
-        resolve(load, computing.asked(load("float32"), precision="tf32"))
+        resolve(load, computing.volume_spec(load("float32"), precision="tf32"))
 
 
 def test_a_tolerance_out_of_reach_is_refused(load):
     with pytest.raises(GeneratorError, match="no sketch of fewer than 24 directions"):
-        resolve(load, computing.asked(load("float32"), top_k=23, solver="sketch", precision="float64", tolerance=1e-12))
+        resolve(
+            load,
+            computing.volume_spec(load("float32"), top_k=23, solver="sketch", precision="float64", tolerance=1e-12),
+        )
 
 
 def test_the_choice_is_made_once(tmp_path, magnet, steep):
@@ -168,7 +171,7 @@ def test_a_damaged_pilot_basis_is_found_and_not_used(tmp_path, magnet, load, ste
 def test_another_process_that_was_first_is_followed(tmp_path, load):
     """Two resolve at once: the second to publish takes what the first chose, its basis too."""
     volume, first = made(tmp_path, load, solver="pilot", tolerance=0.3)
-    asked = computing.asked(load("float32"), top_k=6, solver="pilot", tolerance=0.3)
+    asked = computing.volume_spec(load("float32"), top_k=6, solver="pilot", tolerance=0.3)
     other = Volume.create(tmp_path / "v", first.spec, asked=asked, pilot=np.eye(24))
     np.testing.assert_array_equal(other.pilot(), volume.pilot())
     shutil.rmtree(tmp_path / "v" / "shards")

@@ -59,7 +59,7 @@ def test_compute(magnet, slogan, mixture):
 
 
 def test_the_choice_of_a_solver(generator, mixture):
-    asked = computing.asked(generator, label=(1,))
+    asked = computing.volume_spec(generator, label=(1,))
     trial = solver_choice._Trial(lambda _precision: (generator, None), asked, None)
     latents = trial.latents(0, 50)
     likely = mixture.log_densities(latents).argmax(axis=1)
@@ -133,7 +133,7 @@ def test_the_rescoring_of_directions(magnet, slogan, generator, mixture):
 
 def test_the_start_of_a_tempered_run(tmp_path, generator, mixture):
     """The sampler has no moves for a mixture and is refused; what it starts from is of the mixture all the same."""
-    volume = Volume(tmp_path / "planned", computing.asked(generator, solver="exact"))
+    volume = Volume(tmp_path / "planned", computing.volume_spec(generator, solver="exact"))
     latents, labels = tempered.Measure(volume, generator, 4).prior(np.random.default_rng(1), 30, 0)
     known = mixture.draw(np.random.default_rng(1), 30)
     np.testing.assert_array_equal(latents, known[0])

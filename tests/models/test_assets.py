@@ -69,7 +69,7 @@ def test_volume_is_what_compute_would_make(dense):
     """20,000 rows under the spec of a plain `magnet compute`; rows equal the dense float64 SVD of the same Jacobian."""
     volume = Volume.open(cache.path_of(entries.find("mnist-volume")))
     generator = models.load(Checkpoint.find("mnist"))
-    assert volume.spec == computing.asked(generator)
+    assert volume.spec == computing.volume_spec(generator)
     assert (volume.num_rows, volume.spec.top_k) == (20_000, 16)
     assert volume.check() == []
     network = DCGAN(16, (128, 64, 32), 1)

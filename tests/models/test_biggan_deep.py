@@ -212,7 +212,7 @@ def test_latents_are_normal_within_two():
 
 def test_solvers_are_chosen_on_latents_of_the_prior(saved):
     loaded = models.load(Checkpoint.find(str(saved)))
-    trial = solver_choice._Trial(lambda precision: (loaded, None), computing.asked(loaded), None)
+    trial = solver_choice._Trial(lambda precision: (loaded, None), computing.volume_spec(loaded), None)
     assert 1.9 < np.abs(trial.latents(0, 500)).max() <= 2
 
 
@@ -316,9 +316,9 @@ def test_names_choose_labels_of_imagenet_generators(magnet, tmp_path):
 def test_statistics_of_their_own_are_another_volume(saved):
     plain, own = (models.load(Checkpoint.find(str(saved)), bn_truncation=b) for b in (None, 0.7))
     cases = ((plain, 0.5), (own, 0.5), (own, 0.7))
-    specs = [computing.asked(loaded, truncation=truncation) for loaded, truncation in cases]
+    specs = [computing.volume_spec(loaded, truncation=truncation) for loaded, truncation in cases]
     assert [spec.bn_truncation for spec in specs] == [0.0, 0.7, 0.0]
     assert specs[0].fingerprint != specs[1].fingerprint
-    assert specs[2].fingerprint == computing.asked(plain, truncation=0.7).fingerprint
+    assert specs[2].fingerprint == computing.volume_spec(plain, truncation=0.7).fingerprint
     assert dataclasses.asdict(specs[0])["prior"] == "truncated-normal"
     assert specs[0].rank == 16

@@ -197,16 +197,16 @@ def test_functions_that_change_fast_or_have_kinks_pass(magnet):
 def test_names_and_paths_are_no_part_of_the_fingerprint():
     Path("elsewhere").mkdir()
     specs = [
-        computing.asked(models.load(custom.from_factory(reference)))
+        computing.volume_spec(models.load(custom.from_factory(reference)))
         for reference in (write(), write("elsewhere/other.py", before="'a comment'"))
     ]
     assert specs[0].generator != specs[1].generator
     assert specs[0].fingerprint == specs[1].fingerprint
-    known = computing.asked(models.load(custom.from_factory("own.py:make"))).fingerprint
+    known = computing.volume_spec(models.load(custom.from_factory("own.py:make"))).fingerprint
     for changed in ({"seed": 1}, {"attributes": "image_range = (0, 1)"}, {"attributes": "prior = 'sphere'"}):
-        assert computing.asked(models.load(custom.from_factory(write(**changed))), top_k=2).fingerprint != known
+        assert computing.volume_spec(models.load(custom.from_factory(write(**changed))), top_k=2).fingerprint != known
     write()
-    assert computing.asked(models.load(custom.from_factory("own.py:make"))).fingerprint == known
+    assert computing.volume_spec(models.load(custom.from_factory("own.py:make"))).fingerprint == known
 
 
 def test_a_changed_function_is_an_error(magnet):

@@ -14,7 +14,7 @@ from magnet_cli import computing, models
 from magnet_cli.catalog import cache, entries, image_model_entry
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.catalog.image_model_entry import Outputs, Preprocess
-from magnet_cli.computing.memory import Plan
+from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
 from magnet_cli.files import documents
 from magnet_cli.maths.priors import Prior, on_sphere
@@ -57,11 +57,11 @@ def test_digit_features_are_the_classifiers():
 def test_jacobian_of_features_equals_the_dense_one(dense):
     generator = models.load(Checkpoint.find("mnist"))
     features = image_models.load("digits", CPU, torch.float32)
-    spec = computing.asked(generator, output=features, top_k=8)
+    spec = computing.volume_spec(generator, output=features, top_k=8)
     assert (spec.output, spec.output_sha256) == ("digits", features.sha256)
-    assert spec.fingerprint != computing.asked(generator, top_k=8).fingerprint
+    assert spec.fingerprint != computing.volume_spec(generator, top_k=8).fingerprint
     latents = Prior("normal", 16).draw_shard(0, 0, 6)[0]
-    found = computing.singular_values(generator, latents, spec, Plan(3), output=features)
+    found = computing.values_at(generator, latents, spec, BatchPlan(3), output=features)
     exact = models.load(Checkpoint.find("mnist"), dtype=torch.float64)
     model = image_models.load("digits", CPU, torch.float64).module
     truth = dense(lambda z: model(exact(z)), latents)[:, :8]
@@ -411,8 +411,8 @@ def test_latents_of_the_spherical_prior_have_length_root_d():
 
 def test_the_direction_of_z_is_null_and_left_out(spherical):
     with pytest.raises(SpecError, match=r"outside 1\.\.4.*normalises"):
-        computing.asked(spherical, top_k=5)
-    spec = computing.asked(spherical)
+        computing.volume_spec(spherical, top_k=5)
+    spec = computing.volume_spec(spherical)
     assert spec.top_k == 4
     z = Prior("sphere", 5).draw_shard(0, 0, 12)[0]
     from magnet_cli.maths.jacobian import solvers
@@ -423,13 +423,13 @@ def test_the_direction_of_z_is_null_and_left_out(spherical):
 
 def test_log_volumes_of_z_and_2z_agree(spherical, tmp_path):
     """After both are brought to |z| = √D; without that they differ by k·log 2."""
-    spec = computing.asked(spherical)
+    spec = computing.volume_spec(spherical)
     z = Prior("normal", 5).draw_shard(0, 0, 12)[0]
     one, two = (
-        np.log(computing.singular_values(spherical, on_sphere(s * z), spec, Plan(12))).sum(axis=1) for s in (1, 2)
+        np.log(computing.values_at(spherical, on_sphere(s * z), spec, BatchPlan(12))).sum(axis=1) for s in (1, 2)
     )
     np.testing.assert_allclose(one, two, atol=1e-5)
-    raw = [np.log(computing.singular_values(spherical, s * z, spec, Plan(12))).sum(axis=1) for s in (1, 2)]
+    raw = [np.log(computing.values_at(spherical, s * z, spec, BatchPlan(12))).sum(axis=1) for s in (1, 2)]
     np.testing.assert_allclose(raw[0] - raw[1], 4 * np.log(2), atol=1e-3)
     volume = Volume.create(tmp_path / "v", spec)
     list(computing.fill(volume, spherical, 30))

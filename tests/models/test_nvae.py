@@ -293,6 +293,6 @@ def test_info_and_metadata_say_which_noise_is_the_latent(magnet, saved, toy, tmp
 
 
 def test_the_fingerprint_of_other_families_is_as_before(toy_generator):
-    spec = computing.asked(toy_generator)
+    spec = computing.volume_spec(toy_generator)
     assert (spec.nvae_latents, spec.noise) == ("", "")
     assert spec.fingerprint != dataclasses.replace(spec, nvae_latents="top").fingerprint

@@ -236,6 +236,6 @@ def test_truncation_and_length_change_nothing(tmp_path):
     assert torch.equal(loaded(z, 0.5), loaded(z))
     assert (loaded(2 * z) - loaded(z)).abs().max() < 1e-7
     with pytest.raises(SpecError, match="normalises"):
-        computing.asked(loaded, top_k=32)
+        computing.volume_spec(loaded, top_k=32)
     with pytest.raises(SpecError, match="no space 'w'"):
-        computing.asked(loaded, space="w")
+        computing.volume_spec(loaded, space="w")

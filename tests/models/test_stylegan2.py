@@ -15,7 +15,7 @@ from toys import stylegan2_weights
 from magnet_cli import computing, models
 from magnet_cli.catalog import cache
 from magnet_cli.catalog.checkpoint import Checkpoint
-from magnet_cli.computing.memory import Plan
+from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.maths.jacobian import products, solvers
 from magnet_cli.maths.priors import Prior, on_sphere
@@ -291,8 +291,8 @@ def test_metadata_tells_what_weights_do_not(saved, magnet):
     assert (loaded(z) - known).abs().max() <= 1e-9 * known.abs().max()
     assert loaded.noise == "const"
     silent = models.load(Checkpoint.find(str(saved("stylegan2_clamp256"))), noise="none")
-    assert computing.asked(silent).noise == "none"
-    assert computing.asked(silent).fingerprint != computing.asked(loaded).fingerprint
+    assert computing.volume_spec(silent).noise == "none"
+    assert computing.volume_spec(silent).fingerprint != computing.volume_spec(loaded).fingerprint
     done = magnet("info", saved("stylegan2", colour="red"))
     assert (done.code, done.out) == (1, "")
     assert "setting 'colour'" in done.err
@@ -348,14 +348,14 @@ def test_the_solvers_work_in_w(tmp_path, dense):
     """Where w has more numbers than z, so that taking one for the other shows."""
     save_file(stylegan2_weights(latent_dim=6), tmp_path / "six.safetensors")
     loaded = models.load(Checkpoint.find(str(tmp_path / "six.safetensors")), dtype=torch.float64)
-    spec = computing.asked(loaded, space="w", precision="float64")
+    spec = computing.volume_spec(loaded, space="w", precision="float64")
     assert (spec.input_dim, spec.rank, spec.top_k, spec.latent_dim) == (8, 8, 8, 6)
     z = Prior("sphere", 6).draw_shard(0, 0, 5)[0]
     truth = dense(loaded.module.synthesis, loaded.module.mapping(torch.from_numpy(z).double()))
     basis = np.linalg.qr(np.random.default_rng(0).standard_normal((8, 8)))[0]
     for solver, size in (("exact", 0), ("pilot", 8), ("sketch", 8), ("projection", 128)):
         chosen = dataclasses.replace(spec, solver=solver, solver_size=size)
-        found = computing.singular_values(loaded, z, chosen, Plan(2), basis=basis)
+        found = computing.values_at(loaded, z, chosen, BatchPlan(2), basis=basis)
         if solver == "projection":  # an approximation: no value is larger than the true one
             assert (found <= truth * 1.001).all()
             assert (found[:, 0] > 0.1 * truth[:, 0]).all()
@@ -367,23 +367,23 @@ def test_an_image_model_can_follow_w(small, dense):
     path, net = small
     loaded = models.load(Checkpoint.find(str(path)), dtype=torch.float64)
     pooled = ImageModel("pooled", "0", torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Tanh()))
-    spec = computing.asked(loaded, space="w", output=pooled, truncation=0.7, precision="float64")
+    spec = computing.volume_spec(loaded, space="w", output=pooled, truncation=0.7, precision="float64")
     computing.check(loaded, spec, pooled)
     z = Prior("sphere", 8).draw_shard(0, 0, 3)[0]
-    found = computing.singular_values(loaded, z, spec, Plan(3), output=pooled)
+    found = computing.values_at(loaded, z, spec, BatchPlan(3), output=pooled)
     w = net.mapping(torch.from_numpy(z).double())
     np.testing.assert_allclose(found, dense(lambda x: pooled.module(net.synthesis(x, 0.7)), w), rtol=1e-5)
     with pytest.raises(SpecError, match="style is w itself"):
-        computing.asked(loaded, space="w", output="style")
+        computing.volume_spec(loaded, space="w", output="style")
     with pytest.raises(SpecError, match="no output 'logits': found pixel, style, affine"):
-        computing.asked(loaded, output="logits")
+        computing.volume_spec(loaded, output="logits")
 
 
 def test_labels_decide_where_in_w(saved, dense):
     loaded = models.load(Checkpoint.find(str(saved("stylegan2_cond"))), dtype=torch.float64)
-    spec = computing.asked(loaded, space="w", top_k=6, precision="float64", label=(4, 2))
+    spec = computing.volume_spec(loaded, space="w", top_k=6, precision="float64", label=(4, 2))
     z = Prior("sphere", 24).draw_shard(0, 0, 2)[0]
-    found = computing.singular_values(loaded, z, spec, Plan(2), first_row=3)
+    found = computing.values_at(loaded, z, spec, BatchPlan(2), first_row=3)
     w = loaded.module.mapping(torch.from_numpy(z).double(), torch.tensor([2, 4]))
     np.testing.assert_allclose(found, dense(loaded.module.synthesis, w, reverse=False)[:, :6], rtol=1e-6)
 
@@ -392,11 +392,11 @@ def test_log_volumes_of_z_and_2z_agree(saved, dense):
     """The direction of z is null, and J goes with 1/|z| (docs/method.md#generators-that-normalise-z)."""
     loaded = models.load(Checkpoint.find(str(saved("stylegan2_clamp256"))), dtype=torch.float64)
     with pytest.raises(SpecError, match=r"outside 1\.\.31.*normalises"):
-        computing.asked(loaded, top_k=32)
-    spec = computing.asked(loaded, precision="float64", top_k=12)
+        computing.volume_spec(loaded, top_k=32)
+    spec = computing.volume_spec(loaded, precision="float64", top_k=12)
     z = Prior("normal", 32).draw_shard(0, 0, 3)[0]
     at_root, scaled, raw, doubled = (
-        np.log(computing.singular_values(loaded, at, spec, Plan(3))).sum(axis=1)
+        np.log(computing.values_at(loaded, at, spec, BatchPlan(3))).sum(axis=1)
         for at in (on_sphere(z), on_sphere(2 * z), z, 2 * z)
     )
     np.testing.assert_allclose(scaled, at_root, atol=1e-5)

@@ -13,7 +13,7 @@ import pytest
 from strangers import HOSTILE, hostile_sample
 
 from magnet_cli import computing, index
-from magnet_cli.computing.memory import Plan
+from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.files import documents
 from magnet_cli.reporting import findings, metrics, page, spectrum, volume_section
 from magnet_cli.volume import Shard, Volume
@@ -85,7 +85,7 @@ def test_a_report_is_made_once_and_again_when_its_subject_changes(magnet, toy_vo
     assert path.stat().st_mtime_ns == when
     assert magnet("report", toy_volume.path, "--generator", toy, "--force", "--out", "other.html").code == 0
     assert Path("other.html").read_bytes() == made
-    list(computing.fill(toy_volume, toy_generator, 230, Plan(32)))
+    list(computing.fill(toy_volume, toy_generator, 230, BatchPlan(32)))
     assert magnet("report", toy_volume.path, "--generator", toy).out == "reports/toy.vol.html\n"
     assert "230 latents of toy" in path.read_text()
 

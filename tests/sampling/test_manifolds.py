@@ -12,7 +12,7 @@ from manifolds import MANIFOLDS, Manifold
 from scipy import stats
 
 from magnet_cli import computing, index, models
-from magnet_cli.computing.memory import Plan
+from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.index import Index
 from magnet_cli.models import custom
 from magnet_cli.volume import Volume
@@ -55,9 +55,9 @@ class Known:
 def known(request, tmp_path_factory):
     of = request.param
     generator = models.load(custom.from_factory(of.reference))
-    spec = computing.asked(generator, rows_per_shard=50_000)
+    spec = computing.volume_spec(generator, rows_per_shard=50_000)
     volume = Volume.create(tmp_path_factory.mktemp("volumes") / of.factory, spec)
-    list(computing.fill(volume, generator, ROWS, Plan(10_000)))
+    list(computing.fill(volume, generator, ROWS, BatchPlan(10_000)))
     built = index.build(volume, spec.rank)
     if of.correct:
         built = index.corrected(built, index.log_prior(volume, built.parts), index.ball(spec, 0.99))

@@ -19,7 +19,7 @@ from scipy import stats
 from magnet_cli import computing, index, models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli import references
-from magnet_cli.computing.memory import Plan
+from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.errors import DamageError, SampleError, SpecError, VolumeError
 from magnet_cli.maths.priors import Prior
 from magnet_cli.models import Generator
@@ -47,8 +47,8 @@ def measure_of(function, latent_dim, prior, tmp_path, exaggerated=1.0):
     """The measure of a map z [B, D] to [B, M]; `exaggerated` falsifies its log-volumes, for tests that must fail."""
     network = Map(function, latent_dim, prior).eval()
     generator = Generator("map", "own", "0" * 64, network.image_shape, Prior(prior, latent_dim), network)
-    volume = Volume(tmp_path / "planned", computing.asked(generator, solver="exact"))
-    measure = tempered.Measure(volume, generator, volume.spec.top_k, Plan(1000))
+    volume = Volume(tmp_path / "planned", computing.volume_spec(generator, solver="exact"))
+    measure = tempered.Measure(volume, generator, volume.spec.top_k, BatchPlan(1000))
     if exaggerated != 1:
         honest = measure.log_volume
         measure.log_volume = lambda latents, labels: exaggerated * honest(latents, labels)
@@ -409,7 +409,7 @@ def test_labels_go_with_latents(tmp_path):
             return z * torch.tensor([1.0, 3.0])[labels, None].to(z).sqrt()
 
     generator = Generator("two", "own", "0" * 64, (2,), Prior("normal", 2, 2), Two().eval())
-    volume = Volume(tmp_path / "planned", computing.asked(generator, solver="exact"))
+    volume = Volume(tmp_path / "planned", computing.volume_spec(generator, solver="exact"))
     island = Island(0, Schedule(1.0, 400, 0, moves=4), tempered.Measure(volume, generator, 2), [])
     steps = list(island.advance())
     labels = np.concatenate([step.labels for step in steps])[steps[-1].particles]
@@ -425,7 +425,7 @@ def test_walks_are_as_long_as_the_solver_asks(tmp_path, latent_dim, size, moves)
     """So that a walk is not short beside the Jacobian at its end, whatever the solver."""
     network = Map(lambda z: z, latent_dim, "normal")
     generator = Generator("map", "own", "0" * 64, network.image_shape, Prior("normal", latent_dim), network)
-    spec = computing.asked(generator, solver="pilot" if size else "exact")
+    spec = computing.volume_spec(generator, solver="pilot" if size else "exact")
     volume = Volume(tmp_path / "planned", dataclasses.replace(spec, solver_size=size))
     assert tempered.num_moves(volume) == moves
 

@@ -18,7 +18,7 @@ from toys import toy_weights
 from magnet_cli import computing, models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import processes as processes_
-from magnet_cli.computing.memory import Plan
+from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.errors import GeneratorError, MagnetError
 from magnet_cli.volume import Volume
 
@@ -41,9 +41,9 @@ def alone(weights, tmp_path_factory):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     generator = models.load(Checkpoint.find(str(weights)))
-    spec = computing.asked(generator, rows_per_shard=SHARD_ROWS)
+    spec = computing.volume_spec(generator, rows_per_shard=SHARD_ROWS)
     volume = Volume.create(tmp_path_factory.mktemp("alone") / "v", spec)
-    list(computing.fill(volume, generator, ROWS, Plan(8)))
+    list(computing.fill(volume, generator, ROWS, BatchPlan(8)))
     torch.set_num_threads(before)
     return volume
 
@@ -121,7 +121,7 @@ def test_other_threads_and_batches_change_nothing_but_rounding(weights, alone, t
     torch.set_num_threads(2)
     generator = models.load(Checkpoint.find(str(weights)))
     volume = Volume.create(tmp_path / "other", alone.spec)
-    list(computing.fill(volume, generator, 40, Plan(5)))
+    list(computing.fill(volume, generator, 40, BatchPlan(5)))
     torch.set_num_threads(before)
     for shard in volume.shards():
         found, known = volume.read(shard), alone.read(shard)
@@ -158,7 +158,7 @@ def test_what_another_process_is_at_comes_last(weights, alone, tmp_path):
         assert other.stdout.readline() == "True True\n"
         assert not volume.claim(0)
         generator = models.load(Checkpoint.find(str(weights)))
-        done = list(computing.fill(volume, generator, 32, Plan(8)))
+        done = list(computing.fill(volume, generator, 32, BatchPlan(8)))
         other.kill()
     assert done == [(1, 8), (3, 8), (0, 8), (2, 8)]
     wait_for(lambda: volume.claim(0))
@@ -170,9 +170,11 @@ def test_what_another_process_is_at_comes_last(weights, alone, tmp_path):
 def fill(checkpoint, output="pixel"):
     """In one worker of this process: what came, and the warnings."""
     reference = Checkpoint.find(str(checkpoint))
-    generator, model = processes_.load(reference, output, "cpu", "float32")
-    volume = Volume.create(Path("v"), computing.asked(generator, output=model or "pixel", rows_per_shard=SHARD_ROWS))
-    job = processes_.Job(volume.path, reference, output, "cpu", 1, Plan(8))
+    generator, model = computing.load(reference, output, "cpu", "float32")
+    volume = Volume.create(
+        Path("v"), computing.volume_spec(generator, output=model or "pixel", rows_per_shard=SHARD_ROWS)
+    )
+    job = processes_.Job(volume.path, reference, output, "cpu", 1, BatchPlan(8))
     warnings = []
     return processes_.fill(volume, [job], ROWS, (1, 1), warnings.append), warnings
 
@@ -191,7 +193,7 @@ def test_a_shard_that_stops_two_workers_ends_the_run(weights, tmp_path):
     with pytest.raises(MagnetError, match=r"at shard 0 .*, as one did before it") as caught:
         next(steps)
     assert "ended with exit code 7" in caught.value.message
-    assert "fewer --workers" in caught.value.hint
+    assert "fewer `workers`" in caught.value.hint
     assert len(warnings) == 1
     assert not multiprocessing.active_children()
 

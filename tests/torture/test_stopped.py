@@ -15,7 +15,7 @@ from toys import toy_weights
 
 from magnet_cli import computing, models
 from magnet_cli.catalog.checkpoint import Checkpoint
-from magnet_cli.computing.memory import Plan
+from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.evaluating import attributes
 from magnet_cli.files import documents, pictures
 from magnet_cli.models import image_models
@@ -55,7 +55,7 @@ def test_a_process_stopped_at_any_time_leaves_whole_shards(tmp_path, number, cod
         assert "the same command goes on" in err
     first = volume.shard_path(0).read_bytes()
     generator = models.load(Checkpoint.find(command[4]))
-    list(computing.fill(volume, generator, safe + 8, Plan(8)))
+    list(computing.fill(volume, generator, safe + 8, BatchPlan(8)))
     assert volume.num_rows == safe + 8
     assert volume.shard_path(0).read_bytes() == first
 

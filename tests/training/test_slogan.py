@@ -21,7 +21,7 @@ from toys import slogan_weights, some_mixture
 
 from magnet_cli import computing, index, models
 from magnet_cli.catalog.checkpoint import Checkpoint
-from magnet_cli.computing.memory import Plan
+from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.errors import GeneratorError, MagnetError, SampleError, SpecError, VolumeError
 from magnet_cli.files import documents
 from magnet_cli.maths.metrics import clusters
@@ -478,9 +478,9 @@ def test_draws_are_a_prefix_of_more_and_labels_follow_the_weights():
 
 def volume_of(path, rows=900, label=(), seed=0):
     found = models.load(Checkpoint.find(str(path)))
-    spec = computing.asked(found, rows_per_shard=300, label=label, seed=seed)
+    spec = computing.volume_spec(found, rows_per_shard=300, label=label, seed=seed)
     volume = Volume.create(Path(f"v{seed}-{label}.vol"), spec, mixture=found.prior.mixture)
-    list(computing.fill(volume, found, rows, Plan(100)))
+    list(computing.fill(volume, found, rows, BatchPlan(100)))
     return found, volume
 
 
@@ -544,9 +544,9 @@ def test_uniform_on_the_manifold_whatever_the_mixture():
     pvalues = []
     for seed, rows in itertools.product(range(2), [60_000]):
         found = models.load(Checkpoint.find(str(path)))
-        spec = computing.asked(found, rows_per_shard=rows, seed=seed)
+        spec = computing.volume_spec(found, rows_per_shard=rows, seed=seed)
         volume = Volume.create(Path(f"{seed}.vol"), spec, mixture=found.prior.mixture)
-        list(computing.fill(volume, found, rows, Plan(20_000)))
+        list(computing.fill(volume, found, rows, BatchPlan(20_000)))
         built = index.build(volume, 2)
         inside = index.ball(volume.spec, 0.9, volume.mixture())
         built = index.corrected(built, index.log_prior(volume, built.parts), inside)

@@ -170,12 +170,12 @@ def test_a_damaged_shard_is_taken_out_by_repair_alone(tmp_path, damage):
     assert repair(volume, 30) == []
     DAMAGES[damage](volume)
     with pytest.raises(DamageError, match="shard-000001") as caught:
-        computing.todo(volume, 30)
+        computing.missing_shards(volume, 30)
     assert "--repair" in caught.value.hint
     (removed,) = repair(volume, 30)
     assert removed.startswith("shard 1 (rows 10-19) is made again: ")
     assert str(volume.path / "shards" / "shard-000001") in removed
-    assert computing.todo(volume, 30) == volume.missing(30) == [(1, 10)]
+    assert computing.missing_shards(volume, 30) == volume.missing(30) == [(1, 10)]
     volume.write(1, rows(10, seed=1))
     assert volume.check() == repair(volume, 30) == []
     np.testing.assert_array_equal(volume.read(1).latents, rows(10, seed=1).latents)
@@ -208,7 +208,7 @@ def test_a_repair_that_was_cut_short_is_seen(tmp_path):
     flip(volume.shard_path(0))
     volume.shard_path(0).unlink()  # where a killed repair may have been
     with pytest.raises(DamageError, match="is gone, though its commit mark is there"):
-        computing.todo(volume, 10)
+        computing.missing_shards(volume, 10)
     assert len(repair(volume, 10)) == 1
 
 

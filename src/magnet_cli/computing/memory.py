@@ -1,7 +1,7 @@
-"""How work is cut to fit into memory, and the arithmetic of a device.
+"""How the work is divided into batches that fit into memory, and the arithmetic of a device.
 
-Owns Plan and the sizes it is made of: functions of generator, solver size, device kind and memory, never of a timing,
-so that two runs on one device give the same bytes. Knows nothing of volumes or of what is computed.
+Batch sizes are functions of generator, solver size, kind of device and memory, never of a timing, so that two runs on
+one device give the same bytes (docs/method.md#chosen-once).
 """
 
 import dataclasses
@@ -15,53 +15,55 @@ from torch import Tensor, nn
 from magnet_cli.errors import GeneratorError
 from magnet_cli.models import Generator
 
-_RECYCLED = 1 << 25  # bytes of the largest block that glibc uses again: larger ones cost a page fault each 4 KiB
-_LIVE = 4  # a layer's input and output are alive about so often: values, tangents, and what the library copies
-_CHUNK_LEAST = 16  # vectors a call is worth its overhead for
-_BATCH_WORK = 1 << 22  # numbers in a batch of Jacobians: tens of MB, and large enough calls to be fast
+_RECYCLED = 1 << 25  # bytes of the largest block that glibc reuses: a larger block costs a page fault each 4 KiB
+_LIVE = 4  # copies of a layer's input and output that are alive: values, tangents, and copies in the library
+_CHUNK_LEAST = 16  # with fewer vectors the overhead of a call counts
+_BATCH_WORK = 1 << 22  # numbers in a batch of Jacobians: tens of MB, and large enough to be fast
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How the work is cut to fit into memory: a function of generator and memory, never of a timing.
+class BatchPlan:
+    """How the work is divided.
 
     Attributes:
-        batch: B, latents at a time.
-        chunk: vectors at a time, for each of them; None for all.
-        whole: whether a whole Jacobian fits; otherwise JᵀJ is made a column at a time.
+        batch: B, number of latents at a time.
+        chunk: number of vectors at a time, for each of these latents; None for all.
+        whole: whether a whole Jacobian fits; if not, JᵀJ is computed by columns (docs/method.md#jᵀj-without-j).
     """
 
     batch: int
     chunk: int | None = None
     whole: bool = True
 
-    def halved(self) -> "Plan":
-        """Half of it, after memory ran out.
+    def halved(self) -> "BatchPlan":
+        """Return the plan with half the batch, or half the chunk, after memory ran out.
 
         Raises:
-            GeneratorError: there is no less than one latent and one vector.
+            GeneratorError: the plan is one latent and one vector at a time.
         """
         if self.batch > 1:
             return dataclasses.replace(self, batch=self.batch // 2)
         if self.chunk is None or self.chunk > 1:
             return dataclasses.replace(self, chunk=(self.chunk or 64) // 2)
         if self.whole:
-            return Plan(1, 1, whole=False)
+            return BatchPlan(1, 1, whole=False)
         message = "memory runs out with one latent and one vector at a time"
         raise GeneratorError(message, "free memory, or use a device with more of it")
 
 
-def cut_for(generator: Generator, vectors: int | None = None, memory: int | None = None, processes: int = 1) -> Plan:
-    """How to cut the work of products with so many vectors at each latent.
+def plan_batches(
+    generator: Generator, vectors: int | None = None, memory: int | None = None, processes: int = 1
+) -> BatchPlan:
+    """Divide the work of products with a number of vectors at each latent.
 
     Args:
         generator: on its device.
         vectors: m, of one pass of the solver; default D, as for all columns of J.
-        memory: bytes the working set may take; default: half of what is free on the device.
-        processes: how many share that.
+        memory: bytes that the work may take; default: half of what is free on the device.
+        processes: number of processes that share the memory.
 
     Raises:
-        GeneratorError: not even one vector at one latent fits.
+        GeneratorError: one vector at one latent does not fit.
     """
     vectors = vectors or generator.latent_dim
     weight = next(generator.module.parameters())
@@ -74,27 +76,27 @@ def cut_for(generator: Generator, vectors: int | None = None, memory: int | None
         chunk = (limit // vector_bytes - 1) // 2  # both the forward and the reverse pass of a column are alive
         if chunk < 1:
             message = f"one vector at one latent of {generator.name} takes {3 * vector_bytes:,} bytes of {limit:,}"
-            raise GeneratorError(message, f"pass --memory {3 * vector_bytes} or more")
-        return Plan(1, min(chunk, vectors), whole=False)
+            raise GeneratorError(message, f"pass `memory={3 * vector_bytes}` or more")
+        return BatchPlan(1, min(chunk, vectors), whole=False)
     latent_bytes = pushed_bytes + vectors * vector_bytes
     if latent_bytes > limit:
-        return Plan(1, (limit - pushed_bytes) // vector_bytes)
+        return BatchPlan(1, (limit - pushed_bytes) // vector_bytes)
     batch = min(int(np.clip(_BATCH_WORK // numbers, 1, 64)), limit // latent_bytes)
     chunk = vectors
     if weight.device.type == "cpu":
         chunk = max(_CHUNK_LEAST, 2 * _LIVE * _RECYCLED // vector_bytes)  # so that a layer's output is recycled
         batch = max(1, min(batch, chunk // vectors))
-    return Plan(batch, None if chunk >= vectors else chunk)
+    return BatchPlan(batch, None if chunk >= vectors else chunk)
 
 
 def set_arithmetic(device: torch.device, precision: str) -> None:
-    """Let products on a CUDA device be tf32 if that is the precision, and only then: torch's default differs."""
+    """Make products on a CUDA device tf32 if that is the precision, and only then; torch's default differs."""
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def _largest_activation(generator: Generator) -> int:
-    """Numbers in the largest input and output of a layer, for one latent."""
+    """Largest number of values in input and output of a layer, for one latent."""
     sizes = [int(np.prod(generator.image_shape))]
 
     def watch(_module: nn.Module, inputs: tuple, output: object) -> None:
@@ -114,7 +116,6 @@ def _largest_activation(generator: Generator) -> int:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,7 +1,6 @@
-"""Fill a volume's missing shards as tasks of Ray, on as many machines as its cluster has.
+"""Fill the missing shards of a volume as tasks of Ray, on all machines of a cluster.
 
-Owns the connection to Ray, and what of a job becomes a task. Knows nothing of how a shard is filled (compute), nor of
-files: all machines see the volume, the checkpoint and MAGNET_HOME at the same paths.
+All machines see the volume, the checkpoint and MAGNET_HOME at the same paths.
 """
 
 import contextlib
@@ -16,41 +15,40 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-from magnet_cli.computing import filler
+from magnet_cli.computing.filling import ShardFiller, missing_shards
 from magnet_cli.computing.processes import Job
 from magnet_cli.errors import MagnetError
 from magnet_cli.volume import Volume
 
-_RETRIES = 3  # times that a task is tried again when its process or its machine is lost
+_RETRIES = 3  # of a task, when its process or its machine is lost
 
 
 def fill(
     volume: Volume, job: Job, num_rows: int, part: tuple[int, int], address: str | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Compute what is missing of rows 0..num_rows-1: a task a shard, with a GPU where the job's device is one.
+    """Compute what is missing of rows 0..num_rows-1: one task for each shard, with a GPU if the job's device is one.
 
     Args:
-        volume: that of the job.
-        job: what a process is told.
-        num_rows: N, how many rows the volume is to have at least.
+        volume: the volume of the job.
+        job: the orders of each task.
+        num_rows: N, number of rows that the volume is to have at least.
         part: (I, N): only the shards s ≡ I-1 mod N.
-        address: of the cluster, "auto" for the one this machine is in; default RAY_ADDRESS, else a Ray of its own.
+        address: of the cluster, "auto" for the cluster of this machine; default RAY_ADDRESS, else a local Ray.
 
     Yields:
-        (shard, new rows in it), once they are safe on disk; 0 new rows where another process made them.
+        (shard, number of new rows), once they are safe on disk; 0 new rows if another process stored them.
 
     Raises:
-        MagnetError: as compute.fill; Ray is not installed or not there; a task lost its process too often.
+        MagnetError: as `filling.fill`; Ray is not installed or not reached, or lost the process of a task too often.
     """
-    missing = filler.todo(volume, num_rows, part)
+    missing = missing_shards(volume, num_rows, part)
     if not missing:
         return
-    with contextlib.redirect_stdout(sys.stderr):  # where Ray says that it lost a process: stdout is the result's
+    with contextlib.redirect_stdout(sys.stderr):  # Ray reports lost processes there, and stdout is for the result
         yield from _run(_connected(address), job, missing)
 
 
 def _run(ray: ModuleType, job: Job, missing: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The tasks of the missing shards."""
     gpus = int(job.device.startswith("cuda"))
     job = dataclasses.replace(job, device="cuda" if gpus else job.device)  # Ray shows a task its own GPU alone
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_fill)
@@ -63,7 +61,7 @@ def _run(ray: ModuleType, job: Job, missing: list[tuple[int, int]]) -> Iterator[
             if isinstance(answer, MagnetError):
                 raise answer
             if answer is None:
-                running[task.remote(job, shard, rows, insist=True)] = (shard, rows)  # behind those that wait
+                running[task.remote(job, shard, rows, insist=True)] = (shard, rows)  # after all others
             else:
                 yield shard, answer
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as error:
@@ -74,7 +72,7 @@ def _run(ray: ModuleType, job: Job, missing: list[tuple[int, int]]) -> Iterator[
 
 
 def _fill(job: Job, shard: int, rows: int, *, insist: bool = False) -> int | MagnetError | None:
-    """One task: as compute.Filler, or the failure."""
+    """One task: the result of ShardFiller, or its error."""
     try:
         return _filler(job)(shard, rows, insist=insist)
     except MagnetError as error:
@@ -82,27 +80,26 @@ def _fill(job: Job, shard: int, rows: int, *, insist: bool = False) -> int | Mag
 
 
 @functools.lru_cache(1)
-def _filler(job: Job) -> filler.Filler:
-    """Loaded once a process, which Ray gives many tasks."""
+def _filler(job: Job) -> ShardFiller:
+    """Loaded once in a process, which gets many tasks."""
     return job.filler()
 
 
 def _connected(address: str | None) -> ModuleType:
-    """Ray, connected."""
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:
-        message = "--engine ray is asked for, and Ray is not installed"
+        message = '`engine="ray"` is asked for, and Ray is not installed'
         raise MagnetError(message, "install it: pip install 'magnet-cli[ray]'") from error
     address = address or os.environ.get("RAY_ADDRESS")
-    own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}  # nobody else's: out of reach of the network
+    own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}  # out of reach of the network
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        if found := re.fullmatch(r"([\w.-]+):(\d{1,5})", address or ""):
-            socket.create_connection((found[1], int(found[2])), timeout=10).close()  # Ray itself tries for minutes
+        if match := re.fullmatch(r"([\w.-]+):(\d{1,5})", address or ""):
+            socket.create_connection((match[1], int(match[2])), timeout=10).close()  # Ray itself tries for minutes
         ray.init(address, log_to_driver=False, logging_level="error", **({} if address else own))
     except (OSError, OverflowError, ValueError) as error:
         message = f"there is no Ray at {address}: {error}"
-        raise MagnetError(message, "start one, as docs/howto/many-workers.md says, or leave --address out") from error
-    signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in, which exits with another code
+        raise MagnetError(message, "start one, as docs/howto/many-workers.md says, or leave `address` out") from error
+    signal.signal(signal.SIGTERM, terminate)  # Ray's own handler exits with another code
     return ray

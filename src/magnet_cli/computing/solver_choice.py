@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magnet_cli.computing import filler
-from magnet_cli.computing.memory import cut_for, set_arithmetic
+from magnet_cli.computing import functions, solving
+from magnet_cli.computing.loading import Load
+from magnet_cli.computing.memory import plan_batches, set_arithmetic
 from magnet_cli.errors import GeneratorError
 from magnet_cli.maths import jacobian
 from magnet_cli.maths.jacobian import calibration, solvers
 from magnet_cli.maths.jacobian.calibration import Candidate
-from magnet_cli.models import Generator
-from magnet_cli.models.image_models import ImageModel
 from magnet_cli.volume.spec import VolumeSpec
 
 ROWS = 32  # latents of the pilot basis, of the choice, and of its verification: 32 each, disjoint
@@ -49,9 +48,6 @@ class Resolution:
     basis: np.ndarray | None
 
 
-Load = Callable[[str], tuple[Generator, ImageModel | None]]
-
-
 def resolve(load: Load, asked: VolumeSpec, memory: int | None = None) -> Resolution:
     """Resolve the solver, its sizes and the precision that are asked for.
 
@@ -65,7 +61,7 @@ def resolve(load: Load, asked: VolumeSpec, memory: int | None = None) -> Resolut
     """
     trial = _Trial(load, asked, memory)
     generator, output = load("float32")
-    filler.check(generator, asked, output)
+    functions.check(generator, asked, output)
     precisions = _precisions(trial)
     cheapest = min(precisions, key=lambda row: row["seconds_per_latent"])["precision"]
     if asked.solver == "exact" or (asked.solver == "auto" and asked.top_k >= asked.rank):
@@ -92,7 +88,7 @@ class _Trial:
     def grams(self, part: int, precision: str) -> Tensor:
         """JᵀJ at the latents of a part: [32, D, D] float64."""
         generator, output = self.load(precision)
-        cut = cut_for(generator, self.asked.input_dim, self.memory)
+        cut = plan_batches(generator, self.asked.input_dim, self.memory)
         weight = next(generator.module.parameters())
         set_arithmetic(weight.device, precision)
         latents = torch.from_numpy(self.latents(part, ROWS)).to(weight)
@@ -100,22 +96,22 @@ class _Trial:
         grams = []
         for start in range(0, ROWS, cut.batch):
             z = latents[start : start + cut.batch]
-            grams.append(make(*filler.differentiated(generator, self.asked, output, z, part * ROWS + start), cut.chunk))
+            grams.append(make(*functions.at_rows(generator, self.asked, output, z, part * ROWS + start), cut.chunk))
         return torch.cat(grams).cpu()
 
     def tests(self, part: int) -> Tensor:
         """Test matrices of the latents of a part, as many columns as there can be: [32, D, D]."""
         rows = range(part * ROWS, (part + 1) * ROWS)
-        return filler.test_matrices(self.asked.input_dim, self.asked.input_dim, self.asked.seed, rows)
+        return solvers.test_matrices(self.asked.input_dim, self.asked.input_dim, self.asked.seed, rows)
 
     def log_volumes(self, chosen: Candidate, precision: str, part: int, rows: int, basis: Tensor | None) -> Tensor:
         """Log-volumes [r] float64 as the solver gives them; what is not positive counts as the least number."""
         generator, output = self.load(precision)
-        values = filler.singular_values(
+        values = solving.values_at(
             generator,
             self.latents(part, rows),
             _with(self.asked, chosen, precision),
-            cut_for(generator, chosen.size, self.memory),
+            plan_batches(generator, chosen.size, self.memory),
             basis=None if basis is None else basis.numpy(),
             first_row=part * ROWS,
             output=output,
@@ -131,7 +127,7 @@ class _Trial:
         least = [math.inf] * len(candidates)
         for turn in range(1 + _TIMED):
             for i, (chosen, precision) in enumerate(candidates):
-                batch = cut_for(self.load(precision)[0], chosen.size, self.memory).batch
+                batch = plan_batches(self.load(precision)[0], chosen.size, self.memory).batch
                 start = time.perf_counter()
                 self.log_volumes(chosen, precision, _PRECISION, batch, basis)
                 if turn:  # the first does not count

@@ -3,6 +3,9 @@
 Owns the algorithms, one function each. Knows nothing of generators, files, or how a solver is chosen.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +13,7 @@ from magnet_cli.errors import SpecError
 from magnet_cli.maths.jacobian.products import Function, forward, reverse
 
 PROJECTION_ROWS = 128  # of the published algorithm (Humayun et al. 2022, released code)
+_TESTS = 0x746573  # separates the random stream of the test matrices from that of the latents
 _SLICE = 1 << 16  # outputs whose float64 copy is held at once
 _DEPENDENT = 1e-12  # directions of a range below this share of its largest squared length are rounding
 
@@ -171,6 +175,22 @@ def projection_rows(outputs: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(outputs, min(PROJECTION_ROWS, outputs), generator=generator)
     return torch.linalg.qr(drawn)[0].T.contiguous()
+
+
+def test_matrices(latent_dim: int, size: int, seed: int, rows: Sequence[int]) -> Tensor:
+    """Return Gaussian test matrices of a sketch: [B, D, m] float64 on the CPU.
+
+    The matrix of a row is a function of (seed, row) alone, and so is log-volume (docs/method.md#tolerance); with fewer
+    columns the matrix is the first columns of the larger one.
+
+    Args:
+        latent_dim: D.
+        size: m, number of columns.
+        seed: of the volume.
+        rows: [B] numbers of the rows.
+    """
+    drawn = [np.random.default_rng([_TESTS, seed, row]).standard_normal((size, latent_dim)) for row in rows]
+    return torch.from_numpy(np.stack(drawn)).mT
 
 
 def _check_top_k(top_k: int, largest: int) -> None:

@@ -26,7 +26,7 @@ class Measure:
         volume: the volume, whose spec, solver and pilot basis are used.
         generator: on its device, its weights in the spec's precision.
         top_k: k.
-        cut: sizes of the batches; default `memory.cut_for`.
+        cut: sizes of the batches; default `memory.plan_batches`.
         output: the image model that follows the generator, in the same precision.
         label: labels that draws from the prior have in turn; empty for those of the volume.
 
@@ -40,14 +40,14 @@ class Measure:
         volume: Volume,
         generator: Generator,
         top_k: int,
-        cut: memory.Plan | None = None,
+        cut: memory.BatchPlan | None = None,
         output: ImageModel | None = None,
         label: tuple[int, ...] = (),
     ) -> None:
         self.spec = volume.spec
         self.groups: list[int] = []
         self.generator = generator
-        self.cut = cut or memory.cut_for(generator, volume.spec.vectors)
+        self.cut = cut or memory.plan_batches(generator, volume.spec.vectors)
         self._top_k = top_k
         self._label = label or volume.spec.label
         self._output = output

@@ -10,7 +10,6 @@ import numpy as np
 
 from magnet_cli import computing, models
 from magnet_cli.catalog import cache
-from magnet_cli.computing import processes
 from magnet_cli.errors import SpecError
 from magnet_cli.files.progress import Messages
 from magnet_cli.index import Index
@@ -139,7 +138,7 @@ def _in_precision(
 ) -> tuple[Generator, ImageModel | None]:
     """Load as `processes.load`; of a generator that is loaded already, take a copy in that precision."""
     if not isinstance(source, Generator):
-        return processes.load(source, output, device, precision, settings)
+        return computing.load(source, output, device, precision, settings)
     place, dtype = models.check_device(device), PRECISIONS[precision]
     model = None if output in models.OUTPUTS else image_models.load(output, place, dtype)
     module = copy.deepcopy(source.module).to(device=place, dtype=dtype)
