@@ -14,8 +14,8 @@ from magnet_cli.computing import solver_choice
 from magnet_cli.editing import rescore
 from magnet_cli.evaluating.sweep import reference
 from magnet_cli.files import documents, pictures
-from magnet_cli.models import image_models
-from magnet_cli.sampling import render, tempered
+from magnet_cli.models import batches, image_models
+from magnet_cli.sampling import tempered
 from magnet_cli.volume import Volume
 
 JUDGE = """
@@ -104,7 +104,7 @@ def test_attributes(magnet, slogan, mixture):
 def test_the_rescoring_of_directions(magnet, slogan, generator, mixture):
     """What the command reports is what moves of the mixture's own draws give; draws of N(0, I) give something else."""
     pool, _ = mixture.draw(np.random.default_rng(9), 2000)
-    brightness = np.array([image.mean() for image in render.images(generator, pool, 1.0, 2000)]) / 127.5 - 1
+    brightness = np.array([image.mean() for image in batches.images(generator, pool, 1.0, 2000)]) / 127.5 - 1
     numbers = {"STEEP": 4 / brightness.std(), "MIDDLE": np.median(brightness)}
     Path("judge.py").write_text(JUDGE + "".join(f"\n{name} = {value}" for name, value in numbers.items()))
     line = ["attributes", slogan, "--n", 400, "--label", 0, "--label", 2, "--model", "judge.py:Bright", "--out", "a"]
@@ -122,7 +122,7 @@ def test_the_rescoring_of_directions(magnet, slogan, generator, mixture):
 
     def change(latents):
         scores = [
-            judge.probabilities(render.images(generator, latents + end * vector, 1.0, 200))[:, 1].astype(np.float64)
+            judge.probabilities(batches.images(generator, latents + end * vector, 1.0, 200))[:, 1].astype(np.float64)
             for end in (done.json["rescore"]["from"], done.json["rescore"]["to"])
         ]
         return float((scores[1] - scores[0]).mean())

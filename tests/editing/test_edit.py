@@ -18,8 +18,7 @@ from magnet_cli.editing.kinds import EDIT
 from magnet_cli.files import documents
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.priors import Prior
-from magnet_cli.models import image_models
-from magnet_cli.sampling import render
+from magnet_cli.models import batches, image_models
 
 
 @pytest.fixture
@@ -182,7 +181,7 @@ def test_in_w_drawn_latents_are_mapped_and_given_ones_taken(magnet, tmp_path):
     again = magnet("render", path, "--latents", "e/latents.npy", "--space", "w", "--out", "r", "-q")
     assert again.code == 0, again.err
     np.testing.assert_array_equal(images("e"), images("r"))
-    np.testing.assert_array_equal(images("e")[0], next(iter(render.batches(network, z[:1], 1.0, 2))))
+    np.testing.assert_array_equal(images("e")[0], next(iter(batches.each_image(network, z[:1], 1.0, 2))))
     np.save("w.npy", w)
     assert magnet(*line, "--latents", "w.npy", "--out", "taken", "-q").code == 0
     np.testing.assert_array_equal(images("taken"), images("e"))

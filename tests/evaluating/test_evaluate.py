@@ -13,8 +13,7 @@ from magnet_cli.evaluating import evaluate
 from magnet_cli.files import image_folder
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.maths.priors import Prior
-from magnet_cli.models import image_models, kept_outputs
-from magnet_cli.sampling import render
+from magnet_cli.models import batches, image_models, kept_outputs
 
 N = 400
 
@@ -26,7 +25,7 @@ def digits(tmp_path_factory):
     generator = models.load(Checkpoint.find("mnist"))
 
     def drawn(seed, n):
-        return np.stack(list(render.batches(generator, Prior("normal", 16).draw_shard(seed, 0, n)[0], 1.0, 256)))
+        return np.stack(list(batches.each_image(generator, Prior("normal", 16).draw_shard(seed, 0, n)[0], 1.0, 256)))
 
     folders = {seed: save_images(place / str(seed), drawn(seed, N)) for seed in range(4)}
     judge = image_models.load_scorer("digits")

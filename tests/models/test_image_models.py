@@ -362,7 +362,7 @@ def test_the_models_that_others_published(magnet):
     """The real files: surely a palace and a daisy; faces of dcgan-digiface are of both genders and many ages."""
     from sklearn.datasets import load_sample_image
 
-    from magnet_cli.sampling import render
+    from magnet_cli.models import batches
 
     names = ("dcgan-digiface", "gender", "age", "efficientnet-lite0")
     assert magnet("fetch", *names).code == 0
@@ -375,7 +375,7 @@ def test_the_models_that_others_published(magnet):
         with torch.no_grad():
             assert network.eval()(preprocessed(image, how, "e"))[0].argmax() == number
     generator = models.load(Checkpoint.find("dcgan-digiface"))
-    pixels = np.stack(list(render.batches(generator, Prior("normal", 100).draw_shard(0, 0, 200)[0], 1.0, 50)))
+    pixels = np.stack(list(batches.each_image(generator, Prior("normal", 100).draw_shard(0, 0, 200)[0], 1.0, 50)))
     gender, age = (image_models.load_scorer(name).probabilities(pixels) for name in ("gender", "age"))
     assert 0.35 < (gender[:, 0] > 0.5).mean() < 0.65
     assert gender.max(axis=1).mean() > 0.8

@@ -43,38 +43,38 @@ class Console:
         self.quiet = quiet
 
     def result(self, fields: dict, text: str) -> None:
-        """The result: with --json the fields, else the text; the one thing on stdout."""
+        """Print the result on stdout: with --json the fields, else the text."""
         _print(json.dumps(fields, ensure_ascii=False, allow_nan=False) if self.as_json else text, sys.stdout)
 
     def table(self, fields: dict, header: list[str], rows: list[list[str]]) -> None:
-        """The result as a table, with --json the fields. Columns are as wide as they need; nothing is cut."""
+        """Print the result as a table, with --json the fields. Columns are as wide as they need; nothing is cut."""
         self.result(fields, aligned(header, rows))
 
     def note(self, text: str) -> None:
-        """Something about the result, on stderr."""
+        """Print a remark about the result on stderr."""
         if not self.quiet:
             _print(_flags.shown(text), sys.stderr)
 
     def note_table(self, header: list[str], rows: list[list[str]]) -> None:
-        """A table about the result, on stderr."""
+        """Print a table about the result on stderr."""
         self.note(aligned(header, rows))
 
     def hint(self, command: str) -> None:
-        """What to do next, on stderr: a command to copy."""
+        """Print the next command, to copy, on stderr."""
         self.note(f"next: {command}")
 
     def warning(self, text: str) -> None:
-        """A reason to doubt the result, on stderr; --quiet keeps it."""
+        """Print a reason to doubt the result on stderr; --quiet keeps it."""
         _print(f"warning: {_flags.shown(text)}", sys.stderr)
 
     @contextlib.contextmanager
     def progress(self, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        """Progress on stderr: a bar on a terminal, else at most a line every 30 s.
+        """Show progress on stderr: a bar on a terminal, else at most a line every 30 s.
 
         Args:
             label: what is done.
-            total: how many units there are.
-            unit: their name.
+            total: number of units.
+            unit: name of the units.
 
         Yields:
             A function to call with the number of units done since the last call.
@@ -155,15 +155,15 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
 
 
 def _lines(label: str, total: int, unit: str) -> Callable[[int], None]:
-    start = said = time.monotonic()
+    start = shown = time.monotonic()
     done = 0
 
     def advance(more: int) -> None:
-        nonlocal done, said
+        nonlocal done, shown
         done += more
         now = time.monotonic()
-        if now - said >= _LOG_SECONDS:
-            said = now
+        if now - shown >= _LOG_SECONDS:
+            shown = now
             rate = done / (now - start)
             _print(f"{label}: {done:,} of {total:,} {unit}, {(total - done) / rate:,.0f} s left", sys.stderr)
 
@@ -171,7 +171,7 @@ def _lines(label: str, total: int, unit: str) -> Callable[[int], None]:
 
 
 def show_error(error: MagnetError) -> None:
-    """An expected failure on stderr: what was asked and found, then what to do; the trace with MAGNET_DEBUG=1."""
+    """Print an expected failure on stderr: what is wrong, then what to do; the traceback with MAGNET_DEBUG=1."""
     if os.environ.get("MAGNET_DEBUG") == "1":
         traceback.print_exception(error)
     _print(f"error: {_flags.shown(error.message)}", sys.stderr)
@@ -180,7 +180,7 @@ def show_error(error: MagnetError) -> None:
 
 
 def show_stopped(text: str) -> None:
-    """A word on what is safe after Ctrl-C, on stderr."""
+    """Print on stderr what is safe after Ctrl-C."""
     _print(text, sys.stderr)
 
 

@@ -231,14 +231,14 @@ def _images(volume: Volume, index: Index, real: np.ndarray, generator: "Generato
     title = "Images of low, middle and high volume"
     if isinstance(generator, str):
         return page.section(title, page.missing(generator))
-    from magnet_cli.sampling import render
+    from magnet_cli.models import batches
 
     count = min(SHOWN, max(len(real) // 3, 1))
     parts = [page.paragraph(_order(index, count))]
-    size = batch or render.batch_size(generator)
+    size = batch or batches.batch_size(generator)
     for name, chosen in extremes(index, real, count).items():
         rows, values = index.rows(chosen), index.log_volume[chosen]
-        pixels = render.batches(generator, volume.latents(rows), volume.spec.truncation, size, volume.labels(rows))
+        pixels = batches.each_image(generator, volume.latents(rows), volume.spec.truncation, size, volume.labels(rows))
         shown = [
             (contact_sheet.small(image), f"row {row}, log-volume {number(value)}")
             for image, row, value in zip(pixels, rows.tolist(), values, strict=True)

@@ -120,7 +120,7 @@ class RenderRequest:
 
     @property
     def settings(self) -> dict[str, object]:
-        """Settings of the generator that were given."""
+        """Settings of the generator as `models.load` takes them."""
         return select.settings(self.bn_truncation, self.nvae_latents)
 
 

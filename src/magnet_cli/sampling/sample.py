@@ -97,9 +97,9 @@ class SampleRequest(VolumeRequest):
     @property
     def of_rows(self) -> str:
         """The first field that says which rows of a volume are drawn; empty where none does."""
-        said = {"replace": self.replace, "pool": self.pool is not None, "classes": self.classes == "equal"}
-        said |= {"mix": self.mix < 1, "correct_prior": self.correct_prior}
-        return next((name for name, value in said.items() if value), "")
+        named = {"replace": self.replace, "pool": self.pool is not None, "classes": self.classes == "equal"}
+        named |= {"mix": self.mix < 1, "correct_prior": self.correct_prior}
+        return next((name for name, value in named.items() if value), "")
 
     @property
     def needs_generator(self) -> bool:
@@ -362,9 +362,3 @@ def _source(generator: "Source | nn.Module | Path | str") -> "Source":
     from magnet_cli import models
 
     return models.load(cast("Any", generator), device=models.default_device())
-
-
-# Names of before, until their last callers have moved.
-from magnet_cli.sampling.sample_folder import (  # noqa: E402
-    check,  # noqa: F401
-)

@@ -32,7 +32,7 @@ def statistics(bn_truncation: float | None, truncation: float) -> float:
 
 
 def settings(bn_truncation: float | None, nvae_latents: str | None) -> dict[str, object]:
-    """Return the settings of a generator that were given, as `models.load` takes them."""
+    """Return settings of a generator as `models.load` takes them, without those that are None."""
     named = {"bn_truncation": bn_truncation, "nvae_latents": nvae_latents}
     return {name: value for name, value in named.items() if value is not None}
 
@@ -81,7 +81,7 @@ class VolumeRequest:
 
     @property
     def settings(self) -> dict[str, object]:
-        """Settings of the generator that were given, as `models.load` takes them."""
+        """Settings of the generator as `models.load` takes them."""
         return settings(self.bn_truncation, self.nvae_latents)
 
     @property
