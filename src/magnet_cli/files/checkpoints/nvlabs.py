@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from magnet_cli.files.checkpoints import tensors
-from magnet_cli.files.checkpoints.pickles import MAX_DEPTH, Budget, Object, need, parse
+from magnet_cli.files.checkpoints.pickles import MAX_DEPTH, Budget, Node, Object, need, parse
 from magnet_cli.files.checkpoints.tensors import Tensors, mapping, plain
 
 _MODULE, _NETWORK = "torch_utils.persistence _reconstruct_persistent_obj", "dnnlib.tflib.network Network"
@@ -76,7 +76,7 @@ def read(data: bytes) -> Network:
     return network
 
 
-def _collect_module(node: object, name: str, network: Network, maker: Tensors) -> None:
+def _collect_module(node: Node, name: str, network: Network, maker: Tensors) -> None:
     """Add the tensors and attributes of a module and its submodules, in torch's order, to `network`."""
     maker.budget.step()
     need(name.count(".") < MAX_DEPTH, "it has modules nested without end")
@@ -97,7 +97,7 @@ def _collect_module(node: object, name: str, network: Network, maker: Tensors) -
             _collect_module(value, f"{name}{key}.", network, maker)
 
 
-def _collect_variables(node: object, name: str, network: Network, budget: Budget) -> None:
+def _collect_variables(node: Node, name: str, network: Network, budget: Budget) -> None:
     """Add the variables of a network and the networks inside to `network`."""
     budget.step()
     need(name.count("/") < MAX_DEPTH, "it has networks nested without end")
@@ -114,13 +114,13 @@ def _collect_variables(node: object, name: str, network: Network, budget: Budget
         _collect_variables(value, f"{name}{key}/", network, budget)
 
 
-def _mapping(node: object) -> dict:
+def _mapping(node: Node) -> dict:
     items = mapping(node)
     need(items is not None, "it has something else where a mapping should be")
     return items
 
 
-def _names(node: object) -> set[str]:
+def _names(node: Node) -> set[str]:
     # protocols 2 and 3 write a set as a call of `set` with a list
     if isinstance(node, Object):
         (items,) = node.arguments
@@ -130,7 +130,7 @@ def _names(node: object) -> set[str]:
     return node
 
 
-def _named(node: object) -> list[tuple[str, object]]:
+def _named(node: Node) -> list[tuple[str, Node]]:
     items = _mapping(node)
     need(all(isinstance(key, str) and _NAME.fullmatch(key) for key in items), "it has a tensor by what is no name")
     return list(items.items())

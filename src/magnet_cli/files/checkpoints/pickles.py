@@ -8,7 +8,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pickle import UnpicklingError
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 MAX_STEPS = 4_000_000  # opcodes and objects visited; the largest checkpoints with their optimisers have about a million
 _FREE_STEPS = 10_000  # plus one for every two bytes, about twice what picklers need
@@ -27,6 +27,9 @@ _EMPTY: dict[str, Callable[[], object]] = {
     "NEWFALSE": lambda: False,
     "NONE": lambda: None,
 }
+
+
+Node = Any  # of the tree that `parse` returns: whoever reads the tree checks every node
 
 
 def need(fact: bool, otherwise: str) -> None:
@@ -85,8 +88,8 @@ def parse(
     file: BinaryIO,
     allowed: Mapping[str, set[str]],
     budget: Budget,
-    outside: Callable[[object], object] | None = None,
-) -> object:
+    outside: Callable[[Node], object] | None = None,
+) -> Node:
     """Return the tree that one pickle describes, and leave the file after the pickle's end.
 
     Args:
@@ -111,16 +114,16 @@ def parse(
 
 
 class _Machine:
-    def __init__(self, allowed: Mapping[str, set[str]], outside: Callable[[object], object] | None) -> None:
+    def __init__(self, allowed: Mapping[str, set[str]], outside: Callable[[Node], object] | None) -> None:
         self.allowed, self.outside = allowed, outside
-        self.stack: list = []
+        self.stack: list[Node] = []
         self.outer: list[list] = []  # the stacks below each mark
-        self.memo: dict[int, object] = {}
+        self.memo: dict[int, Node] = {}
 
-    def pop(self) -> object:
+    def pop(self) -> Node:
         return self.stack.pop()
 
-    def step(self, name: str, argument: object) -> None:
+    def step(self, name: str, argument: Node) -> None:
         if name in _LITERALS:
             self.stack.append(argument)
         elif name in _EMPTY:
@@ -129,10 +132,10 @@ class _Machine:
             need(name in _STEPS, f"it has the opcode {name}, which weights have no use for")
             _STEPS[name](self, argument)
 
-    def nothing(self, _: object) -> None:
+    def nothing(self, _: Node) -> None:
         """Skip PROTO, FRAME and STOP."""
 
-    def mark(self, _: object) -> None:
+    def mark(self, _: Node) -> None:
         self.outer.append(self.stack)
         self.stack = []
 
@@ -144,7 +147,7 @@ class _Machine:
     def put(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
 
-    def memoize(self, _: object) -> None:
+    def memoize(self, _: Node) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
 
     def get(self, index: int) -> None:
@@ -154,7 +157,7 @@ class _Machine:
         items = [self.pop() for _ in range(count)]
         self.stack.append(tuple(reversed(items)))
 
-    def tuple_of_marked(self, _: object) -> None:
+    def tuple_of_marked(self, _: Node) -> None:
         items = self.marked()
         self.stack.append(tuple(items))
 
@@ -162,7 +165,7 @@ class _Machine:
         need(isinstance(self.stack[-1], list), "it appends to what is no list")
         self.stack[-1].extend(items)
 
-    def add(self, _: object) -> None:
+    def add(self, _: Node) -> None:
         items = self.marked()
         need(isinstance(self.stack[-1], set), "it adds to what is no set")
         need(all(isinstance(item, str) for item in items), "it has a set of other things than names")
@@ -183,7 +186,7 @@ class _Machine:
         need(name in self.allowed, f"it names {name[:80].replace(' ', '.')!r}, which weights have no use for")
         self.stack.append(Global(name))
 
-    def name_global_from_stack(self, _: object) -> None:
+    def name_global_from_stack(self, _: Node) -> None:
         name, module = self.pop(), self.pop()
         need(isinstance(name, str) and isinstance(module, str), "it names a global by what is no name")
         self.name_global(f"{module} {name}")
@@ -195,24 +198,27 @@ class _Machine:
         need(opcode in self.allowed[target.name], f"it makes an object of {target.name} by {opcode}")
         self.stack.append(Object(target.name, arguments))
 
-    def build(self, _: object) -> None:
+    def build(self, _: Node) -> None:
         state, target = self.pop(), self.stack[-1]
         need(isinstance(target, Object), "it sets the state of what it did not make")
         need("BUILD" in self.allowed[target.origin], f"it sets the state of a {target.origin}")
         need(target.state is None, f"it sets the state of one {target.origin} twice")
         target.state = state
 
-    def persist(self, _: object) -> None:
+    def persist(self, _: Node) -> None:
         need(self.outside is not None, "it names an object outside of it")
-        self.stack.append(self.outside(self.pop()))
+        self.stack.append(cast(Callable, self.outside)(self.pop()))
 
 
-_STEPS: dict[str, Callable[[_Machine, object], None]] = {
+_STEPS: dict[str, Callable[[_Machine, Node], None]] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), _Machine.nothing),
     **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.put),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.get),
-    **{f"TUPLE{count}": lambda machine, _, count=count: machine.tuple_of(count) for count in (1, 2, 3)},
-    **{name: lambda machine, _, name=name: machine.make(name) for name in ("REDUCE", "NEWOBJ")},
+    "TUPLE1": lambda machine, _: machine.tuple_of(1),
+    "TUPLE2": lambda machine, _: machine.tuple_of(2),
+    "TUPLE3": lambda machine, _: machine.tuple_of(3),
+    "REDUCE": lambda machine, _: machine.make("REDUCE"),
+    "NEWOBJ": lambda machine, _: machine.make("NEWOBJ"),
     "MARK": _Machine.mark,
     "MEMOIZE": _Machine.memoize,
     "TUPLE": _Machine.tuple_of_marked,

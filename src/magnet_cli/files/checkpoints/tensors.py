@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from magnet_cli.files.checkpoints.pickles import MAX_BYTES, MAX_DEPTH, Budget, Object, need, parse
+from magnet_cli.files.checkpoints.pickles import MAX_BYTES, MAX_DEPTH, Budget, Node, Object, need, parse
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -65,7 +65,7 @@ class Storage:
     count: int
 
 
-def storage(identity: object) -> Storage:
+def storage(identity: Node) -> Storage:
     """Return the storage that a persistent id of torch means: ("storage", type, key, device, number of elements)."""
     need(isinstance(identity, tuple) and len(identity) in {5, 6}, "it names something outside that is no storage")
     word, kind, key, _, count, *view = identity
@@ -76,7 +76,7 @@ def storage(identity: object) -> Storage:
     return Storage(_STORAGES[name], key, count)
 
 
-def legacy(data: bytes, allowed: Mapping[str, set[str]], budget: Budget) -> tuple[object, dict[str, bytes]]:
+def legacy(data: bytes, allowed: Mapping[str, set[str]], budget: Budget) -> tuple[Node, dict[str, bytes]]:
     """Read a file that torch.save wrote before it wrote zip files: five pickles, then one storage after the other.
 
     Returns:
@@ -92,7 +92,7 @@ def legacy(data: bytes, allowed: Mapping[str, set[str]], budget: Budget) -> tupl
     need(isinstance(system, dict) and system.get("little_endian") is True, "its numbers are not little-endian")
     named: dict[str, Storage] = {}
 
-    def outside(identity: object) -> Storage:
+    def outside(identity: Node) -> Storage:
         new = storage(identity)
         return named.setdefault(new.key, new)
 
@@ -118,9 +118,9 @@ class Tensors:
 
     def __init__(self, budget: Budget, part: Callable[[str], bytes]) -> None:
         self.budget, self.part = budget, part
-        self._read: dict[object, tuple[Tensor, object]] = {}
+        self._read: dict[object, tuple[Tensor, Node]] = {}
 
-    def tensor(self, node: object) -> Tensor:
+    def tensor(self, node: Node) -> Tensor:
         """Return the tensor that a tree describes, contiguous, on the CPU.
 
         Raises:
@@ -140,14 +140,14 @@ class Tensors:
         self.budget.take(math.prod(size) * flat.element_size())
         return flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
 
-    def _storage(self, node: object) -> Tensor:
+    def _storage(self, node: Node) -> Tensor:
         # the node is kept, so that no other node gets its id
         key = node.key if isinstance(node, Storage) else id(node)
         if key not in self._read:
             self._read[key] = self._flat(node), node
         return self._read[key][0]
 
-    def _flat(self, node: object) -> Tensor:
+    def _flat(self, node: Node) -> Tensor:
         if isinstance(node, Object) and node.origin == _BLOB:
             # torch itself would unpickle these bytes, with any code in them.
             (blob,) = node.arguments
@@ -171,7 +171,7 @@ def flat(data: bytes, dtype: torch.dtype, count: int, budget: Budget) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=dtype)
 
 
-def raw(node: object) -> bytes:
+def raw(node: Node) -> bytes:
     """Return the bytes that a tree describes; protocol 2 writes them as text."""
     if isinstance(node, Object) and node.origin == _ENCODED:
         text, coding = node.arguments
@@ -181,14 +181,14 @@ def raw(node: object) -> bytes:
     return bytes(node)
 
 
-def mapping(node: object) -> dict | None:
+def mapping(node: Node) -> dict | None:
     """Return the items of a dict, or of what pickles write in place of a dict; None for anything else."""
     if isinstance(node, Object) and node.origin in _MAPPINGS:
         return node.items or {}
     return node if isinstance(node, dict) else None
 
 
-def array(node: object, budget: Budget) -> Tensor:
+def array(node: Node, budget: Budget) -> Tensor:
     """Return the tensor of a numpy array or scalar.
 
     Raises:
@@ -210,7 +210,7 @@ def array(node: object, budget: Budget) -> Tensor:
     return values.reshape(shape[::-1]).permute(tuple(range(len(shape)))[::-1]) if fortran else values.reshape(shape)
 
 
-def _number_type(node: object) -> torch.dtype:
+def _number_type(node: Node) -> torch.dtype:
     need(isinstance(node, Object) and node.origin == _DTYPE, "it has an array of what is no type")
     code, order = node.arguments[0], node.state[1] if isinstance(node.state, tuple) else "|"
     need(isinstance(code, str) and code in _DTYPES, "it has an array of other things than numbers")
@@ -218,7 +218,7 @@ def _number_type(node: object) -> torch.dtype:
     return _DTYPES[code]
 
 
-def plain(node: object, budget: Budget, depth: int = 0) -> object:
+def plain(node: Node, budget: Budget, depth: int = 0) -> Node:
     """Return a tree of settings as JSON has them: numpy's numbers as numbers, tuples as lists.
 
     Raises:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from magnet_cli.errors import GeneratorError
 from magnet_cli.files.checkpoints import tensors
-from magnet_cli.files.checkpoints.pickles import Budget, Object, need, parse
+from magnet_cli.files.checkpoints.pickles import Budget, Node, Object, need, parse
 from magnet_cli.files.checkpoints.tensors import Tensors, mapping
 
 _ZIP = b"PK\x03\x04"  # as torch.save has written since 1.6
@@ -64,22 +64,22 @@ def read(data: bytes, name: str) -> tuple[dict[str, Tensor], dict]:
     return {key: maker.tensor(value) for key, value in state.items()}, _arguments(content.get("args"))
 
 
-def _is_tensor(node: object) -> bool:
+def _is_tensor(node: Node) -> bool:
     return isinstance(node, Object) and node.origin in tensors.TENSORS and mapping(node) is None
 
 
-def _arguments(node: object) -> dict:
+def _arguments(node: Node) -> dict:
     if not (isinstance(node, Object) and node.origin == _NAMESPACE and isinstance(node.state, dict)):
         return {}
     return {k: v for k, v in node.state.items() if v is None or isinstance(v, bool | int | float | str)}
 
 
-def _legacy(data: bytes, budget: Budget) -> tuple[object, Tensors]:
+def _legacy(data: bytes, budget: Budget) -> tuple[Node, Tensors]:
     tree, parts = tensors.legacy(data, _ALLOWED, budget)
     return tree, Tensors(budget, parts.__getitem__)
 
 
-def _zipped(data: bytes, budget: Budget) -> tuple[object, Tensors]:
+def _zipped(data: bytes, budget: Budget) -> tuple[Node, Tensors]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except _DAMAGED as error:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
-from magnet_cli.models.generators.state_dict import State, conv, doubling, linear
+from magnet_cli.models.generators.state_dict import State, conv, doubling, linear, one_hot
 
 Norm = tuple[Tensor, Tensor]  # gain and offset, [B, C, 1, 1] each
 _LAYER = re.compile(r"generator\.layers\.(\d+)\.")
@@ -120,8 +120,7 @@ class BigGANDeep(nn.Module):
 
         Truncation scales z, and chooses the statistics of all normalisations unless `bn_truncation` does.
         """
-        soft = labels if labels.is_floating_point() else functional.one_hot(labels, self.num_classes)
-        condition = torch.cat([z * truncation, self.embedding(soft.to(z))], dim=1)
+        condition = torch.cat([z * truncation, self.embedding(one_hot(labels, self.num_classes, z))], dim=1)
         mean, scale = self.statistics(self.bn_truncation or truncation)
         inner, size = slice(len(self.offsets.weight)), len(self.last_gain)
         gain = (1 + self.gains(condition)) * scale[inner]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
-from magnet_cli.models.generators.state_dict import State, conv, doubling, linear
+from magnet_cli.models.generators.state_dict import State, conv, doubling, linear, one_hot
 
 _EPSILON = 1e-8  # of the normalisation of pixels
 _LEAK = 0.2
@@ -63,8 +63,7 @@ class ProGAN(nn.Module):
         """
         x = _normalised(z)
         if self.num_classes:
-            soft = labels if labels.is_floating_point() else functional.one_hot(labels, self.num_classes)
-            x = torch.cat([x, soft.to(z)], dim=1)
+            x = torch.cat([x, one_hot(labels, self.num_classes, z)], dim=1)
         x = self.first(_normalised(x) if self.again else x)
         x = before = _activated(x.unflatten(1, (-1, 4, 4)))
         for stage in self.stages:

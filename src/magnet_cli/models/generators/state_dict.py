@@ -1,7 +1,7 @@
 """Take a state dict apart: check the shape of every tensor, leave none over, and make layers of them."""
 
 from types import EllipsisType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,13 @@ class State:
         if left := [name for name in self.tensors if name not in self.taken and not name.endswith(spare)]:
             message = f"the weights look like {self.family}, and {len(left)} of them have no place in one: {left[0]}, …"
             raise GeneratorError(message, f"check that the file holds the generator alone{self.hint}")
+
+
+def one_hot(labels: Tensor | None, num_classes: int, like: Tensor) -> Tensor:
+    """Return labels, [B] int64 or already [B, num_classes] floating, as [B, num_classes] of another tensor's dtype."""
+    labels = cast(Tensor, labels)  # Generator lets no call of a conditional network pass without
+    soft = labels if labels.is_floating_point() else functional.one_hot(labels, num_classes)
+    return soft.to(like)
 
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:

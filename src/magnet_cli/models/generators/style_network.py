@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
-from magnet_cli.models.generators.state_dict import State, linear
+from magnet_cli.models.generators.state_dict import State, linear, one_hot
 
 _EPSILON = 1e-8  # of the normalisation of z
 _LEAK = 0.2
@@ -35,11 +35,10 @@ class Mapping(nn.Module):
         self.style_dim = len(weights[-1][0])
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The untruncated w [B, Dw] of latents [B, D] and labels, [B] int64 or [B, num_classes] floating."""
+        """Return the untruncated w [B, Dw] of latents [B, D] and labels, [B] int64 or [B, num_classes] floating."""
         x = _normalised(z)
         if self.embedding is not None:
-            soft = labels if labels.is_floating_point() else functional.one_hot(labels, self.num_classes)
-            x = torch.cat([x, _normalised(self.embedding(soft.to(z)))], dim=1)
+            x = torch.cat([x, _normalised(self.embedding(one_hot(labels, self.num_classes, z)))], dim=1)
         for layer in self.layers:
             x = functional.leaky_relu(layer(x), _LEAK)
         return x
