@@ -1,7 +1,4 @@
-"""What NVlabs' networks were made with, and what of it magnet's `build` has to be told.
-
-Owns that no keyword is skipped which could change images. Knows nothing of files or of networks.
-"""
+"""Translate keywords of NVlabs' networks into settings of `build`; none that could change images is skipped."""
 
 from magnet_cli.errors import GeneratorError
 
@@ -9,35 +6,39 @@ _GROUPS = ("mapping_kwargs", "synthesis_kwargs", "block_kwargs", "layer_kwargs")
 
 
 def flattened(arguments: dict) -> list[tuple[str, object]]:
-    """The keywords of a constructor, and those that it passes on in groups."""
-    given, groups = [], [arguments]
+    """Return the keywords of a constructor, with those in its groups."""
+    keywords, groups = [], [arguments]
     for group in groups:
         inner = {key: value for key, value in group.items() if key in _GROUPS and isinstance(value, dict)}
         groups += inner.values()
-        given += [(key, value) for key, value in group.items() if key not in inner]
-    return given
+        keywords += [(key, value) for key, value in group.items() if key not in inner]
+    return keywords
 
 
 def translated(
-    family: str, given: list[tuple[str, object]], without: set[str], only: dict[str, object], settings: dict[str, str]
+    family: str,
+    keywords: list[tuple[str, object]],
+    without: set[str],
+    only: dict[str, object],
+    settings: dict[str, str],
 ) -> dict[str, object]:
-    """Settings of a family's `build`; what is not known is refused, for it could change the images.
+    """Return settings of a family's `build`.
 
     Args:
-        family: what to call the network in errors.
-        given: keyword and value; of several of one name the last counts.
-        without: keywords that tell nothing more than the tensors do, or change rounding or training alone.
+        family: of the network, for errors.
+        keywords: (keyword, value) pairs; the last of several with one name counts.
+        without: keywords that the tensors tell too, or that change rounding or training alone.
         only: keywords that can have one value only.
-        settings: of keywords, the names that `build` has for them.
+        settings: names of other keywords in `build`.
 
     Raises:
         GeneratorError: a keyword is unknown, or has another value than the only one.
     """
-    for key, value in given:
+    for key, value in keywords:
         if key not in without | only.keys() | settings.keys():
             message = f"the network was made with {key!r}, which is no keyword of a {family} that magnet knows"
             raise GeneratorError(message, "magnet skips nothing that could change its images; please report the file")
         if key in only and value != only[key]:
             message = f"the network was made with {key} = {str(value)[:40]!r}, and magnet has {only[key]!r} alone"
             raise GeneratorError(message, "pass a generator with the layers of the papers")
-    return {settings[key]: value for key, value in given if key in settings}
+    return {settings[key]: value for key, value in keywords if key in settings}

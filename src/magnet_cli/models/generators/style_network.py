@@ -1,10 +1,7 @@
-"""What StyleGAN2 and StyleGAN3 share: the mapping network, truncation, the styles of all layers, and their tensors.
-
-Owns everything before the first convolution, and how it is read from a state dict in the naming of NVlabs' PyTorch
-code. Knows nothing of images, files, caches or Jacobians.
-"""
+"""The parts that StyleGAN2 and StyleGAN3 share: the mapping network, truncation, and the styles of all layers."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +10,17 @@ from torch.nn import functional
 from magnet_cli.errors import GeneratorError
 from magnet_cli.models.generators.state_dict import State, linear, one_hot
 
-_EPSILON = 1e-8  # of the normalisation of z
+_EPSILON = 1e-8  # in the normalisation of z
 _LEAK = 0.2
-_MEAN_ROWS = 4096  # latents the mean of w is estimated from, where a file does not carry it
+_MEAN_ROWS = 4096  # latents that the mean of w is estimated from, if a file does not have it
 
 
 class Mapping(nn.Module):
-    """The mapping network: latent and label to w.
+    """The mapping network: maps latent and label to w.
 
     Args:
-        weights: [(W [n, m], b [n]), …] of its layers, every gain multiplied in.
-        embedding: (W [n, num_classes], b [n]) of the label's layer, every gain multiplied in; None where unconditional.
+        weights: [(W [n, m], b [n]), …] of the layers, all gains multiplied in.
+        embedding: (W [n, num_classes], b [n]) of the label's layer, all gains multiplied in; None if unconditional.
     """
 
     def __init__(self, weights: list[tuple[Tensor, Tensor]], embedding: tuple[Tensor, Tensor] | None) -> None:
@@ -45,17 +42,20 @@ class Mapping(nn.Module):
 
 
 class StyleNetwork(nn.Module):
-    """z to w, w to the styles of all layers, the styles to an image: by `images`, which each family has.
+    """Maps z to w, w to the styles of all layers, and the styles to an image by `images`, which each family has.
 
     Args:
         mapping: the mapping network.
-        mean: [Dw], the mean of w, which truncation goes towards.
-        affine: (W [S, Dw], b [S]) of all layers' styles one after the other, every gain multiplied in.
+        mean: [Dw], the mean of w, which truncation draws to.
+        affine: (W [S, Dw], b [S]) of all layers' styles one after the other, all gains multiplied in.
         cut: [S] bool, the styles that truncation applies to; None for all.
     """
 
     prior = "sphere"  # z is scaled to |z| = √D before anything else
     truncates = "w, towards its mean"
+    mean: Tensor
+    cut: Tensor | None
+    images: Callable[[Tensor], Tensor]  # styles [B, S] to images [B, C, H, W], in the class of each family
 
     def __init__(self, mapping: Mapping, mean: Tensor, affine: tuple[Tensor, Tensor], cut: Tensor | None) -> None:
         super().__init__()
@@ -68,22 +68,22 @@ class StyleNetwork(nn.Module):
         self.num_classes = mapping.num_classes
 
     def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Latents [B, D] to images [B, C, H, W], about in [-1, 1]; labels [B] int64 or [B, num_classes] floating."""
+        """Map latents [B, D] and labels, [B] or [B, num_classes], to images [B, C, H, W], roughly in [-1, 1]."""
         return self.synthesis(self.mapping(z, labels), truncation)
 
     def truncated(self, w: Tensor, truncation: float) -> Tensor:
-        """[B, Dw] drawn towards the mean of w: 1 leaves it, 0 would be the mean."""
+        """Return w [B, Dw] drawn to the mean of w: 1 leaves w as it is, 0 would give the mean."""
         return w if truncation == 1 else self.mean + truncation * (w - self.mean)
 
     def affine(self, w: Tensor, truncation: float = 1.0) -> Tensor:
-        """The styles [B, S] of all layers, in their order, from w [B, Dw]; truncated up to the cut-off."""
+        """Return the styles [B, S] of all layers, in their order, of w [B, Dw]; truncated up to the cut-off."""
         styles = self.affines(self.truncated(w, truncation))
         if self.cut is None or truncation == 1:
             return styles
         return torch.where(self.cut, styles, self.affines(w))
 
     def synthesis(self, w: Tensor, truncation: float = 1.0) -> Tensor:
-        """Images [B, C, H, W] from w [B, Dw], the same for all layers."""
+        """Return images [B, C, H, W] of w [B, Dw], the same for all layers."""
         return self.images(self.affine(w, truncation))
 
 
@@ -96,13 +96,14 @@ class StyleState(State):
         self.places: list[int] = []  # of each of their styles, the number of the w that it comes from
 
     def mapping(self, multiplier: float) -> Mapping:
-        """The mapping network; its layers' gain √2 and learning-rate multiplier are multiplied into the weights."""
+        """Return the mapping network, the gain √2 and the learning-rate multiplier in its weights."""
         embedding, embedded = None, 0
         if "mapping.embed.weight" in self.tensors:
             weight = self.take("mapping.embed.weight", None, None)
             embedded = len(weight)
             embedding = (weight / math.sqrt(weight.shape[1]), self.take("mapping.embed.bias", embedded))
-        weights, size = [], None
+        weights: list[tuple[Tensor, Tensor]] = []
+        size = None
         while (name := f"mapping.fc{len(weights)}") + ".weight" in self.tensors:
             weight = self.take(f"{name}.weight", None, size)
             size = len(weight)
@@ -114,7 +115,7 @@ class StyleState(State):
         return Mapping(weights, embedding)
 
     def mean(self, mapping: Mapping) -> Tensor:
-        """The mean of w: that of training, or where the file does not carry it, over fixed latents (labels cycle)."""
+        """Return the mean of w: the stored one, else that of fixed latents with labels in turn."""
         if "mapping.w_avg" in self.tensors:
             return self.take("mapping.w_avg", mapping.style_dim)
         z = torch.randn(_MEAN_ROWS, mapping.latent_dim, generator=torch.Generator().manual_seed(0)).to(torch.float64)
@@ -123,36 +124,36 @@ class StyleState(State):
             return mapping(z, labels).mean(dim=0)
 
     def style(self, name: str, width: int, style_dim: int, place: int) -> None:
-        """Gather the affine map of a layer's style, of `width` numbers, which comes from the w number `place`."""
+        """Add the affine map of a layer's style, of `width` numbers, which takes the w number `place`."""
         weight = self.take(f"{name}.affine.weight", width, style_dim)
         self.affines.append((weight / math.sqrt(style_dim), self.take(f"{name}.affine.bias", width)))
         self.places += [place] * width
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """(W [S, Dw], b [S]) of all the styles gathered."""
+        """Return (W [S, Dw], b [S]) of all the styles so far."""
         weights, biases = zip(*self.affines, strict=True)
         return torch.cat(weights), torch.cat(biases)
 
     def cut(self, cutoff: int | None) -> Tensor | None:
-        """[S] bool, which of them come from the first `cutoff` w; None for all."""
+        """Return which styles [S] bool come from the first `cutoff` w; None for all."""
         return None if cutoff is None else torch.tensor(self.places) < cutoff
 
 
 def check_positive(**values: object) -> None:
-    """Whether settings are positive numbers; `conv_clamp` may be None.
+    """Check that settings are positive numbers; `conv_clamp` may be None.
 
     Raises:
-        GeneratorError: one is not.
+        GeneratorError: a setting is not positive.
     """
     for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not (number and value > 0) and not (name == "conv_clamp" and value is None):
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+        if not (math.isfinite(number) and number > 0) and not (name == "conv_clamp" and value is None):
             message = f"{name} {value!r} is asked for, and a positive number is needed"
             raise GeneratorError(message, f"check the setting {name} that comes with the file")
 
 
 def clamped(x: Tensor, limit: float | None) -> Tensor:
-    """Of x what is within ±limit, the limit elsewhere; None for no limit."""
+    """Return x clamped to ±limit; None for no limit."""
     return x if limit is None else x.clamp(-limit, limit)
 
 

@@ -1,11 +1,11 @@
 """StyleGAN2 and StyleGAN2-ADA (Karras et al. 2020a, 2020b), at any resolution and width, conditional or not.
 
-Owns the network, how its sizes are read from a state dict in the naming of NVlabs' PyTorch code, and what no state dict
-tells; `stylegan2_names` has the other namings. Knows nothing of files, caches or Jacobians.
+Sizes are read from a state dict in the naming of NVlabs' PyTorch code; `stylegan2_names` translates other namings.
 """
 
 import math
 import re
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,24 +19,27 @@ TRANSLATIONS = {
     "nvlabs-pytorch": stylegan2_names.from_pytorch,
     "nvlabs-tensorflow": stylegan2_names.from_tensorflow,
 }
-_EPSILON = 1e-8  # of the normalisation of a convolution's modulated weights
+_EPSILON = 1e-8  # in the normalisation of a convolution's modulated weights
 _LEAK = 0.2
-_FIR = (1.0, 3.0, 3.0, 1.0)  # the filter of all up-sampling, where a file does not carry it
+_FIR = (1.0, 3.0, 3.0, 1.0)  # the filter of all up-sampling, if a file does not have it
 _BLOCK = re.compile(r"synthesis\.b(\d{1,5})\.conv1\.weight")
 
 
 class ModulatedConv(nn.Module):
     """A convolution whose weights a style scales for each image (Karras et al. 2020a, section 2.2).
 
-    Written as its weight shared by all images, between a scaling of its input's channels and one of its output's, which
-    is the same function (equations 1 and 3) and lets many tangents share one convolution.
+    All images share the weight: their styles scale the channels of the input and of the output, which is the same
+    function (equations 1 and 3), and lets many tangents share one convolution.
 
     Args:
         weight: [O, I, k, k].
         epsilon: inside the root of the demodulation; None for a convolution without demodulation.
         gain: of the output.
-        fir: [4, 4], the filter that follows where the convolution doubles the side; None where it does not.
+        fir: [4, 4], the filter after a convolution that doubles the side; None if the side stays.
     """
+
+    power: Tensor | None
+    fir: Tensor | None
 
     def __init__(
         self, weight: Tensor, epsilon: float | None = _EPSILON, gain: float = 1.0, fir: Tensor | None = None
@@ -45,18 +48,18 @@ class ModulatedConv(nn.Module):
         self.epsilon, self.gain = epsilon, gain
         self.weight = nn.Parameter(weight if fir is None else weight.transpose(0, 1).contiguous())
         self.register_buffer("power", None if epsilon is None else weight.square().sum(dim=(2, 3)))
-        # A convolution of torch is a correlation, hence the flip.
+        # torch correlates, hence the flip
         self.register_buffer("fir", None if fir is None else 4 * fir.flip(0, 1)[None, None])
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """Features [B, I, H, W] and their style [B, I] to features [B, O, H, W], or [B, O, 2H, 2W]."""
+        """Map features [B, I, H, W] and their style [B, I] to features [B, O, H, W], or [B, O, 2H, 2W]."""
         x = x * style[:, :, None, None]
         if self.fir is None:
             x = functional.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
         else:
             x = functional.conv_transpose2d(x, self.weight, stride=2)
             x = functional.conv2d(x, self.fir.expand(x.shape[1], -1, -1, -1), padding=1, groups=x.shape[1])
-        if self.power is None:
+        if self.power is None or self.epsilon is None:
             return x
         scale = self.gain * torch.rsqrt(functional.linear(style.square(), self.power) + self.epsilon)
         return x * scale[:, :, None, None]
@@ -66,11 +69,13 @@ class Layer(nn.Module):
     """A modulated convolution, its noise, bias and leaky ReLU, and a clamp.
 
     Args:
-        conv: its gain is that of the whole layer; the leaky ReLU, being homogeneous, does not mind where it stands.
+        conv: with the gain of the whole layer, as the leaky ReLU is homogeneous.
         bias: [O].
         noise: (constant noise [H, W], strength []), or None.
-        clamp: bound on the size of what the layer gives; None for none.
+        clamp: bound on the outputs; None for none.
     """
+
+    noise: Tensor | None
 
     def __init__(
         self, conv: ModulatedConv, bias: Tensor, noise: tuple[Tensor, Tensor] | None, clamp: float | None
@@ -82,15 +87,15 @@ class Layer(nn.Module):
         self.noise_strength = None if noise is None else nn.Parameter(conv.gain * noise[1])
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """Features [B, I, H, W] and their style [B, I] to features [B, O, H, W], or [B, O, 2H, 2W]."""
+        """Map features [B, I, H, W] and their style [B, I] to features [B, O, H, W], or [B, O, 2H, 2W]."""
         x = self.conv(x, style) + self.bias
-        if self.noise is not None:
+        if self.noise is not None and self.noise_strength is not None:
             x = x + self.noise * self.noise_strength
         return clamped(functional.leaky_relu(x, _LEAK), self.clamp)
 
 
 class ToRGB(nn.Module):
-    """Features to the channels of the image: a 1x1 modulated convolution, a bias, and a clamp."""
+    """Maps features to an image: a 1x1 modulated convolution, a bias, and a clamp."""
 
     def __init__(self, conv: ModulatedConv, bias: Tensor, clamp: float | None) -> None:
         super().__init__()
@@ -98,7 +103,7 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(bias[:, None, None])
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """Features [B, I, H, W] and their style [B, I] to [B, C, H, W]."""
+        """Map features [B, I, H, W] and their style [B, I] to [B, C, H, W]."""
         return clamped(self.conv(x, style) + self.bias, self.clamp)
 
 
@@ -109,25 +114,27 @@ class Upsample(nn.Module):
         fir: [4, 4].
     """
 
+    fir: Tensor
+
     def __init__(self, fir: Tensor) -> None:
         super().__init__()
         self.register_buffer("fir", 4 * fir[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C, 2H, 2W]."""
+        """Map [B, C, H, W] to [B, C, 2H, 2W]."""
         kernel = self.fir.expand(x.shape[1], -1, -1, -1)
         return functional.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
 
 
 class Residual(nn.Module):
-    """The way past a block of the "resnet" architecture: a 1x1 convolution, then twice the side."""
+    """The skip path of a block of the "resnet" architecture: a 1x1 convolution, then up-sampling."""
 
     def __init__(self, weight: Tensor, upsample: Upsample) -> None:
         super().__init__()
         self.weight, self.upsample = nn.Parameter(weight), upsample
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, I, H, W] to [B, O, 2H, 2W]."""
+        """Map [B, I, H, W] to [B, O, 2H, 2W]."""
         return self.upsample(functional.conv2d(x, self.weight))
 
 
@@ -135,10 +142,10 @@ class Block(nn.Module):
     """The layers of one resolution.
 
     Args:
-        layers: one at 4x4, else two, the first of which doubles the side.
-        to_rgb: features to image; None where the architecture has none here.
-        upsample: for the image of the block before.
-        residual: the way past the layers; None where the architecture has none here.
+        layers: one at 4x4; else two, and the first one doubles the side.
+        to_rgb: features to image; None if the architecture has none here.
+        upsample: of the previous block's image.
+        residual: the skip path; None if the architecture has none here.
     """
 
     def __init__(
@@ -148,9 +155,10 @@ class Block(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.to_rgb, self.upsample, self.residual = to_rgb, upsample, residual
         self.num_styles = len(layers) + (to_rgb is not None)
+        self.width = len(layers[-1].bias)  # channels of the features
 
     def forward(self, x: Tensor, image: Tensor | None, styles: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
-        """Features and image so far, [B, I, H, W] and [B, C, H, W] or None, to those after the block."""
+        """Map features and image so far, [B, I, H, W] and [B, C, H, W] or None, to those after the block."""
         past = None if self.residual is None else self.residual(x)
         for layer, style in zip(self.layers, styles[: len(self.layers)], strict=True):
             x = layer(x, style)
@@ -163,16 +171,16 @@ class Block(nn.Module):
 
 
 class StyleGAN2(StyleNetwork):
-    """From w to the styles of all layers, from the styles to an image.
+    """Maps w to the styles of all layers, and the styles to an image.
 
     Args:
         mapping: the mapping network.
-        mean: [Dw], the mean of w, which truncation goes towards.
-        affine: (W [S, Dw], b [S]) of all layers' styles one after the other, every gain multiplied in.
+        mean: [Dw], the mean of w, which truncation draws to.
+        affine: (W [S, Dw], b [S]) of all layers' styles one after the other, all gains multiplied in.
         cut: [S] bool, the styles that truncation applies to; None for all.
-        const: [I, 4, 4], what the first block starts from.
+        const: [I, 4, 4], the input of the first block.
         blocks: from 4x4 to the image's resolution.
-        noise: what `build` was asked for; empty where the network has no noise inputs.
+        noise: the argument of `build`; empty if the network has no noise inputs.
     """
 
     def __init__(
@@ -190,23 +198,24 @@ class StyleGAN2(StyleNetwork):
         self.blocks = nn.ModuleList(blocks)
         self.noise = noise
         side = 4 << (len(blocks) - 1)
-        self.image_shape = (len(blocks[-1].to_rgb.bias), side, side)
+        self.image_shape = (len(cast(ToRGB, blocks[-1].to_rgb).bias), side, side)  # the last block has one
         convs = [part.conv for block in blocks for part in (*block.layers, block.to_rgb) if part is not None]
         self.style_widths = [conv.weight.shape[0 if conv.fir is not None else 1] for conv in convs]
 
     def images(self, styles: Tensor) -> Tensor:
-        """Images [B, C, H, W] from the styles [B, S] of all layers."""
+        """Return images [B, C, H, W] of the styles [B, S] of all layers."""
         parts = styles.split(self.style_widths, dim=1)
-        x, image = self.const.expand(len(styles), -1, -1, -1), None
+        x: Tensor = self.const.expand(len(styles), -1, -1, -1)
+        image: Tensor | None = None
         for block in self.blocks:
             x, image = block(x, image, parts[: block.num_styles])
             parts = parts[block.num_styles :]
-        return image
+        return cast(Tensor, image)
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is this family's, in any naming."""
-    return stylegan2_names.known(state)
+    """Return whether a state dict belongs to this family, in any naming."""
+    return stylegan2_names.matches(state)
 
 
 def build(
@@ -217,14 +226,14 @@ def build(
     conv_clamp: float | None = None,
     lr_multiplier: float = 0.01,
 ) -> StyleGAN2:
-    """The network of a state dict, its sizes and architecture read from names and shapes, in eval mode; float64.
+    """Return the network of a state dict, its sizes and architecture read from names and shapes; float64, eval mode.
 
     Args:
         state: in the naming of stylegan2-ada-pytorch (also that of the StyleGAN2 in stylegan3), of NVlabs' TensorFlow
-            code, or of rosinality. Where it has no mean of w, that is estimated from 4,096 fixed latents.
-        noise: of the noise inputs: "const", as stored with the weights, or "none".
+            code, or of rosinality. A missing mean of w is estimated from 4,096 fixed latents.
+        noise: "const", the noise inputs stored with the weights, or "none".
         truncation_cutoff: number of leading w, one a layer, that truncation applies to; None for all.
-        conv_clamp: bound on the size of every layer's output; official networks trained with it have 256. None: none.
+        conv_clamp: bound on every layer's output; 256 in official networks trained with it. None for none.
         lr_multiplier: of the mapping network's layers, a factor of their weights and biases.
 
     Raises:
@@ -247,14 +256,14 @@ def build(
 
 
 class _Reader(StyleState):
-    """The tensors of a StyleGAN2.
+    """Reads the layers of a StyleGAN2.
 
     Args:
         state: in NVlabs' naming.
         noise: "const" or "none".
         clamp: of all layers.
-        scaled_epsilon: whether weights are scaled by 1/√fan-in before they are demodulated, as rosinality does: then
-            the epsilon weighs more by the fan-in.
+        scaled_epsilon: whether weights are scaled by 1/√fan-in before their demodulation, as rosinality does: then the
+            epsilon has to be multiplied by the fan-in.
     """
 
     def __init__(self, state: dict[str, Tensor], noise: str, clamp: float | None, *, scaled_epsilon: bool) -> None:
@@ -263,23 +272,18 @@ class _Reader(StyleState):
         self.has_noise = False
 
     def blocks(self, width: int, style_dim: int) -> list[Block]:
-        """The blocks; the affine maps of their styles are gathered on the way.
-
-        Args:
-            width: channels of the constant.
-            style_dim: Dw.
-        """
+        """Return the blocks, and gather the affine maps of their styles, given the channels of the constant."""
         sides = sorted(int(m[1]) for name in self.tensors if (m := _BLOCK.fullmatch(name)))
         if not sides or sides != [4 << i for i in range(len(sides))]:
             message = f"the weights look like a StyleGAN2, and have blocks of {', '.join(map(str, sides))} pixels"
             raise GeneratorError(message, "check that the file holds the whole generator")
-        # "skip" has an image at every resolution, "orig" and "resnet" at the last; "resnet" has a way past each block.
+        # "skip" has an image at every resolution, "orig" and "resnet" at the last; "resnet" has skip paths.
         shown = sides if "synthesis.b4.torgb.weight" in self.tensors else sides[-1:]
         past = sides[1:] if any(n.endswith(".skip.weight") for n in self.tensors) else []
-        blocks = []
+        blocks: list[Block] = []
         for side in sides:
             blocks.append(self._block(side, width, style_dim, shown=side in shown, past=side in past))
-            width = len(blocks[-1].layers[-1].bias)
+            width = blocks[-1].width
         return blocks
 
     def _block(self, side: int, width: int, style_dim: int, *, shown: bool, past: bool) -> Block:
@@ -287,7 +291,7 @@ class _Reader(StyleState):
         upsample = Upsample(self._fir(f"{name}.resample_filter"))
         residual = self._residual(f"{name}.skip", width, upsample) if past else None
         place = 2 * (side.bit_length() - 3)  # of conv1; the w of an image is that of the next block's conv0
-        layers = []
+        layers: list[Layer] = []
         for number in (0, 1) if self.places else (1,):
             layer, gain = f"{name}.conv{number}", math.sqrt(0.5) if past and number else 1.0
             self.style(layer, width, style_dim, place - 1 + number)
@@ -301,8 +305,8 @@ class _Reader(StyleState):
 
     def _fir(self, name: str) -> Tensor:
         line = torch.tensor(_FIR, dtype=torch.float64)
-        known = torch.outer(line, line) / line.sum() ** 2
-        return self.take(name, 4, 4) if name in self.tensors else known
+        usual = torch.outer(line, line) / line.sum() ** 2
+        return self.take(name, 4, 4) if name in self.tensors else usual
 
     def _layer(self, name: str, width: int, side: int, gain: float, *, doubles: bool) -> Layer:
         weight = self.take(f"{name}.weight", None, width, 3, 3)

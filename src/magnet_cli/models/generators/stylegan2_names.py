@@ -1,7 +1,6 @@
-"""What the codes that write StyleGAN2s call things: tensors, and what their networks are made with.
+"""Translate names of StyleGAN2's tensors and settings into those of NVlabs' PyTorch code.
 
-Owns the translation into NVlabs' naming of PyTorch from rosinality's and from NVlabs' of TensorFlow. Knows nothing of
-the network.
+The other namings are rosinality's and that of NVlabs' TensorFlow code.
 """
 
 import re
@@ -16,7 +15,7 @@ from magnet_cli.models.generators import nvlabs_settings
 _ROSINALITY = {"input.input", "style.1.weight", "conv1.conv.modulation.weight"}
 _TENSORFLOW = {"mapping/Dense0/weight", "synthesis/4x4/Const/const"}
 
-# rosinality's names: of layers, and of the tensors in them with what makes their shapes NVlabs'
+# rosinality's names of layers, and of the tensors in a layer with a function that gives them NVlabs' shapes
 _LAYERS = [
     (re.compile(r"style\.(?P<n>\d{1,2})\.(?P<rest>weight|bias)"), "mapping.fc{before}"),
     (re.compile(r"(?P<rest>latent_avg)"), "mapping"),
@@ -38,11 +37,11 @@ _INSIDE = {
     "noise.weight": ("noise_strength", lambda tensor: tensor.reshape(())),
     "bias": ("bias", torch.flatten),
     "noise_": ("noise_const", lambda tensor: tensor[0, 0]),
-    "conv.blur.kernel": ("resample_filter", lambda tensor: tensor / tensor.sum()),  # theirs carries a gain of 4
+    "conv.blur.kernel": ("resample_filter", lambda tensor: tensor / tensor.sum()),  # with a gain of 4
     "upsample.kernel": ("resample_filter", lambda tensor: tensor / tensor.sum()),
 }
 
-# TensorFlow's, the same way; a convolution is stored [k, k, I, O], the one that doubles the side mirrored
+# TensorFlow's names; a convolution is stored [k, k, I, O], mirrored if it doubles the side
 _VARIABLES = [
     (re.compile(r"(?P<rest>dlatent_avg)"), "mapping"),
     (re.compile(r"mapping/Dense(?P<n>\d{1,2})/(?P<rest>weight|bias)"), "mapping.fc{n}"),
@@ -68,44 +67,44 @@ _OF_VARIABLES = {
     "noise_strength": ("noise_strength", torch.clone),
 }
 
-# What networks are made with. Names and shapes tell the first; the second changes rounding or training alone; the
-# third can be one thing only. What is left are settings of `build`.
-_TOLD = {
+# Keywords of the networks. Names and shapes tell the first; the second change rounding or training alone; the third
+# can have one value only; the last are settings of `build`.
+_IN_TENSORS = {
     *("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "num_layers"),
     *("embed_features", "layer_features", "architecture", "resample_filter", "use_noise"),
 }
-_ASIDE = {"num_fp16_res", "use_fp16", "fp16_channels_last", "fused_modconv_default", "w_avg_beta"}
-_ONLY = {"activation": "lrelu"}
+_WITHOUT_EFFECT = {"num_fp16_res", "use_fp16", "fp16_channels_last", "fused_modconv_default", "w_avg_beta"}
+_ONLY: dict[str, object] = {"activation": "lrelu"}
 _SETTINGS = {"conv_clamp": "conv_clamp", "lr_multiplier": "lr_multiplier"}
 
-_TOLD_TENSORFLOW = {
+_IN_TENSORS_TENSORFLOW = {
     *("latent_size", "label_size", "dlatent_size", "resolution", "num_channels", "fmap_base", "fmap_decay", "fmap_min"),
     *("fmap_max", "mapping_layers", "mapping_fmaps", "label_fmaps", "architecture", "use_noise"),
 }
-_ASIDE_TENSORFLOW = {
+_WITHOUT_EFFECT_TENSORFLOW = {
     *("num_fp16_res", "dtype", "fused_modconv", "dlatent_avg_beta", "w_avg_beta", "style_mixing_prob"),
-    *("truncation_psi", "truncation_cutoff", "randomize_noise"),  # of its own calls; magnet has them of the user
+    *("truncation_psi", "truncation_cutoff", "randomize_noise"),  # defaults of calls; magnet takes them from the user
 }
-_ONLY_TENSORFLOW = {
+_ONLY_TENSORFLOW: dict[str, object] = {
     **{"mapping_nonlinearity": "lrelu", "nonlinearity": "lrelu", "normalize_latents": True},
     **{"resample_kernel": [1, 3, 3, 1], "mapping_func": "G_mapping", "synthesis_func": "G_synthesis_stylegan2"},
 }
 _SETTINGS_TENSORFLOW = {"conv_clamp": "conv_clamp", "mapping_lrmul": "lr_multiplier"}
 
 
-def known(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is of one of the namings."""
+def matches(state: dict[str, Tensor]) -> bool:
+    """Return whether a state dict is in one of the namings."""
     own = {"mapping.fc0.weight", "synthesis.b4.const"}
     return any(state.keys() >= names for names in (own, _ROSINALITY, _TENSORFLOW))
 
 
 def is_rosinality(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is in the naming of rosinality's code."""
+    """Return whether a state dict is in the naming of rosinality's code."""
     return state.keys() >= _ROSINALITY
 
 
 def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict under NVlabs' names of PyTorch, in their shapes; what has no place keeps its name.
+    """Return a state dict under the names and shapes of NVlabs' PyTorch code; unknown tensors keep their names.
 
     Raises:
         GeneratorError: a tensor has another number of dimensions than its name says.
@@ -118,16 +117,16 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _renamed(
     state: dict[str, Tensor], place: Callable[[str], tuple[str, Callable[[Tensor], Tensor]]]
 ) -> dict[str, Tensor]:
-    found = {}
+    result: dict[str, Tensor] = {}
     for name, value in state.items():
         to, shaped = place(name)
-        to = name if to in found else to  # two names of one place: the second is left over, and refused
+        to = name if to in result else to  # of two tensors with one place, the second is left over and refused
         try:
-            found[to] = shaped(value)
+            result[to] = shaped(value)
         except (RuntimeError, IndexError) as error:
             message = f"{name} is [{', '.join(map(str, value.shape))}], which no StyleGAN2 has"
             raise GeneratorError(message, "check that the file holds one whole generator") from error
-    return found
+    return result
 
 
 def _place_of_rosinality(name: str) -> tuple[str, Callable[[Tensor], Tensor]]:
@@ -140,10 +139,10 @@ def _place_of_rosinality(name: str) -> tuple[str, Callable[[Tensor], Tensor]]:
 
 def _place_of_tensorflow(name: str) -> tuple[str, Callable[[Tensor], Tensor]]:
     for pattern, where in _VARIABLES:
-        if found := pattern.fullmatch(name):
-            number = int(found.groupdict().get("n", 0))
+        if match := pattern.fullmatch(name):
+            number = int(match.groupdict().get("n", 0))
             layer = where.format(n=number, noise=f"synthesis.b{4 << (number + 1) // 2}.conv{1 - number % 2}")
-            rest = found["rest"]
+            rest = match["rest"]
             if rest.endswith("/weight") and not rest.startswith("Conv0_up"):
                 rest = "Conv/weight"
             to, shaped = _OF_VARIABLES.get(rest) or _OF_VARIABLES.get(rest.partition("/")[2], ("", torch.clone))
@@ -152,41 +151,41 @@ def _place_of_tensorflow(name: str) -> tuple[str, Callable[[Tensor], Tensor]]:
 
 
 def from_pytorch(arguments: dict, attributes: dict[str, dict]) -> dict:
-    """Settings of `build` from what NVlabs' network of PyTorch was made with.
+    """Return settings of `build` for a network of NVlabs' PyTorch code.
 
     Args:
-        arguments: of its constructor.
-        attributes: of its modules. The clamp is read here: where it is not given, its default differs between releases.
+        arguments: of the constructor.
+        attributes: of the modules. They tell the clamp, whose default differs between releases.
 
     Raises:
-        GeneratorError: one is unknown, or has a value that this StyleGAN2 does not have.
+        GeneratorError: a keyword is unknown, or has a value that this StyleGAN2 does not have.
     """
-    given = nvlabs_settings.flattened(arguments)
-    ran = attributes.get("synthesis.b4.conv1", {})
-    given += [(key, ran[key]) for key in ("conv_clamp", "activation") if key in ran]
-    return nvlabs_settings.translated("StyleGAN2", given, _TOLD | _ASIDE, _ONLY, _SETTINGS)
+    keywords = nvlabs_settings.flattened(arguments)
+    layer = attributes.get("synthesis.b4.conv1", {})
+    keywords += [(key, layer[key]) for key in ("conv_clamp", "activation") if key in layer]
+    return nvlabs_settings.translated("StyleGAN2", keywords, _IN_TENSORS | _WITHOUT_EFFECT, _ONLY, _SETTINGS)
 
 
 def from_tensorflow(arguments: dict, _: dict[str, dict]) -> dict:
-    """Settings of `build` from what NVlabs' network of TensorFlow was made with.
+    """Return settings of `build` for a network of NVlabs' TensorFlow code.
 
     Raises:
-        GeneratorError: one is unknown, or has a value that this StyleGAN2 does not have.
+        GeneratorError: a keyword is unknown, or has a value that this StyleGAN2 does not have.
     """
-    given, without = list(arguments.items()), _TOLD_TENSORFLOW | _ASIDE_TENSORFLOW
-    return nvlabs_settings.translated("StyleGAN2", given, without, _ONLY_TENSORFLOW, _SETTINGS_TENSORFLOW)
+    keywords, without = list(arguments.items()), _IN_TENSORS_TENSORFLOW | _WITHOUT_EFFECT_TENSORFLOW
+    return nvlabs_settings.translated("StyleGAN2", keywords, without, _ONLY_TENSORFLOW, _SETTINGS_TENSORFLOW)
 
 
 def _nvlabs_layer(name: str) -> str:
-    """NVlabs' name of the layer, a colon, and rosinality's of the tensor in it."""
+    """Return NVlabs' name of the layer, a colon, and rosinality's name of the tensor in the layer."""
     for pattern, where in _LAYERS:
-        if found := pattern.fullmatch(name):
-            number = int(found.groupdict().get("n", 0))
+        if match := pattern.fullmatch(name):
+            number = int(match.groupdict().get("n", 0))
             places = {
                 "before": number - 1,
                 "conv": f"synthesis.b{8 << number // 2}.conv{number % 2}",
                 "torgb": f"synthesis.b{8 << number}.torgb",
                 "noise": f"synthesis.b{8 << (number - 1) // 2}.conv{(number - 1) % 2}" if number else "",
             }
-            return f"{where.format(**places)}:{found['rest']}"
+            return f"{where.format(**places)}:{match['rest']}"
     return name

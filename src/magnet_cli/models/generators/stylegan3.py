@@ -1,7 +1,6 @@
 """StyleGAN3-T and -R (Karras et al. 2021), at any resolution and width, conditional or not.
 
-Owns the network, how its sizes and sampling rates are read from a state dict in the naming of NVlabs' PyTorch code, and
-what no state dict tells. Knows nothing of files, caches or Jacobians.
+Sizes and sampling rates are read from a state dict in the naming of NVlabs' PyTorch code.
 """
 
 import math
@@ -15,17 +14,17 @@ from magnet_cli.errors import GeneratorError
 from magnet_cli.models.generators import nvlabs_settings
 from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, StyleState, check_positive, clamped
 
-_EPSILON = 1e-8  # of the normalisation of a convolution's modulated weights
+_EPSILON = 1e-8  # in the normalisation of a convolution's modulated weights
 _LEAK = 0.2
-_ROUNDING = 1e-14  # a filter's singular values below this share of the largest
+_ROUNDING = 1e-14  # singular values of a filter below this share of the largest are 0
 _LAYER = re.compile(r"synthesis\.(?P<name>L(?P<number>\d{1,5})_(?P<size>\d{1,5})_(?P<width>\d{1,5}))\.weight")
 
-# What networks are made with: names, shapes and filters tell the first; the second changes rounding or training alone.
-_TOLD = {
+# Keywords of NVlabs' networks. Names, shapes and filters tell the first; the second change rounding or training alone.
+_IN_TENSORS = {
     *("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "num_layers"),
     *("num_critical", "first_stopband", "last_stopband_rel", "margin_size", "conv_kernel", "use_radial_filters"),
 }
-_ASIDE = {"num_fp16_res", "w_avg_beta", "magnitude_ema_beta"}
+_WITHOUT_EFFECT = {"num_fp16_res", "w_avg_beta", "magnitude_ema_beta"}
 _SETTINGS = {
     name: name
     for name in ("conv_clamp", "output_scale", "first_cutoff", "lrelu_upsampling", "filter_size", "lr_multiplier")
@@ -33,17 +32,22 @@ _SETTINGS = {
 
 
 class FourierInput(nn.Module):
-    """What the first layer starts from: waves, moved and turned as the style says (section 3.2, config H).
+    """The input of the first layer: waves, moved and turned as the style says (section 3.2, config H).
 
     Args:
-        weight: [C, C], from waves to features, every gain multiplied in.
+        weight: [C, C], from waves to features, all gains multiplied in.
         freqs: [C, 2] frequencies in x and y, cycles per unit; an image's side is the unit.
         phases: [C], in cycles.
-        transform: [3, 3], the user's, from image to input coordinates; the identity leaves the image where it is.
+        transform: [3, 3], the user's map from image to input coordinates.
         size: side of the features in samples, margins included.
         rate: samples per unit.
-        bandwidth: frequencies beyond it fade, down to nothing at half the rate.
+        bandwidth: frequencies above it fade, to nothing at half the rate.
     """
+
+    freqs: Tensor
+    phases: Tensor
+    transform: Tensor
+    places: Tensor
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class FourierInput(nn.Module):
         self.register_buffer("places", (torch.arange(size, dtype=torch.float64) + 0.5 - size / 2) / rate)
 
     def forward(self, style: Tensor) -> Tensor:
-        """The style [B, 4], a direction (cos, sin) and a translation (x, y) in its length, to features [B, C, H, W]."""
+        """Map the style [B, 4], a direction (cos, sin) and a translation (x, y) in its length, to [B, C, H, W]."""
         cos, sin, *along = (style / style[:, :2].square().sum(dim=1, keepdim=True).sqrt()).unbind(dim=1)
         moved = self.transform[:2] - torch.stack(along, dim=1)[:, :, None] * self.transform[2]
         turn = torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2)
@@ -79,18 +83,22 @@ class FourierInput(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose weights a style scales for each image; a side of its output has k - 1 more samples.
+    """A convolution whose weights a style scales for each image; a side of the output has k - 1 more samples.
 
-    Written as its weight shared by all images, between a scaling of its input's channels and one of its output's, which
-    is the same function and lets many tangents share one convolution. The official network also divides all styles by
-    their root mean square over the batch. By each image's own is that to 1e-10, and makes an image a function of its
-    latent alone; as the demodulation takes it out again but for the epsilon, the epsilon is where it is here.
+    All images share the weight: their styles scale the channels of the input and of the output, which is the same
+    function, and lets many tangents share one convolution. The official network also divides all styles by their root
+    mean square over the batch. Dividing by the root mean square of each image gives the same to 1e-10, and makes an
+    image a function of its latent alone. The demodulation cancels that division except in the epsilon, so only the
+    epsilon is scaled here.
 
     Args:
         weight: [O, I, k, k].
         gain: of the output.
         demodulate: whether each output channel is divided by the size of its modulated weights.
     """
+
+    gain: Tensor
+    power: Tensor | None
 
     def __init__(self, weight: Tensor, gain: Tensor, *, demodulate: bool) -> None:
         super().__init__()
@@ -102,7 +110,7 @@ class ModulatedConv(nn.Module):
         self.register_buffer("power", power if demodulate else None)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """Features [B, I, H, W] and their style [B, I] to features [B, O, H + k - 1, W + k - 1]."""
+        """Map features [B, I, H, W] and their style [B, I] to features [B, O, H + k - 1, W + k - 1]."""
         x = functional.conv2d(x * style[:, :, None, None], self.weight, padding=self.weight.shape[-1] - 1)
         if self.power is None:
             return x * self.gain
@@ -110,16 +118,21 @@ class ModulatedConv(nn.Module):
 
 
 class Resample(nn.Module):
-    """A higher or a lower sampling rate, low-pass filtered, the same for every channel.
+    """Raises or lowers the sampling rate with a low-pass filter, the same for every channel.
 
-    With a filter f along an axis, sample o of the result is the sum over i of f[down·o - up·i + shift] x[i].
+    With a filter f along an axis, sample o of the result is Σ_i f[down·o - up·i + shift] x[i].
 
     Args:
         fir: [t], along either axis, or [t, t].
-        up: one sample becomes so many.
-        down: so many samples become one; up or down is 1.
-        cut: samples taken off each side of the result, where the rate rises.
+        up: number of samples that one sample becomes.
+        down: number of samples that become one; up or down is 1.
+        cut: samples cut off each side of the result, if the rate rises.
     """
+
+    first: Tensor
+    second: Tensor | None
+    columns: Tensor
+    rows: Tensor
 
     def __init__(self, fir: Tensor, up: int = 1, down: int = 1, cut: int = 0) -> None:
         super().__init__()
@@ -137,13 +150,13 @@ class Resample(nn.Module):
         self.register_buffer("rows", rows[:rank].contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C, H', W']."""
+        """Map [B, C, H, W] to [B, C, H', W']."""
         if x.dtype == torch.float64 and x.device.type == "cpu":  # where convolutions channel by channel are slow
             return self.multiplied(x)
         return self.convolved(x)
 
     def convolved(self, x: Tensor) -> Tensor:
-        """The result by convolutions: one of the plane, or one along each axis."""
+        """Return the result by convolutions: one of the plane, or one along each axis."""
         for kernel in (self.first, self.second):
             if kernel is None:
                 continue
@@ -159,13 +172,13 @@ class Resample(nn.Module):
         return x
 
     def multiplied(self, x: Tensor) -> Tensor:
-        """The result by products with matrices from both sides, summed over the rank of the filter."""
+        """Return the result by products with matrices from both sides, summed over the rank of the filter."""
         left, right = self._matrices(self.columns, x.shape[2]), self._matrices(self.rows, x.shape[3])
         x = (x @ right.flatten(0, 1).T).unflatten(3, right.shape[:2])  # [B, C, H, r, W']
         return left.transpose(0, 1).flatten(1) @ x.transpose(2, 3).flatten(2, 3)
 
     def _matrices(self, filters: Tensor, size: int) -> Tensor:
-        """[r, size', size] of filters [r, t]."""
+        # filters [r, t] to matrices [r, size', size]
         taps = filters.shape[1]
         after = (size - 1) * self.up + taps - 2 * self.cut if self.up > 1 else (size - taps) // self.down + 1
         shift = self.cut if self.up > 1 else taps - 1
@@ -178,11 +191,11 @@ class Layer(nn.Module):
     """A modulated convolution, its bias, and a leaky ReLU at a higher sampling rate (section 3.2, config F), clamped.
 
     Args:
-        conv: the gain of the leaky ReLU is in its own: being homogeneous, that does not mind where it stands.
-        bias: [O], that gain in it.
+        conv: with the gain of the leaky ReLU, which is homogeneous, in its own gain.
+        bias: [O], with that gain.
         up: to the higher rate.
         down: from there to the rate of the next layer.
-        clamp: bound on the size of what the leaky ReLU gives; None for none.
+        clamp: bound on the outputs of the leaky ReLU; None for none.
     """
 
     def __init__(self, conv: ModulatedConv, bias: Tensor, up: Resample, down: Resample, clamp: float | None) -> None:
@@ -191,14 +204,14 @@ class Layer(nn.Module):
         self.bias = nn.Parameter(bias[:, None, None])
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """Features [B, I, H, W] and their style [B, I] to features [B, O, H', W']."""
+        """Map features [B, I, H, W] and their style [B, I] to features [B, O, H', W']."""
         x = self.up(self.conv(x, style) + self.bias)
-        # In place: the higher rate is where the memory goes, and a reverse product keeps every tensor it has to pass.
+        # In place: tensors at the higher rate take the most memory, and a reverse product keeps all of them.
         return self.down(clamped(functional.leaky_relu(x, _LEAK, inplace=True), self.clamp))
 
 
 class ToRGB(nn.Module):
-    """Features to the channels of the image: a 1x1 modulated convolution, a bias, a clamp, and the image's scale."""
+    """Maps features to an image: a 1x1 modulated convolution, a bias, a clamp, and the image's scale."""
 
     def __init__(self, conv: ModulatedConv, bias: Tensor, clamp: float | None, scale: float) -> None:
         super().__init__()
@@ -206,20 +219,20 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(bias[:, None, None])
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """Features [B, I, H, W] and their style [B, I] to [B, C, H, W]."""
+        """Map features [B, I, H, W] and their style [B, I] to [B, C, H, W]."""
         return self.scale * clamped(self.conv(x, style) + self.bias, self.clamp)
 
 
 class StyleGAN3(StyleNetwork):
-    """From w to the styles of all layers, the input's first, from the styles to an image.
+    """Maps w to the styles of all layers, the input's first, and the styles to an image.
 
     Args:
         mapping: the mapping network.
-        mean: [Dw], the mean of w, which truncation goes towards.
-        affine: (W [S, Dw], b [S]) of all layers' styles one after the other, every gain multiplied in.
+        mean: [Dw], the mean of w, which truncation draws to.
+        affine: (W [S, Dw], b [S]) of all layers' styles one after the other, all gains multiplied in.
         cut: [S] bool, the styles that truncation applies to; None for all.
         start: the input.
-        layers: the last of them makes the image.
+        layers: the last one makes the image.
         side: of the image.
     """
 
@@ -240,7 +253,7 @@ class StyleGAN3(StyleNetwork):
         self.style_widths = [4, *(layer.conv.weight.shape[1] for layer in layers)]
 
     def images(self, styles: Tensor) -> Tensor:
-        """Images [B, C, H, W] from the styles [B, S] of all layers."""
+        """Return images [B, C, H, W] of the styles [B, S] of all layers."""
         first, *parts = styles.split(self.style_widths, dim=1)
         x = self.start(first)
         for layer, style in zip(self.layers, parts, strict=True):
@@ -249,7 +262,7 @@ class StyleGAN3(StyleNetwork):
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is this family's."""
+    """Return whether a state dict belongs to this family."""
     return state.keys() >= {"mapping.fc0.weight", "synthesis.input.freqs"}
 
 
@@ -264,20 +277,20 @@ def build(
     filter_size: int = 6,
     lr_multiplier: float = 0.01,
 ) -> StyleGAN3:
-    """The network of a state dict, in eval mode; float64.
+    """Return the network of a state dict, in eval mode; float64.
 
-    Its sizes, sampling rates and whether it is T or R are read from names and shapes, its filters, frequencies and the
-    user's transform from the tensors. The defaults of what no tensor tells are those of the published networks.
+    Names and shapes tell the sizes, the sampling rates, and T from R. The defaults of settings that no tensor tells are
+    those of the published networks.
 
     Args:
-        state: in the naming of stylegan3. Where it has no mean of w, that is estimated from 4,096 fixed latents.
+        state: in the naming of stylegan3. A missing mean of w is estimated from 4,096 fixed latents.
         truncation_cutoff: number of leading w, the input's and then one a layer, that truncation applies to; None for
             all.
-        conv_clamp: bound on the size of what every layer's leaky ReLU gives; None: none.
+        conv_clamp: bound on the outputs of every leaky ReLU; None for none.
         output_scale: of the last layer's output.
         first_cutoff: bandwidth of the input, cycles per side of the image.
         lrelu_upsampling: sampling rate of the leaky ReLUs, as a multiple of the layer's.
-        filter_size: taps of an up-sampling filter, as a multiple of its factor; what the file has must agree.
+        filter_size: taps of an up-sampling filter, as a multiple of its factor; the filters in the file have to agree.
         lr_multiplier: of the mapping network's layers, a factor of their weights and biases.
 
     Raises:
@@ -297,50 +310,37 @@ def build(
 
 
 def _from_pytorch(arguments: dict, _: dict[str, dict]) -> dict:
-    """Settings of `build` from what NVlabs' network was made with.
-
-    Raises:
-        GeneratorError: a keyword is unknown.
-    """
-    return nvlabs_settings.translated("StyleGAN3", nvlabs_settings.flattened(arguments), _TOLD | _ASIDE, {}, _SETTINGS)
+    return nvlabs_settings.translated(
+        "StyleGAN3", nvlabs_settings.flattened(arguments), _IN_TENSORS | _WITHOUT_EFFECT, {}, _SETTINGS
+    )
 
 
 TRANSLATIONS = {"nvlabs-pytorch": _from_pytorch}
 
 
 class _Reader(StyleState):
-    """The tensors of a StyleGAN3, and what the names of its layers tell.
-
-    Args:
-        state: in NVlabs' naming.
-        clamp: of all layers.
-        oversampling: of the leaky ReLUs.
-        filter_size: taps of an up-sampling filter, as a multiple of its factor.
-
-    Raises:
-        GeneratorError: the layers' names are not those of a StyleGAN3.
-    """
+    """Reads the layers of a StyleGAN3; their names tell widths, sizes and sampling rates."""
 
     def __init__(self, state: dict[str, Tensor], clamp: float | None, oversampling: int, filter_size: int) -> None:
         super().__init__(state, "a StyleGAN3")
         self.clamp, self.oversampling, self.filter_size = clamp, oversampling, filter_size
-        found = sorted((m for n in state if (m := _LAYER.fullmatch(n))), key=lambda match: int(match["number"]))
-        self.names = [f"synthesis.{m['name']}" for m in found]
-        self.widths = [int(m["width"]) for m in found]
-        self.sizes = [int(m["size"]) for m in found]
-        # Every layer has the same margin beyond the image, but for the last two, which have none.
-        margins = max(self.sizes) - self.sizes[-1] if found else 0
+        matches = sorted((m for n in state if (m := _LAYER.fullmatch(n))), key=lambda match: int(match["number"]))
+        self.names = [f"synthesis.{m['name']}" for m in matches]
+        self.widths = [int(m["width"]) for m in matches]
+        self.sizes = [int(m["size"]) for m in matches]
+        # Every layer has the same margin beyond the image, except the last two, which have none.
+        margins = max(self.sizes) - self.sizes[-1] if matches else 0
         self.rates = [size - margins for size in self.sizes[:-2]] + self.sizes[-2:]
-        numbered = [int(m["number"]) for m in found] == list(range(len(found)))
-        ends = len(set(self.sizes[-2:])) == 1 < len(found)
+        numbered = [int(m["number"]) for m in matches] == list(range(len(matches)))
+        ends = len(set(self.sizes[-2:])) == 1 < len(matches)
         powers = all(rate > 0 and rate.bit_count() == 1 for rate in self.rates)
         if not (numbered and ends and powers and self.rates == sorted(self.rates)):
-            said = ", ".join(m["name"] for m in found) or "none"
-            message = f"the weights look like a StyleGAN3, and its layers, {said}, do not tell their sampling rates"
+            layers = ", ".join(m["name"] for m in matches) or "none"
+            message = f"the weights look like a StyleGAN3, and its layers, {layers}, do not tell their sampling rates"
             raise GeneratorError(message, "check that the file holds the whole generator")
 
     def start(self, style_dim: int, bandwidth: float) -> FourierInput:
-        """The input, at the first layer's size and rate."""
+        """Return the input, at the first layer's size and rate."""
         name = "synthesis.input"
         self.style(name, 4, style_dim, 0)
         weight = self.take(f"{name}.weight", None, None)
@@ -356,14 +356,9 @@ class _Reader(StyleState):
         )
 
     def layers(self, width: int, style_dim: int, scale: float) -> list[Layer | ToRGB]:
-        """The layers; the affine maps of their styles are gathered on the way.
-
-        Args:
-            width: channels of the input.
-            style_dim: Dw.
-            scale: of the image.
-        """
-        layers, last = [], len(self.names) - 1
+        """Return the layers, and gather the affine maps of their styles, given the channels of the input."""
+        layers: list[Layer | ToRGB] = []
+        last = len(self.names) - 1
         for number, name in enumerate(self.names):
             self.style(name, width, style_dim, number + 1)
             layers.append(self._layer(number, name, width) if number < last else self._to_rgb(name, width, scale))
@@ -384,27 +379,24 @@ class _Reader(StyleState):
         return ToRGB(conv, self.take(f"{name}.bias", len(weight)), self.clamp, scale)
 
     def _resampling(self, number: int, name: str, kernel: int) -> tuple[Resample, Resample]:
-        """Up and down around a leaky ReLU.
-
-        Down-sampling to the layer's size takes so many samples of the higher rate; of those that up-sampling gives,
-        they are the middle ones, so that the image's centre stays where it is.
-        """
+        # Down-sampling needs `needed` samples of the higher rate. They are the middle ones of the samples that
+        # up-sampling gives, so that the centre of the image stays in place.
         before = max(number - 1, 0)
         rate = self.oversampling * max(self.rates[before], self.rates[number])
         factor, divisor = rate // self.rates[before], rate // self.rates[number]
         rise, fall = self._fir(f"{name}.up_filter"), self._fir(f"{name}.down_filter")
-        given = (self.sizes[before] + kernel - 2) * factor + len(rise)
+        available = (self.sizes[before] + kernel - 2) * factor + len(rise)
         needed = (self.sizes[number] - 1) * divisor + len(fall)
-        cut, odd = divmod(given - needed, 2)
+        cut, odd = divmod(available - needed, 2)
         taps = (self.filter_size * factor, self.filter_size * divisor)
         if (len(rise), len(fall)) != taps or odd or cut < 0:
-            found = f"{len(rise)} and {len(fall)} taps"
-            message = f"the filters of {name} have {found}, and {taps[0]} and {taps[1]} are asked for"
+            present = f"{len(rise)} and {len(fall)} taps"
+            message = f"the filters of {name} have {present}, and {taps[0]} and {taps[1]} are asked for"
             raise GeneratorError(message, "pass lrelu_upsampling and filter_size as the network was trained with")
         return Resample(rise, up=factor, cut=cut), Resample(fall, down=divisor)
 
     def _fir(self, name: str) -> Tensor:
-        """A filter, [t], the same in both directions, or [t, t]."""
+        # [t], the same in both directions, or [t, t]
         fir = self.take(name, ...)
         if not fir.isfinite().all():
             message = f"{name} holds {fir.flatten()[~fir.isfinite().flatten()][0]:g}, and a filter's numbers are finite"
