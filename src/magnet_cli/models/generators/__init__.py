@@ -1,1 +1,1 @@
-"""Generator architectures, one file per family."""
+"""Generator architectures, one file per family; `generator.py` says what a family has to have."""

@@ -1,12 +1,12 @@
 """BigGAN-deep (Brock et al. 2019), at any resolution, width and number of classes.
 
-Owns the network, how its sizes are read from a state dict in the naming of huggingface's pytorch-pretrained-BigGAN, and
-what no state dict tells. Knows nothing of files, caches or Jacobians.
+Sizes are read from a state dict in the naming of huggingface's pytorch-pretrained-BigGAN.
 """
 
 import math
 import re
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,40 +18,41 @@ from magnet_cli.models.generators.state_dict import State, conv, doubling, linea
 Norm = tuple[Tensor, Tensor]  # gain and offset, [B, C, 1, 1] each
 _LAYER = re.compile(r"generator\.layers\.(\d+)\.")
 _MARKS = {"embeddings.weight", "generator.gen_z.weight_orig"}
-_CHANNELS = 3  # of the last convolution's, those that are the image
-_NORMS = range(4)  # of a block
+_CHANNELS = 3  # of the last convolution, those of the image
+_NORMS = range(4)  # in a block
 
 
 class Block(nn.Module):
-    """Four convolutions, each behind a normalisation and a ReLU, and a way past them.
+    """Four convolutions, each after a normalisation and a ReLU, and a skip path.
 
     Args:
-        layers: 1x1, 3x3 (which may double the side), 3x3, 1x1.
-        doubles: whether the second does.
+        layers: 1x1, 3x3, 3x3, 1x1.
+        doubles: whether the second doubles the side.
     """
 
-    def __init__(self, layers: list[nn.Module], *, doubles: bool) -> None:
+    def __init__(self, layers: list[nn.Conv2d | nn.ConvTranspose2d], *, doubles: bool) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.widths, self.width = [layer.in_channels for layer in layers], layers[-1].out_channels
         self.doubles = doubles
         self.num_norms = len(layers)
 
     def forward(self, x: Tensor, norms: list[Norm]) -> Tensor:
-        """[B, I, H, W] to [B, O, H, W], or [B, O, 2H, 2W]; the way past keeps the first O of the I channels."""
-        past = x[:, : self.layers[-1].out_channels]
+        """Map [B, I, H, W] to [B, O, H, W] or [B, O, 2H, 2W]; the skip path keeps the first O of the I channels."""
+        past = x[:, : self.width]
         for layer, norm in zip(self.layers, norms, strict=True):
             x = layer(_normalised(x, norm))
         return x + (functional.interpolate(past, scale_factor=2, mode="nearest") if self.doubles else past)
 
 
 class Attention(nn.Module):
-    """Each pixel looks at all 2x2 fields (Zhang et al. 2019, with the keys pooled as BigGAN has them).
+    """Self-attention of every pixel to all 2x2 fields (Zhang et al. 2019, with the keys pooled as in BigGAN).
 
     Args:
         query: [I/8, I, 1, 1].
         key: [I/8, I, 1, 1].
         value: [I/2, I, 1, 1].
-        out: [I, I/2, 1, 1], the layer's own gain multiplied in.
+        out: [I, I/2, 1, 1], the gain of the layer multiplied in.
     """
 
     num_norms = 0
@@ -61,7 +62,7 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = conv(query), conv(key), conv(value), conv(out)
 
     def forward(self, x: Tensor, norms: list[Norm]) -> Tensor:
-        """[B, I, H, W] to the same."""
+        """Map [B, I, H, W] to [B, I, H, W]."""
         query = self.query(x).flatten(2)
         key = functional.max_pool2d(self.key(x), 2).flatten(2)
         value = functional.max_pool2d(self.value(x), 2).flatten(2)
@@ -70,22 +71,25 @@ class Attention(nn.Module):
 
 
 class BigGANDeep(nn.Module):
-    """z and class to a condition, which makes the first features and the gains and offsets of all normalisations.
+    """Maps z and class to a condition, which gives the first features, and gains and offsets of all normalisations.
 
     Args:
-        embedding: [D, num_classes], of the classes.
-        first: condition [2D] to features [I · 4 · 4].
+        embedding: [D, num_classes].
+        first: maps the condition [2D] to features [I · 4 · 4].
         layers: blocks and attention.
-        norms: (gains [S, 2D], offsets [S, 2D]) of all blocks' normalisations one after the other.
-        last: (gain [F], offset [F]) of the normalisation before the image, which asks no condition.
-        statistics: (means [T, S + F], variances [T, S + F]) of all of them, at T truncations from 0 to 1.
-        to_image: F features to the image.
-        epsilon: beside the variances.
-        bn_truncation: ψ of the statistics; 0 for that of z.
+        norms: (gains [S, 2D], offsets [S, 2D]) of the normalisations in all blocks, one after the other.
+        last: (gain [F], offset [F]) of the normalisation before the image, which has no condition.
+        statistics: (means [T, S + F], variances [T, S + F]) of all normalisations, at T truncations from 0 to 1.
+        to_image: maps F features to the image.
+        epsilon: added to the variances.
+        bn_truncation: ψ of the statistics; 0 for the ψ of z.
     """
 
     prior = "truncated-normal"
     truncates = "z, and the batch-norm statistics"
+    num_parameters: int
+    means: Tensor
+    variances: Tensor
 
     def __init__(
         self,
@@ -111,12 +115,12 @@ class BigGANDeep(nn.Module):
         self.epsilon, self.bn_truncation = epsilon, bn_truncation
         self.latent_dim, self.num_classes = embedding.shape
         blocks = [layer for layer in layers if isinstance(layer, Block)]
-        self.widths = [part.in_channels for block in blocks for part in block.layers]
+        self.widths = [width for block in blocks for width in block.widths]
         side = 4 << sum(block.doubles for block in blocks)
         self.image_shape = (to_image.out_channels, side, side)
 
     def forward(self, z: Tensor, labels: Tensor, truncation: float = 1.0) -> Tensor:
-        """Latents [B, D] to images [B, C, H, W] in [-1, 1]; labels [B] int64 or [B, num_classes] floating.
+        """Map latents [B, D] and labels, [B] int64 or [B, num_classes] floating, to images [B, C, H, W] in [-1, 1].
 
         Truncation scales z, and chooses the statistics of all normalisations unless `bn_truncation` does.
         """
@@ -129,17 +133,18 @@ class BigGANDeep(nn.Module):
         norms = [(a[:, :, None, None], b[:, :, None, None]) for a, b in parts]
         x = self.first(condition).unflatten(1, (-1, 4, 4))
         for layer in self.layers:
-            x = layer(x, norms[: layer.num_norms])
-            norms = norms[layer.num_norms :]
+            count = cast(Block | Attention, layer).num_norms
+            x = layer(x, norms[:count])
+            norms = norms[count:]
         last = self.last_gain * scale[-size:]
         x = _normalised(x, (last[:, None, None], (self.last_offset - mean[-size:] * last)[:, None, None]))
         return self.to_image(x).tanh()
 
     def statistics(self, truncation: float) -> tuple[Tensor, Tensor]:
-        """Means and inverse standard deviations [S + F] at a truncation.
+        """Return means and inverse standard deviations [S + F] at a truncation.
 
-        As published: between two rows of the tables the nearer one has the smaller share, and what is a row's own
-        truncation but for rounding is between two.
+        As published: between two rows of the tables the nearer row has the smaller share, and a row's own truncation is
+        between two rows if it is rounded.
         """
         share, row = math.modf(truncation / (1 / (len(self.means) - 1)))
         row = int(row)
@@ -151,7 +156,7 @@ class BigGANDeep(nn.Module):
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is this family's."""
+    """Return whether a state dict belongs to this family."""
     return state.keys() >= _MARKS
 
 
@@ -162,20 +167,20 @@ def build(
     upsample: Sequence[bool] | None = None,
     eps: float = 1e-4,
 ) -> BigGANDeep:
-    """The network of a state dict, its sizes read from names and shapes, spectral norms folded, in eval mode; float64.
+    """Return the network of a state dict, its sizes read from names and shapes, spectral norms folded; float64.
 
     Args:
         state: in the naming of pytorch-pretrained-BigGAN.
-        bn_truncation: ψ in (0, 1] of the batch-norm statistics. None: that of z, as the authors sample.
+        bn_truncation: ψ in (0, 1] of the batch-norm statistics. None: the ψ of z, as the authors sample.
         upsample: whether each block doubles the side, attention not counted. None: every second, as published.
-        eps: beside the variances; published networks have 1e-4.
+        eps: added to the variances; 1e-4 in published networks.
 
     Raises:
         GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting outside its range.
     """
     if bn_truncation is not None and not 0 < bn_truncation <= 1:
         message = f"bn_truncation {bn_truncation:g} is asked for, and is in (0, 1]"
-        raise GeneratorError(message, "pass it in that range, or leave it out to have that of z")
+        raise GeneratorError(message, "pass it in that range, or leave it out to have the truncation of z")
     reader = _Reader(State(state, "a BigGAN-deep"))
     network = reader.network(upsample, eps, bn_truncation or 0.0)
     network.num_parameters = reader.state.num_parameters("_u", "_v", "running_means", "running_vars")
@@ -184,11 +189,7 @@ def build(
 
 
 class _Reader:
-    """Reads the layers, and gathers what all normalisations of the blocks have on the way.
-
-    Args:
-        state: the tensors.
-    """
+    """Reads the layers, and gathers the tensors of all normalisations in the blocks."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -198,10 +199,9 @@ class _Reader:
         self.embedding, self.condition = embedding, 2 * len(embedding)
 
     def network(self, upsample: Sequence[bool] | None, epsilon: float, bn_truncation: float) -> BigGANDeep:
-        """The network."""
         weight = self._weight("generator.gen_z", None, self.condition)
         width = len(weight) // 16
-        # Its outputs are by pixel, each with all channels; ours are by channel.
+        # from outputs by pixel to outputs by channel
         order = torch.arange(16 * width).unflatten(0, (16, width)).T.flatten()
         first = linear(weight[order], self.state.take("generator.gen_z.bias", 16 * width)[order])
         layers, width = self._layers(width, upsample)
@@ -213,17 +213,16 @@ class _Reader:
             self.embedding,
             first,
             layers,
-            tuple(torch.cat(parts) for parts in zip(*self.norms, strict=True)),
+            _joined(self.norms, dim=0),
             last,
-            tuple(torch.cat(parts, dim=1) for parts in zip(*self.statistics, strict=True)),
+            _joined(self.statistics, dim=1),
             conv(weight[:_CHANNELS], bias[:_CHANNELS]),
             epsilon=epsilon,
             bn_truncation=bn_truncation,
         )
 
     def _layers(self, width: int, upsample: Sequence[bool] | None) -> tuple[list[Block | Attention], int]:
-        """Blocks and attention, and the channels that the last of them gives."""
-        names = {int(found[1]) for name in self.state.tensors if (found := _LAYER.match(name))}
+        names = {int(match[1]) for name in self.state.tensors if (match := _LAYER.match(name))}
         attention = {i for i in names if f"generator.layers.{i}.gamma" in self.state.tensors}
         blocks = sorted(names - attention)
         doubles = [i % 2 == 1 for i in range(len(blocks))] if upsample is None else upsample
@@ -242,12 +241,14 @@ class _Reader:
             if i in attention:
                 layers.append(self._attention(name, width))
             else:
-                layers.append(self._block(name, width, doubles=bool(double[i])))
-                width = layers[-1].layers[-1].out_channels
+                block = self._block(name, width, doubles=bool(double[i]))
+                layers.append(block)
+                width = block.width
         return layers, width
 
     def _block(self, name: str, width: int, *, doubles: bool) -> Block:
-        layers, at = [], width
+        layers: list[nn.Conv2d | nn.ConvTranspose2d] = []
+        at = width
         for i in _NORMS:
             self._norm(f"{name}.bn_{i}", at)
             size = 3 if i in {1, 2} else 1
@@ -280,12 +281,16 @@ class _Reader:
         self.statistics.append((mean, self.state.take(f"{name}.running_vars", len(mean), width)))
 
     def _weight(self, name: str, *shape: int | None) -> Tensor:
-        """A weight divided by its largest singular value, as the stored vectors estimate it."""
+        # divided by the largest singular value, as the stored vectors estimate it
         weight = self.state.take(f"{name}.weight_orig", *shape)
         matrix = weight.flatten(1)
         left = self.state.take(f"{name}.weight_u", matrix.shape[0])
         right = self.state.take(f"{name}.weight_v", matrix.shape[1])
         return weight / (left @ matrix @ right)
+
+
+def _joined(pairs: list[tuple[Tensor, Tensor]], dim: int) -> tuple[Tensor, Tensor]:
+    return torch.cat([one for one, _ in pairs], dim), torch.cat([other for _, other in pairs], dim)
 
 
 def _normalised(x: Tensor, norm: Norm) -> Tensor:

@@ -1,10 +1,11 @@
 """DCGAN (Radford et al. 2016), the generator of the PyTorch tutorial, at any width and size.
 
-Owns the network and how its sizes are read from a state dict. Knows nothing of files, caches or Jacobians.
+Sizes are read from a state dict.
 """
 
 import itertools
 import re
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -45,18 +46,18 @@ class DCGAN(nn.Module):
         self.image_shape = (channels, 2 ** (len(widths) + 2), 2 ** (len(widths) + 2))
 
     def forward(self, z: Tensor, labels: None = None, truncation: float = 1.0) -> Tensor:
-        """Latents [B, D], scaled by the truncation first, to images [B, C, H, W] in [-1, 1]."""
+        """Map latents [B, D], scaled by the truncation first, to images [B, C, H, W] in [-1, 1]."""
         return self.main((z * truncation)[:, :, None, None])
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is this family's: 4x4 convolutions named main.N.weight."""
+    """Return whether a state dict belongs to this family: 4x4 convolutions named main.N.weight."""
     convolutions = _convolutions(state)
     return len(convolutions) > 1 and all(w.shape[2:] == (4, 4) for w in convolutions)
 
 
 def build(state: dict[str, Tensor]) -> DCGAN:
-    """The network of a state dict, its sizes read from the weights, in eval mode, batch norms folded; float64.
+    """Return the network of a state dict, its sizes read from the weights, batch norms folded; float64, eval mode.
 
     Raises:
         GeneratorError: as `as_trained`.
@@ -65,7 +66,7 @@ def build(state: dict[str, Tensor]) -> DCGAN:
 
 
 def as_trained(state: dict[str, Tensor]) -> DCGAN:
-    """The network of a state dict in eval mode, its batch norms layers of their own; float64.
+    """Return the network of a state dict with its batch norms as layers; float64, eval mode.
 
     Raises:
         GeneratorError: tensors are missing, left over, or of shapes that do not chain.
@@ -73,7 +74,7 @@ def as_trained(state: dict[str, Tensor]) -> DCGAN:
     convolutions = _convolutions(state)
     widths = tuple(w.shape[1] for w in convolutions[:-1])
     network = DCGAN(convolutions[0].shape[0], widths, convolutions[-1].shape[1]).to(torch.float64)
-    # The batch counters of training are no part of the function; every other tensor has to fit.
+    # batch counters of training have no effect; every other tensor has to fit
     weights = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
     try:
@@ -85,11 +86,11 @@ def as_trained(state: dict[str, Tensor]) -> DCGAN:
 
 
 def _folded(network: DCGAN) -> DCGAN:
-    """The same function with each batch norm folded into its convolution: fewer steps to push tangents through."""
+    # fewer layers for tangents to pass
     layers: list[nn.Module] = []
     for layer in network.main:
         if isinstance(layer, nn.BatchNorm2d):
-            layers[-1] = fuse_conv_bn_eval(layers[-1], layer, transpose=True)
+            layers[-1] = fuse_conv_bn_eval(cast(nn.ConvTranspose2d, layers[-1]), layer, transpose=True)
         else:
             layers.append(layer)
     network.main = nn.Sequential(*layers)

@@ -1,7 +1,6 @@
-"""NVAE (Vahdat and Kautz 2020), the way it samples: noise of all groups in, the mean of the image's distribution out.
+"""NVAE (Vahdat and Kautz 2020) as it samples: noise of all groups in, the mean of the image's distribution out.
 
-Owns the decoder, how its sizes are read from a state dict in the naming of NVlabs' code, and which noise is the latent.
-Knows nothing of files, caches or Jacobians; the encoder's tensors are passed over.
+Sizes are read from a state dict in the naming of NVlabs' code; tensors of the encoder are skipped.
 """
 
 import math
@@ -19,22 +18,22 @@ from magnet_cli.models.generators.state_dict import State, conv
 LATENTS = ("top", "all")
 _BATCH_NORM_EPSILON = 1e-5
 _WEIGHT_NORM_EPSILON = 1e-5
-_BRANCH = 0.1  # weight of a cell's branch beside its way past
-_BOUND = 5.0  # of the means and log standard deviations of all distributions, by tanh
+_BRANCH = 0.1  # weight of a cell's branch beside its skip path
+_BOUND = 5.0  # on means and log standard deviations of all distributions, by tanh
 _LEAST_SIGMA = 0.01
-_NOISE_SEED = 0  # of the noise that is fixed; part of a volume's spec
+_NOISE_SEED = 0  # of the fixed noise; part of a volume's spec
 _MIXTURE = 10  # channels of the last layer for each logistic of a mixture: a weight, then 3 of each colour
-_PASSED_OVER = ("stem.", "pre_process.", "enc_tower.", "enc0.", "enc_sampler.", "nf_cells.")  # of the encoder
+_SKIPPED = ("stem.", "pre_process.", "enc_tower.", "enc0.", "enc_sampler.", "nf_cells.")  # parts of the encoder
 _UNUSED = (".num_batches_tracked", ".weight_normalized")  # counters of training, and copies of weights
 _NAMES = {"prior_ftr0", "dec_tower.0.conv.weight", "image_conditional.1.weight"}
 _NUMBER = re.compile(r"(dec_tower|post_process)\.(\d+)\..+")
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 convolution to many channels, a depthwise one, and a 1x1 back; every batch norm is in their weights.
+    """A 1x1 convolution to many channels, a depthwise one, and a 1x1 back; all batch norms are in their weights.
 
-    Where the side is doubled that happens before the depthwise convolution: what is before it acts on each pixel alone,
-    so that it may as well act on the fewer.
+    The side is doubled before the depthwise convolution: the layers before act on each pixel alone, and give the same
+    on fewer pixels.
 
     Args:
         widen: (W [E, I, 1, 1], b [E]).
@@ -60,14 +59,14 @@ class InvertedResidual(nn.Module):
         self.doubles = doubles
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, I, H, W] to [B, O, H, W], or [B, O, 2H, 2W]."""
+        """Map [B, I, H, W] to [B, O, H, W] or [B, O, 2H, 2W]."""
         x = functional.silu(self.widen(x))
         x = functional.silu(self.depthwise(_doubled(x) if self.doubles else x))
         return self.narrow(x)
 
 
 class SwishConvolutions(nn.Module):
-    """Convolutions, each after a batch norm and a swish; all norms but the first are in the weights.
+    """Convolutions, each after a batch norm and a swish; all norms except the first are in the weights.
 
     Args:
         norm: (factor [I], offset [I]) of the first batch norm.
@@ -82,7 +81,7 @@ class SwishConvolutions(nn.Module):
         self.doubles = doubles
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, I, H, W] to [B, O, H, W], or [B, O, 2H, 2W]."""
+        """Map [B, I, H, W] to [B, O, H, W] or [B, O, 2H, 2W]."""
         x = x * self.factor + self.offset
         for number, layer in enumerate(self.layers):
             x = functional.silu(x)
@@ -91,7 +90,7 @@ class SwishConvolutions(nn.Module):
 
 
 class Excitation(nn.Module):
-    """Scales each channel by what the means of all channels say (squeeze and excitation, Hu et al. 2018).
+    """Scales each channel by a function of the means of all channels (squeeze and excitation, Hu et al. 2018).
 
     Args:
         squeeze: (W [h, C], b [h]).
@@ -103,18 +102,18 @@ class Excitation(nn.Module):
         self.squeeze, self.excite = (conv(weight[:, :, None, None], bias) for weight, bias in (squeeze, excite))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same."""
+        """Map [B, C, H, W] to [B, C, H, W]."""
         means = x.mean(dim=(2, 3), keepdim=True)
         return x * torch.sigmoid(self.excite(functional.relu(self.squeeze(means))))
 
 
 class Cell(nn.Module):
-    """A residual cell, at one side or to twice the side.
+    """A residual cell, which may double the side.
 
     Args:
-        branch: of the two.
-        excitation: of its outputs; None where the network has none.
-        past: W [O, I, 1, 1] of the way past the branch where the side is doubled; None where it is not.
+        branch: the layers beside the skip path.
+        excitation: of the branch's outputs; None if the network has none.
+        past: W [O, I, 1, 1] of the skip path if the side is doubled; else None.
     """
 
     def __init__(self, branch: nn.Module, excitation: Excitation | None, past: Tensor | None) -> None:
@@ -123,21 +122,21 @@ class Cell(nn.Module):
         self.past = None if past is None else conv(past, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, I, H, W] to [B, O, H, W], or [B, O, 2H, 2W]."""
+        """Map [B, I, H, W] to [B, O, H, W] or [B, O, 2H, 2W]."""
         own = self.branch(x)
         if self.excitation is not None:
             own = self.excitation(own)
-        if self.past is not None:  # a 1x1 convolution may as well come before the interpolation
+        if self.past is not None:  # a 1x1 convolution gives the same before the interpolation
             x = functional.interpolate(self.past(x), scale_factor=2, mode="bilinear", align_corners=True)
         return x + _BRANCH * own
 
 
 class Group(nn.Module):
-    """A group of latents: its prior given the features so far, and how a latent enters them.
+    """A group of latents: their prior given the features so far, and how a latent enters the features.
 
     Args:
-        combine: (W [C, C + c, 1, 1], b [C]), features and latent to features.
-        moments: (W [2c, C, 1, 1], b [2c]), features to mean and log standard deviation; None for the first group,
+        combine: (W [C, C + c, 1, 1], b [C]), maps features and latent to features.
+        moments: (W [2c, C, 1, 1], b [2c]), maps features to mean and log standard deviation; None for the first group,
             whose prior is fixed.
         shape: (c, H, W) of the latent.
     """
@@ -151,31 +150,31 @@ class Group(nn.Module):
         self.shape = shape
 
     def distribution(self, x: Tensor, temperature: float) -> tuple[Tensor | float, Tensor | float]:
-        """Mean and standard deviation [B, c, H, W] of the latent, given features [B, C, H, W]."""
+        """Return mean and standard deviation [B, c, H, W] of the latent, given features [B, C, H, W]."""
         if self.moments is None:
             return 0.0, (1 + _LEAST_SIGMA) * temperature
         mean, log_sigma = (_bounded(part) for part in self.moments(functional.elu(x)).chunk(2, dim=1))
         return mean, (log_sigma.exp() + _LEAST_SIGMA) * temperature
 
     def forward(self, x: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        """Features [B, C, H, W] and standard normal noise [B, c, H, W] to features."""
+        """Map features [B, C, H, W] and standard normal noise [B, c, H, W] to features."""
         mean, sigma = self.distribution(x, temperature)
         return self.combine(torch.cat([x, mean + sigma * noise], dim=1))
 
 
 class NVAE(nn.Module):
-    """Noise of all groups to an image: the mean of the distribution that the decoder gives.
+    """Maps the noise of all groups to an image: the mean of the distribution that the decoder gives.
 
-    The mean, and no draw from that distribution, because a draw is either no differentiable function of the latent (the
-    choice of a mixture's part, a coin for each pixel) or noise that no latent stands for. Truncation is NVAE's
-    temperature: it scales the standard deviation of every group, those with fixed noise included.
+    A draw from that distribution would be no differentiable function of the latent (the choice of a mixture's part, a
+    coin for each pixel), or add noise that is no part of the latent. Truncation is NVAE's temperature: it scales the
+    standard deviation of every group, groups with fixed noise included.
 
     Args:
-        start: [C, h, w], the features that the decoder starts from.
-        tower: groups and cells, a group first.
+        start: [C, h, w], the first features of the decoder.
+        tower: groups and cells, beginning with a group.
         post: cells up to the image's side.
-        head: (W, b) of the last convolution, whose channels tell the distribution (`mean_of`).
-        latents: "top", z is the noise of the first group, that of the others is fixed; "all", of all groups in order.
+        head: (W, b) of the last convolution, whose channels are the parameters of the distribution (`mean_of`).
+        latents: "top", z is the noise of the first group, and the other noise is fixed; "all", of all groups in order.
     """
 
     prior = "normal"
@@ -195,7 +194,7 @@ class NVAE(nn.Module):
         self.shapes = shapes
         self.num_fixed = len(shapes) - len(drawn)
         self.noise = f"seed-{_NOISE_SEED}" if self.num_fixed else ""
-        for number in range(len(drawn), len(shapes)):  # a stream of its own for each group
+        for number in range(len(drawn), len(shapes)):  # each group has its own stream
             fixed = np.random.default_rng([_NOISE_SEED, number]).standard_normal(shapes[number])
             self.register_buffer(f"noise_{number}", torch.from_numpy(fixed)[None])
         doubled = sum(layer.past is not None for layer in (*tower, *post) if isinstance(layer, Cell))
@@ -203,11 +202,11 @@ class NVAE(nn.Module):
         self.image_shape = (_colours(len(head[0])), start.shape[-2] << doubled, side)
 
     def forward(self, z: Tensor, labels: None = None, truncation: float = 1.0) -> Tensor:
-        """Latents [B, D] to images [B, C, H, W] in [-1, 1]."""
+        """Map latents [B, D] to images [B, C, H, W] in [-1, 1]."""
         return mean_of(self.logits(self.noises(z), truncation))
 
     def noises(self, z: Tensor) -> list[Tensor]:
-        """The standard normal noise [B, c, H, W] of every group: latents [B, D] in parts, then what is fixed."""
+        """Return the noise [B, c, H, W] of every group: parts of the latents [B, D], then the fixed noise."""
         count = len(self.shapes) - self.num_fixed
         parts = z.split([math.prod(shape) for shape in self.shapes[:count]], dim=1)
         drawn = [part.reshape(len(z), *shape) for part, shape in zip(parts, self.shapes[:count], strict=True)]
@@ -215,7 +214,7 @@ class NVAE(nn.Module):
         return drawn + [noise.expand(len(z), -1, -1, -1) for noise in fixed]
 
     def logits(self, noises: list[Tensor], temperature: float = 1.0) -> Tensor:
-        """What the last layer says of the image's distribution [B, P, H, W], given the noise of every group."""
+        """Return the parameters [B, P, H, W] of the image's distribution, given the noise of every group."""
         x, left = self.start.expand(len(noises[0]), -1, -1, -1), iter(noises)
         for layer in self.tower:
             x = layer(x, next(left), temperature) if isinstance(layer, Group) else layer(x)
@@ -225,11 +224,11 @@ class NVAE(nn.Module):
 
 
 def mean_of(logits: Tensor) -> Tensor:
-    """The mean image [B, C, H, W] in [-1, 1] of the distribution whose parameters are [B, P, H, W].
+    """Return the mean image [B, C, H, W] in [-1, 1] of the distribution with the parameters [B, P, H, W].
 
     One channel: Bernoulli. Two or six: normal, means before log standard deviations, of one or three colours. A
-    multiple of ten: a mixture of logistics (Salimans et al. 2017, section 2.2), each colour's mean linear in the
-    colours before.
+    multiple of ten: a mixture of logistics (Salimans et al. 2017, section 2.2), in which the mean of each colour is
+    linear in the colours before.
     """
     if logits.shape[1] == 1:
         return torch.tanh(logits / 2)
@@ -247,16 +246,16 @@ def mean_of(logits: Tensor) -> Tensor:
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is this family's."""
+    """Return whether a state dict belongs to this family."""
     return state.keys() >= _NAMES
 
 
 def build(state: dict[str, Tensor], *, nvae_latents: str = "top") -> NVAE:
-    """The decoder of a state dict, its sizes and distribution read from names and shapes, in eval mode; float64.
+    """Return the decoder of a state dict, its sizes and distribution read from names and shapes; float64, eval mode.
 
     Args:
         state: in NVlabs' naming, with the encoder or without; cells of the kinds mbconv and bnswish.
-        nvae_latents: "top", the latent is the noise of the first group, and that of the others is fixed; "all", of all.
+        nvae_latents: "top", the latent is the noise of the first group, and the rest is fixed; "all", of all groups.
 
     Raises:
         GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting outside its range.
@@ -264,10 +263,10 @@ def build(state: dict[str, Tensor], *, nvae_latents: str = "top") -> NVAE:
     if nvae_latents not in LATENTS:
         message = f"nvae_latents {nvae_latents!r} is asked for, and NVAE has {' and '.join(LATENTS)}"
         raise GeneratorError(message, 'pass nvae_latents="top" or nvae_latents="all"')
-    decoder = {k: v for k, v in state.items() if not k.startswith(_PASSED_OVER) and not k.endswith(_UNUSED)}
+    decoder = {k: v for k, v in state.items() if not k.startswith(_SKIPPED) and not k.endswith(_UNUSED)}
     reader = _Reader(decoder, "an NVAE", "; magnet knows the cells mbconv and bnswish")
     start = reader.take("prior_ftr0", None, None, None)
-    tower, width = reader.tower(len(start), start.shape[-2:])
+    tower, width = reader.tower(len(start), (start.shape[-2], start.shape[-1]))
     post = []
     for number in range(reader.num_layers("post_process")):
         cell, width = reader.cell(f"post_process.{number}", width)
@@ -293,18 +292,14 @@ class _Reader(State):
     """Reads the layers of a decoder."""
 
     def num_layers(self, part: str) -> int:
-        """Layers in a part of the network, numbered from 0 without a gap, or `take` will miss what is in it."""
+        """Return the number of layers in a part of the network; `take` finds gaps in their numbers."""
         numbers = [int(m[2]) for name in self.tensors if (m := _NUMBER.fullmatch(name)) and m[1] == part]
         return max(numbers, default=-1) + 1
 
     def tower(self, width: int, sides: tuple[int, int]) -> tuple[list[nn.Module], int]:
-        """Groups and cells, and the width of the features that they give.
-
-        Args:
-            width: channels of the features that it starts from.
-            sides: their height and width.
-        """
-        layers, groups = [], 0
+        """Return groups and cells, and the channels of the last features, given channels and sides of the first."""
+        layers: list[nn.Module] = []
+        groups = 0
         for number in range(self.num_layers("dec_tower")):
             name = f"dec_tower.{number}"
             if f"{name}.conv.weight" in self.tensors:
@@ -322,13 +317,13 @@ class _Reader(State):
         size = combine[0].shape[1] - width
         moments = self.conv(f"dec_sampler.{number - 1}.1", width) if number else None
         if size < 1 or len(combine[0]) != width or (moments and len(moments[0]) != 2 * size):
-            said = f", its moments {len(moments[0])}" if moments else ""
-            message = f"{name}.conv maps {combine[0].shape[1]} channels to {len(combine[0])}{said}, and {width} arrive"
+            text = f", its moments {len(moments[0])}" if moments else ""
+            message = f"{name}.conv maps {combine[0].shape[1]} channels to {len(combine[0])}{text}, and {width} arrive"
             raise GeneratorError(message, "check that the file holds one whole decoder")
         return Group(combine, moments, (size, *sides))
 
     def cell(self, name: str, width: int) -> tuple[Cell, int]:
-        """The cell of that name, and the width of what it gives."""
+        """Return the cell of a name, and the channels of its output."""
         past = None
         if f"{name}.skip.1.weight" in self.tensors:
             past, _ = self.conv(f"{name}.skip.1", width, bias=False)
@@ -336,7 +331,7 @@ class _Reader(State):
         inside = f"{name}._ops.0.bn_act.weight" in self.tensors
         branch, out = (self._swish if inside else self._inverted)(f"{name}._ops", width, doubles=doubles)
         if out != (width if past is None else len(past)):
-            message = f"{name} gives {out} channels, and its way past {width if past is None else len(past)}"
+            message = f"{name} gives {out} channels, and its skip path {width if past is None else len(past)}"
             raise GeneratorError(message, "check that the file holds one whole decoder")
         excitation = None
         if f"{name}.se.se.0.weight" in self.tensors:
@@ -345,7 +340,7 @@ class _Reader(State):
         return Cell(branch, excitation, past), out
 
     def _inverted(self, name: str, width: int, *, doubles: bool) -> tuple[InvertedResidual, int]:
-        place = int(doubles)  # where the side is doubled, that is the first in the list
+        place = int(doubles)  # doubling the side is a layer of its own
         first = self._norm(f"{name}.0.conv.{place}.bn", width)
         widen = self._normed(f"{name}.0.conv.{place + 1}", width)
         inner = len(widen[0])
@@ -359,7 +354,6 @@ class _Reader(State):
     def _normed(
         self, name: str, width: int, out: int | None = None, *, kernel: int | None = 1
     ) -> tuple[Tensor, Tensor]:
-        """A convolution and the batch norm after it."""
         weight, bias = self.conv(f"{name}.conv.0", width, out, kernel=kernel, bias=False)
         return _after(self._norm(f"{name}.conv.1", len(weight)), weight, bias)
 
@@ -375,14 +369,14 @@ class _Reader(State):
     def conv(
         self, name: str, width: int | None, out: int | None = None, *, kernel: int | None = 1, bias: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Weight and bias of a convolution, its weight norm multiplied in; the bias is zero where it has none.
+        """Return weight and bias of a convolution, its weight norm multiplied in.
 
         Args:
             name: of the layer.
-            width: channels of its input, of each group of it; None for any.
-            out: of its output; None for any.
+            width: input channels of each group; None for any number.
+            out: output channels; None for any number.
             kernel: side of the kernel; None for any odd number.
-            bias: whether it has one.
+            bias: whether the layer has a bias; zero if not.
         """
         weight = self.take(f"{name}.weight", out, width, kernel, kernel)
         if weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
@@ -405,12 +399,12 @@ class _Reader(State):
 
 
 def _after(norm: _Norm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A convolution and the batch norm after it as one convolution."""
+    # a convolution, then a batch norm, as one convolution
     return weight * norm.factor[:, None, None, None], bias * norm.factor + norm.offset
 
 
 def _before(norm: _Norm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A 1x1 convolution and the batch norm before it as one; exact because nothing is padded."""
+    # a batch norm, then a 1x1 convolution, as one; exact because nothing is padded
     return weight * norm.factor[:, None, None], bias + weight[:, :, 0, 0] @ norm.offset
 
 
@@ -423,5 +417,5 @@ def _bounded(x: Tensor) -> Tensor:
 
 
 def _colours(channels: int) -> int:
-    """Channels of an image whose distribution has so many parameters; 0 for a number that no distribution has."""
+    # of an image whose distribution has that many parameters; 0 if no distribution has
     return {1: 1, 2: 1, 6: 3}.get(channels, 0 if channels % _MIXTURE or not channels else 3)

@@ -1,10 +1,11 @@
 """ProGAN (Karras et al. 2018), at any resolution and width, conditional or not.
 
-Owns the network, how its sizes are read from a state dict in the naming of genforce's code (the convention of the
-TensorFlow original; huggan's files too) or of pytorch_GAN_zoo's, and what no state dict tells. Knows nothing of files.
+Sizes are read from a state dict in the naming of genforce's code (the convention of the TensorFlow original and of
+huggan's files) or of pytorch_GAN_zoo's.
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,27 +14,28 @@ from torch.nn import functional
 from magnet_cli.errors import GeneratorError
 from magnet_cli.models.generators.state_dict import State, conv, doubling, linear, one_hot
 
-_EPSILON = 1e-8  # of the normalisation of pixels
+_EPSILON = 1e-8  # in the normalisation of pixels
 _LEAK = 0.2
 _ZOO = {"formatLayer.module.weight", "toRGBLayers.0.module.weight"}
 
 
 class ProGAN(nn.Module):
-    """Convolutions with leaky ReLU and pixel normalisation after each, from 4x4 up; the last is shown as an image.
+    """Convolutions, each with a leaky ReLU and a pixel normalisation, from 4x4 up; a last one makes the image.
 
     Args:
         first: [D + label_size] to [I · 4 · 4].
-        stages: the later convolutions, by resolution: one at 4x4, then two each, the first of which doubles the side.
-        shown: (1x1 convolution to the image, of the last stage; that of the stage before, or None), their shares in the
-            image multiplied in.
+        stages: the later convolutions by resolution: one at 4x4, then two each, of which the first doubles the side.
+        shown: (1x1 convolution from the last stage to the image, the same from the stage before or None), multiplied by
+            their shares in the image.
         label_size: numbers of a label.
-        again: whether z is normalised a second time, its label with it.
-        squashed: whether the image goes through a tanh.
-        scale: the image is shown so many times larger, its pixels repeated.
+        again: whether z is normalised a second time, together with its label.
+        squashed: whether a tanh follows the image.
+        scale: the image is enlarged by it, its pixels repeated.
     """
 
     prior = "sphere"  # z is scaled to |z| = √D before anything else
     truncates = ""
+    num_parameters: int
 
     def __init__(
         self,
@@ -57,9 +59,9 @@ class ProGAN(nn.Module):
         self.image_shape = (self.to_image.out_channels, side, side)
 
     def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Latents [B, D] to images [B, C, H, W], about in [-1, 1]; labels [B] int64 or [B, num_classes] floating.
+        """Map latents [B, D] and labels, [B] or [B, num_classes], to images [B, C, H, W], roughly in [-1, 1].
 
-        Truncation has no effect: the network normalises z, whatever it is scaled by.
+        Truncation has no effect, because the network normalises z.
         """
         x = _normalised(z)
         if self.num_classes:
@@ -68,7 +70,7 @@ class ProGAN(nn.Module):
         x = before = _activated(x.unflatten(1, (-1, 4, 4)))
         for stage in self.stages:
             before = x
-            for layer in stage:
+            for layer in cast(nn.ModuleList, stage):
                 x = _activated(layer(x))
         image = self.to_image(x)
         if self.to_image_before is not None:
@@ -77,7 +79,7 @@ class ProGAN(nn.Module):
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is this family's, in either naming."""
+    """Return whether a state dict belongs to this family, in either naming."""
     return state.keys() >= {"layer0.weight", "output0.weight"} or state.keys() >= _ZOO
 
 
@@ -89,16 +91,16 @@ def build(
     final_tanh: bool = False,
     fused_scale: bool | None = None,
 ) -> ProGAN:
-    """The network of a state dict, its sizes read from names and shapes, in eval mode; float64.
+    """Return the network of a state dict, its sizes read from names and shapes; float64, eval mode.
 
     Args:
         state: in the naming of genforce, or of pytorch_GAN_zoo's GNet.
-        label_size: numbers of a label, which stands behind z; published networks have none.
-        lod: level of detail: 0 is full resolution, each 1 halves it, between two both are blended (pytorch_GAN_zoo's
-            alpha, between 0 and 1, is the same number). None: as stored, or 0.
+        label_size: numbers of a label, which follows z; published networks have none.
+        lod: level of detail: 0 is full resolution, 1 is half of it; a number in between blends both (as the alpha of
+            pytorch_GAN_zoo). None: as stored, or 0.
         final_tanh: whether a tanh follows the image; published networks have none.
-        fused_scale: whether the weights of the convolutions that double the side are those of transposed ones. None: as
-            their shapes say, and not where they say nothing.
+        fused_scale: whether convolutions that double the side have the weights of transposed convolutions. None: as
+            their shapes tell; no if they do not tell.
 
     Raises:
         GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting outside its range.
@@ -112,11 +114,7 @@ def build(
 
 
 class _Reader:
-    """Reads the layers of either naming, the scale of equalised learning rates multiplied in.
-
-    Args:
-        state: the tensors.
-    """
+    """Reads the layers of either naming, the scale of equalised learning rates multiplied in."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -124,7 +122,7 @@ class _Reader:
         self.num_stages = state.count(self._image_name(0).replace("0", "{}") + ".weight")
 
     def network(self, label_size: int, lod: float, fused: bool | None, *, squashed: bool) -> ProGAN:
-        """The network down to a level of detail."""
+        """Return the network down to a level of detail."""
         if not 0 <= lod <= self.num_stages - 1:
             message = f"lod {lod:g} is asked for, and the network has 0..{self.num_stages - 1}"
             raise GeneratorError(message, "pass a lod in that range; 0 is full resolution")
@@ -134,18 +132,28 @@ class _Reader:
             message += " in pytorch_GAN_zoo's naming, of which labels are not known" * self.zoo
             raise GeneratorError(message, "pass the label_size it was trained with; published networks have 0")
         fused = self._is_fused(first.out_features // 16) if fused is None else fused
-        stages, images, width = [], [], first.out_features // 16
+        stages: list[list[nn.Module]] = []
+        images = []
+        width = first.out_features // 16
         for stage in range(self.num_stages):
-            layers = []
+            layers: list[nn.Module] = []
             for number in (0, 1) if stage else (1,):
-                layers.append(self._layer(stage, number, width, fused=fused and number == 0))
-                width = layers[-1].out_channels
+                layer = self._layer(stage, number, width, fused=fused and number == 0)
+                layers.append(layer)
+                width = layer.out_channels
             stages.append(layers)
             images.append(self._image(stage, width))
         last, share = self.num_stages - 1 - math.floor(lod), lod % 1
         shown = self._part(images[last], 1 - share), self._part(images[last - 1], share) if share else None
-        choices = {"label_size": label_size, "again": not self.zoo, "squashed": squashed}
-        return ProGAN(first, stages[: last + 1], shown, **choices, scale=1 << math.floor(lod))
+        return ProGAN(
+            first,
+            stages[: last + 1],
+            shown,
+            label_size=label_size,
+            again=not self.zoo,
+            squashed=squashed,
+            scale=1 << math.floor(lod),
+        )
 
     def _first(self) -> nn.Linear:
         if self.zoo:
@@ -153,20 +161,20 @@ class _Reader:
             gain = math.sqrt(2 / weight.shape[1])
             return linear(weight * gain, self.state.take("formatLayer.module.bias", len(weight)) * gain)
         weight = self.state.take("layer0.weight", None, None, 4, 4)
-        # A 4x4 convolution of a single pixel with a border of 3: each output takes one weight, from the far end.
+        # a 4x4 convolution of one pixel with a border of 3: each output has one weight, in reverse order
         flat = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2) * math.sqrt(2 / weight[0].numel())
         return linear(flat, self.state.take("layer0.bias", len(weight)).repeat_interleave(16))
 
     def _is_fused(self, width: int) -> bool:
-        """What the first convolution that doubles the side and changes the width says; none says no."""
+        # the first convolution that doubles the side and changes the width tells; no if there is none
         for stage in range(self.num_stages):
             for number in (0, 1) if stage else (1,):
-                found = self.state.tensors.get(self._layer_name(stage, number) + ".weight")
-                if found is None or found.ndim != 4:
+                weight = self.state.tensors.get(self._layer_name(stage, number) + ".weight")
+                if weight is None or weight.ndim != 4:
                     return False
-                if number == 0 and found.shape[0] != found.shape[1]:
-                    return found.shape[0] == width
-                width = found.shape[0]
+                if number == 0 and weight.shape[0] != weight.shape[1]:
+                    return weight.shape[0] == width
+                width = weight.shape[0]
         return False
 
     def _layer_name(self, stage: int, number: int) -> str:
@@ -177,17 +185,16 @@ class _Reader:
     def _image_name(self, stage: int | str) -> str:
         return f"toRGBLayers.{stage}.module" if self.zoo else f"output{stage}"
 
-    def _layer(self, stage: int, number: int, width: int, *, fused: bool) -> nn.Module:
+    def _layer(self, stage: int, number: int, width: int, *, fused: bool) -> nn.Conv2d | nn.ConvTranspose2d:
         name = self._layer_name(stage, number)
         weight = self.state.take(f"{name}.weight", *((width, None) if fused else (None, width)), 3, 3)
-        if fused:  # a transposed convolution's, [I, O, 3, 3] and turned about
+        if fused:  # of a transposed convolution, [I, O, 3, 3] and mirrored
             weight = weight.transpose(0, 1).flip(2, 3)
         gain = math.sqrt(2 / (9 * width))
         bias = self.state.take(f"{name}.bias", len(weight)) * (gain if self.zoo else 1)
         return conv(weight * gain, bias) if number else doubling(weight * gain, bias)
 
     def _image(self, stage: int, width: int) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the convolution that shows a stage."""
         name = self._image_name(stage)
         weight = self.state.take(f"{name}.weight", None, width, 1, 1)
         gain = math.sqrt((2 if self.zoo else 1) / width)
@@ -199,7 +206,7 @@ class _Reader:
 
 
 def _normalised(x: Tensor) -> Tensor:
-    """[B, C, …] scaled to a mean square of 1 over the channels."""
+    # to a mean square of 1 over the channels
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + _EPSILON)
 
 

@@ -1,9 +1,9 @@
-"""SLOGAN (Hwang et al. 2022) as `magnet train slogan` makes it: a generator, and the mixture that its latents are of.
+"""SLOGAN (Hwang et al. 2022) as `magnet train slogan` makes it: a generator, and a mixture as the prior of its latents.
 
-Owns the networks, fully connected for points and residual for images, and how their sizes are read from a state dict.
-Knows nothing of training. Nothing in them mixes the rows of a batch: an image is a function of its latent alone.
+The networks are fully connected for points and residual for images; their sizes are read from a state dict. No layer
+mixes the rows of a batch: an image is a function of its latent alone.
 
-A label is the component that a latent was drawn from. The image does not depend on it, so it may be left out.
+A label is the component that a latent was drawn from. The image does not depend on the label, which may be left out.
 """
 
 import itertools
@@ -18,21 +18,24 @@ from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.maths.mixture import Mixture
 from magnet_cli.models.generators.state_dict import State
 
-_PARTS = ("weights", "means", "factors")  # of the mixture, in a state dict behind "mixture."
-_LARGEST_SEED = 7  # side of the image that the residual network begins with, at most
+_PARTS = ("weights", "means", "factors")  # of the mixture; in a state dict their names begin with "mixture."
+_LARGEST_SEED = 7  # the largest side of the image that the residual network begins with
 
 
 class Slogan(nn.Module):
     """A network behind a mixture prior.
 
     Args:
-        mixture: of the latents.
+        mixture: the prior of the latents.
         body: maps z [B, D] to points [B, F] or images [B, C, H, W].
         image_shape: (F,) or (C, H, W).
     """
 
     prior = "mixture"
     truncates = "z, towards the mean of its component"
+    _weights: Tensor
+    _means: Tensor
+    _factors: Tensor
 
     def __init__(self, mixture: Mixture, body: nn.Module, image_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -46,11 +49,11 @@ class Slogan(nn.Module):
             self.register_buffer(f"_{name}", value, persistent=False)
 
     def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Latents [B, D] to images; truncation draws each to the mean of the component it is most probably of.
+        """Map latents [B, D] to images; truncation draws each latent to the mean of its most probable component.
 
         Args:
             z: [B, D].
-            labels: taken, and of no effect.
+            labels: without effect.
             truncation: ψ.
         """
         if truncation != 1:
@@ -59,7 +62,7 @@ class Slogan(nn.Module):
         return self.body(z)
 
     def _log_densities(self, z: Tensor) -> Tensor:
-        """[B, K], up to a constant."""
+        # [B, K], up to a constant
         away = (z.detach()[None] - self._means[:, None]).mT
         white = torch.linalg.solve_triangular(self._factors, away, upper=False)
         constants = self._weights.log() - self._factors.diagonal(dim1=1, dim2=2).log().sum(1)
@@ -67,7 +70,7 @@ class Slogan(nn.Module):
 
 
 def points(latent_dim: int, width: int, depth: int, features: int) -> nn.Sequential:
-    """Latents [B, D] to points [B, F]: `depth` hidden layers of `width`, ReLU; continuous and piecewise affine."""
+    """Return a map from latents [B, D] to points [B, F]: `depth` hidden layers of `width`, ReLU; piecewise affine."""
     sizes = (latent_dim, *[width] * depth)
     hidden = (layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU()))
     return nn.Sequential(*hidden, nn.Linear(sizes[-1], features))
@@ -123,7 +126,7 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 def first_side(side: int) -> int:
-    """The side of the first image of a residual network whose last has that side: halved down to 7 or less.
+    """Return the side of the first image in a residual network whose last image has a side: halved down to 7 or less.
 
     Raises:
         SpecError: that cannot be.
@@ -138,12 +141,12 @@ def first_side(side: int) -> int:
 
 
 def recognises(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is this family's: it has a mixture."""
+    """Return whether a state dict belongs to this family: it has a mixture."""
     return all(f"mixture.{name}" in state for name in _PARTS)
 
 
 def build(state: dict[str, Tensor]) -> Slogan:
-    """The network of a state dict, its sizes read from the weights, in eval mode; float64.
+    """Return the network of a state dict, its sizes read from the weights; float64, eval mode.
 
     Raises:
         GeneratorError: tensors are missing, left over, or of shapes that do not chain; or the mixture is none.
