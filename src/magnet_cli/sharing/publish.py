@@ -71,7 +71,7 @@ def parcel(volume: Volume, repository: str) -> Parcel:
         message = f"{volume.path} is damaged: {problems[0]}"
         raise VolumeError(message, f"see all of it: magnet info {volume.path} --check")
     paths = [volume.path / "volume.json", *(p for s in shards for p in (volume.shard_path(s), volume.mark_path(s)))]
-    paths += volume.beside
+    paths += volume.hashed_files
     names = tuple(sorted(p.relative_to(volume.path).as_posix() for p in paths))
     listing = manifest.of_folder(volume.path, list(names))
     size = len(listing) + sum((volume.path / name).stat().st_size for name in names)
