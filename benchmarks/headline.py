@@ -48,8 +48,8 @@ ALPHA = 0.05  # two-sided; no direction is expected
 # are ours; the published projection on 128 rows is left out.
 PUBLISHED = 1.0
 # OURS. The largest rho above 0 of the grid whose displaced share, averaged over pools, is at most 0.05: the strongest
-# draw that still is what its weights ask for (docs/method.md#displaced-share). It depends on log-volumes alone, never on
-# what is measured.
+# draw that still is what its weights ask for (docs/method.md#displaced-share). It depends on log-volumes alone, never
+# on what is measured.
 DISPLACED = 0.05
 # PRIMARY OUTCOMES, one a generator, each for PUBLISHED and for OURS against rho 0: four tests, Holm's correction.
 #   mnist: fid[digits] against the real test digits. It weighs quality and diversity in one number. Recall alone is not

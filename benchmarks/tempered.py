@@ -5,11 +5,11 @@
 
 What is done is kept in the folder of --kept, one file a run, and not done twice: a command that was stopped goes on.
 
-Effective draws are V / MSE (docs/method.md#effective-draws): V the variance of log-volume under the target, MSE that of a
-run's mean log-volume against a reference, over independent runs; so a biased sampler scores little. The reference is the
-mean of two long chains at that rho, one started from the prior and one from the top 1 % of the volume's rows; where they
-differ by more than 0.2 √V, no figure is given. Times are those of one of --jobs processes beside the others, each with
-its share of the cores.
+Effective draws are V / MSE (docs/method.md#effective-draws): V the variance of log-volume under the target, MSE that of
+a run's mean log-volume against a reference, over independent runs; so a biased sampler scores little. The reference is
+the mean of two long chains at that rho, one started from the prior and one from the top 1 % of the volume's rows; where
+they differ by more than 0.2 √V, no figure is given. Times are those of one of --jobs processes beside the others, each
+with its share of the cores.
 """
 
 import argparse
