@@ -4,8 +4,10 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -361,3 +363,15 @@ def test_a_sample_shows_in_a_notebook(toy_volume, toy_generator):
 def test_warnings_of_a_draw_are_python_warnings(toy_volume, toy_generator):
     with pytest.warns(UserWarning, match="displaced share"):
         sample(toy_generator, 150, 2.0, volume=toy_volume, no_images=True)
+
+
+def test_tempered_latents_from_python_are_those_of_the_command(magnet, toy, toy_generator):
+    magnet("compute", toy, "--n", 60)
+    line = ("sample", toy, "--n", 9, "--rho", 0.1, "--method", "tempered", "--particles", 8)
+    assert magnet(*line, "--out", "typed").code == 0
+    shutil.rmtree(Path(Sample.open("typed").report["tempered"]))  # else the islands are only read
+    with warnings.catch_warnings(action="ignore"):  # so few particles may not converge
+        drawn = sample(toy_generator, 9, 0.1, method="tempered", particles=8, out="live")
+    np.testing.assert_array_equal(drawn.latents, Sample.open("typed").latents)
+    assert drawn.report["jacobians"] == Sample.open("typed").report["jacobians"]
+    assert drawn.spec["pool"] == 0
