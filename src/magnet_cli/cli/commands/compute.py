@@ -125,12 +125,11 @@ def run(
     if (function.space, function.output) == ("w", "style"):
         raise typer.BadParameter("style is w itself: pass --space z, or another --output.", param_hint="--output")
     from magnet_cli import computing
-    from magnet_cli.cli import lookup
+    from magnet_cli.cli import references
 
     console, label = output.console, options.numbers(function.label)
-    own = {name: options.plain(getattr(generator, name)) for name in ("latent_dim", "prior", "image_range")}
     typed = {"n": n, "top_k": top_k, "seed": seed, "volume": volume, "repair": repair, "label": label}
-    source = lookup.source(generator.generator, **own)
+    source = references.source(generator)
     request = options.request(computing.ComputeRequest, function, solver, share, **typed, source=source)
     plan = computing.plan(request)
     options.check_names(function.label, plan.spec.generator, plan.spec.num_classes)
@@ -162,10 +161,16 @@ def _computed(plan: "ComputePlan", console: Console) -> dict:
 
 def _same_volume(plan: "ComputePlan") -> str:
     """The flags by which `magnet sample` finds the volume."""
-    from magnet_cli.cli import lookup
+    from magnet_cli.sampling.select import VolumeRequest
 
     request, spec = plan.request, plan.volume.spec
     if request.volume:
         return f" --volume {request.volume}"
-    settings = {"bn_truncation": spec.bn_truncation, "nvae_latents": spec.nvae_latents or "top", "label": spec.label}
-    return lookup.Wanted(None, request.space, request.output, request.truncation, None, None, **settings).flags
+    return VolumeRequest(
+        space=request.space,
+        output=request.output,
+        truncation=request.truncation,
+        bn_truncation=spec.bn_truncation or None,
+        nvae_latents=spec.nvae_latents or None,
+        label=spec.label,
+    ).flags
