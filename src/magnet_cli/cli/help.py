@@ -13,7 +13,7 @@ from magnet_cli.cli import console
 from magnet_cli.cli.flags import FlagNames
 from magnet_cli.errors import MagnetError
 
-OUTPUT = "Output"  # the last heading, of flags that every command has
+CUSTOM, WORK, OUTPUT = "Your own generator (file.py:factory)", "Computation", "Output"  # the last headings
 _COLUMN = 28  # characters of the longest name beside its text
 
 
@@ -69,12 +69,13 @@ def _heading(parameter: Any) -> str:  # noqa: ANN401
 
 
 def _sections(formatter: Any, rows: Iterable[tuple[str, tuple[str, str] | None]]) -> None:  # noqa: ANN401
-    """Write rows under their headings: arguments, options without a heading, then headings as they come up."""
+    """Write rows under headings: arguments, options without a heading, others as they come up, then the last ones."""
     sections: dict[str, list] = {"Arguments": [], "Options": []}
     for heading, row in rows:
         if row:
-            sections.setdefault(heading, []).append(row)
-    sections[OUTPUT] = sections.pop(OUTPUT, [])
+            sections.setdefault(heading, []).append((row[0].replace(" range>", ">"), row[1]))
+    for last in (CUSTOM, WORK, OUTPUT):
+        sections[last] = sections.pop(last, [])
     width = min(_COLUMN, max(len(name) for shown in sections.values() for name, _ in shown))
     for heading, shown in sections.items():
         if shown:

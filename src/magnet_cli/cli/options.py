@@ -10,7 +10,7 @@ import typer
 from magnet_cli.cli import completion, parsers
 from magnet_cli.cli.console import Console
 from magnet_cli.cli.flags import flatten, plain, request  # noqa: F401  # commands take them from here
-from magnet_cli.cli.help import OUTPUT
+from magnet_cli.cli.help import CUSTOM, OUTPUT, WORK
 from magnet_cli.cli.parsers import ClassLabel
 from magnet_cli.errors import SpecError
 
@@ -264,7 +264,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 class CustomFlags:
     """What a generator of the user's own code may not say itself."""
 
-    PANEL: ClassVar = "Your own generator (file.py:factory)"
+    PANEL: ClassVar = CUSTOM
     latent_dim: LatentDim = None
     prior: Prior = None
     image_range: ImageRange = None
@@ -305,7 +305,7 @@ class VolumeFlags(FunctionFlags):
 class WorkFlags:
     """How the work is done, which changes no result."""
 
-    PANEL: ClassVar = "Computation"
+    PANEL: ClassVar = WORK
     device: Device = None
     batch_size: BatchSize = None
 
