@@ -13,7 +13,7 @@ from toys import stylegan2_weights
 
 from magnet_cli import models
 from magnet_cli.catalog.checkpoint import Checkpoint
-from magnet_cli.editing import direction, edit
+from magnet_cli.editing import edit
 from magnet_cli.editing.kinds import EDIT
 from magnet_cli.files import documents
 from magnet_cli.files.results import ResultFolder
@@ -103,15 +103,14 @@ def test_repeated_it_does_nothing_and_fewer_rows_are_its_beginning(magnet, line1
 def test_stopped_at_any_time_it_goes_on_to_the_same_files(magnet, line16):
     line = ["edit", "mnist", "--direction", "line.npy", "--n", 4, "--steps", 5, "--batch-size", 4, "--model", "digits"]
     assert magnet(*line, "--out", "whole", "-q").code == 0
-    fields = json.loads(Path("whole/edit.json").read_text())["spec"]
-    spec = edit.EditSpec(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
-    generator = models.load(Checkpoint.find("mnist"))
-    latents, labels = edit.drawn(generator, spec)
-    places = edit.moved(generator, spec, direction.read(Path("line.npy")).vector, latents, labels)
-    steps = edit.fill(Path("part"), spec, generator, places, labels, 4)
+    request = edit.EditRequest(
+        direction=Path("line.npy"), n=4, steps=5, batch_size=4, model=("digits",), out=Path("part")
+    )
+    plan = edit.plan(Checkpoint.find("mnist"), request)
+    steps = edit.run(plan, [])
     assert list(itertools.islice(steps, 2)) == [4, 4]
     steps.close()
-    assert ResultFolder(Path("part"), EDIT).finished(spec) is None
+    assert ResultFolder(Path("part"), EDIT).finished(plan.spec) is None
     assert magnet(*line, "--out", "part", "-q").code == 0
     assert documents.sha256_file(Path("part/checksums.txt")) == documents.sha256_file(Path("whole/checksums.txt"))
 

@@ -1,28 +1,75 @@
-"""Rows of images along a direction: each latent moved step by step, rendered, and scored where a model is given.
-
-Joins a direction, a generator and image models. The caller owns progress and stopping: `fill` yields after each batch
-of images, and the same call later goes on where it stopped.
-"""
+"""Rows of images along a direction: latents are moved step by step, rendered, and scored by image models."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Generator as Steps
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from magnet_cli.editing import direction
+from magnet_cli.editing.direction import Direction
 from magnet_cli.editing.kinds import EDIT
 from magnet_cli.errors import SpecError
-from magnet_cli.files import atomic, contact_sheet, pictures, scores
+from magnet_cli.files import atomic, contact_sheet, documents, npy, pictures, scores
 from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.progress import SILENT, Messages
 from magnet_cli.files.results import ResultFolder
-from magnet_cli.models import Generator, kept_outputs
+from magnet_cli.files.scores import Scores
+from magnet_cli.models import Generator, batches, default_device, image_models, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.models.kept_outputs import PROBABILITIES
-from magnet_cli.sampling import render
+from magnet_cli.sampling import image_writer, render, select
 
-SHEET_ROWS = 16  # of the contact sheet
+if TYPE_CHECKING:
+    from magnet_cli.sampling.select import Source
+
+_SHEET_ROWS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditRequest:
+    """Arguments of `magnet edit`.
+
+    Attributes:
+        direction: NPY file of the direction.
+        latents: NPY file of latents [n, D] in the space of the direction; None to draw them.
+        labels: NPY file of their labels.
+        n: number of latents, one row of images each.
+        seed: seed of drawn latents; None for 0.
+        from_: distance of the first step, in units of the space.
+        to: distance of the last step.
+        steps: images a row.
+        space: "z" or "w"; None for that of the direction.
+        model: image models that score the images.
+        truncation: ψ.
+        label: labels of drawn latents, by number or ImageNet name, in turn; None for all.
+        out: folder of the edit; None for edits/<generator>-<direction>-seed<seed>.
+        device: where images are rendered and scored.
+        batch_size: images at a time.
+        trust: True to run the code in a TorchScript file that `model` names.
+        force: True to replace another edit in the folder.
+    """
+
+    direction: Path
+    latents: Path | None = None
+    labels: Path | None = None
+    n: int = 8
+    seed: int | None = None
+    from_: float = -3.0
+    to: float = 3.0
+    steps: int = 7
+    space: str | None = None
+    model: tuple[str, ...] | None = None
+    truncation: float = 1.0
+    label: tuple[int | str, ...] | None = None
+    out: Path | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    trust: bool = False
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,20 +77,20 @@ class EditSpec:
     """Exactly what decides which images an edit holds.
 
     Attributes:
-        generator: its name.
-        sha256: of the generator's checkpoint.
-        direction: sha256 of its file.
-        n: latents, a row each.
-        from_: how far they are moved at the first step, in units of the space.
-        to: and at the last.
+        generator: name of the generator.
+        sha256: hex sha256 of its checkpoint.
+        direction: hex sha256 of the direction's file.
+        n: number of latents, one row of images each.
+        from_: distance of the first step, in units of the space.
+        to: distance of the last step.
         steps: images a row.
-        latents: sha256 of the file they are in; empty where they are drawn.
-        labels: sha256 of theirs; empty where there are none.
-        seed: of latents that are drawn.
-        space: z or w, that of the direction.
+        latents: hex sha256 of the file of latents, "" if they are drawn.
+        labels: hex sha256 of the file of labels, or "".
+        seed: seed of drawn latents.
+        space: "z" or "w", that of the direction.
         truncation: ψ.
-        label: of drawn latents of a conditional generator, the labels they take in turn; empty for all.
-        models: keys of the models that score the images.
+        label: labels of drawn latents, in turn; () for all.
+        models: keys of the image models that score the images.
     """
 
     generator: str
@@ -62,172 +109,240 @@ class EditSpec:
     models: tuple[str, ...] = ()
 
 
-def default_out(spec: EditSpec, name: str, latents: Path | None) -> Path:
-    """./edits/<generator>-<direction's name>-seed<seed>, or with the name of the file of latents."""
-    return Path("edits") / f"{spec.generator}-{name}-{latents.stem if latents else f'seed{spec.seed}'}"
+@dataclass(frozen=True)
+class EditPlan:
+    """An edit before it is rendered.
+
+    Attributes:
+        request: the arguments.
+        out: folder of the edit.
+        spec: what the edit is.
+        direction: the direction.
+        scorers: image models.
+        done: the report, if the folder already holds this edit.
+        generator: the generator; None if done.
+        moved: [n * steps, D] float32, latents at all steps, row by row, in the space of the direction.
+        labels: [n] int64 of a conditional generator, or None.
+        start: time.monotonic() of the request.
+    """
+
+    request: EditRequest
+    out: Path
+    spec: EditSpec
+    direction: Direction
+    scorers: list[ImageScorer]
+    done: dict | None
+    generator: Generator | None
+    moved: np.ndarray
+    labels: np.ndarray | None
+    start: float
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return self.spec.n * self.spec.steps
+
+    @property
+    def work(self) -> int:
+        """Number of images rendered and scored."""
+        return self.num_images * (1 + len(self.scorers))
 
 
-def offsets(spec: EditSpec) -> np.ndarray:
-    """How far a latent is moved at each step, [steps] float64: even from one end to the other."""
-    return np.linspace(spec.from_, spec.to, spec.steps)
-
-
-def drawn(generator: Generator, spec: EditSpec) -> tuple[np.ndarray, np.ndarray | None]:
-    """Draw latents [n, D] float32 and their labels [n] int64 or None: those of shard 0 of a volume of that seed."""
-    return generator.prior.draw_shard(spec.seed, 0, spec.n, spec.label)
-
-
-def check(generator: Generator, spec: EditSpec, learned: direction.Direction) -> None:
-    """Whether a direction is one of a generator's space.
+def plan(source: "Source", request: EditRequest, messages: Messages = SILENT) -> EditPlan:
+    """Read the direction, load generator and models, and move the latents; nothing is written.
 
     Raises:
-        SpecError: it has no such space, gives no images, or the direction is of another space or size.
+        SpecError: latents, labels, direction or space do not fit the generator.
+        SampleError: the folder holds another edit, or other files.
+        MagnetError: a file cannot be read.
     """
-    generator.check_parts(spec.space, "pixel")
-    takes = generator.latent_dim if spec.space == "z" else generator.style_dim
-    found = learned.vector.shape[1]
-    if found != takes:
-        message = (
-            f"{spec.space} of {generator.name} ({generator.family}) has {takes} numbers, and the direction {found}"
-        )
-        raise SpecError(message, "pass a direction that was learned on this generator, and its --space")
-    known = learned.fields.get("spec", {}).get("space", spec.space)
-    if known != spec.space:
-        message = f"the direction was learned in {known}, and --space {spec.space} is asked for"
-        raise SpecError(message, f"leave --space out, or pass --space {known}")
-    if not generator.gives_images:
-        shape = "×".join(map(str, generator.image_shape))
-        message = f"{generator.name} gives {shape} numbers, which are no images"
-        raise SpecError(message, "pass a generator of images of one or three channels")
-
-
-def check_latents(generator: Generator, spec: EditSpec, latents: np.ndarray, *, labelled: bool) -> None:
-    """Whether given latents are of the space, with labels where it takes them.
-
-    Raises:
-        SpecError: they are not, as `render.check`.
-    """
-    as_rendered = render.RenderSpec(
-        spec.generator, spec.sha256, spec.latents, spec.labels, spec.n, spec.space, spec.truncation
+    start = time.monotonic()
+    path = request.direction.expanduser()
+    learned = direction.read(path)
+    latents = npy.latents(request.latents) if request.latents else None
+    device = request.device or default_device()
+    names = dict.fromkeys(request.model or ())
+    scorers = [image_models.load_scorer(name, device, trust=request.trust) for name in names]
+    labels = select.VolumeRequest(label=request.label or ())
+    origin = learned.fields.get("spec", {})
+    spec = EditSpec(
+        generator=source.name,
+        sha256=source.sha256,
+        direction=learned.sha256,
+        n=request.n if latents is None else min(request.n, len(latents)),
+        from_=request.from_,
+        to=request.to,
+        steps=request.steps,
+        latents=documents.sha256_file(request.latents) if request.latents else "",
+        labels=documents.sha256_file(request.labels) if request.labels else "",
+        seed=request.seed or 0,
+        space=request.space or origin.get("space", "z"),
+        truncation=request.truncation,
+        label=labels.labels,
+        models=tuple(scorer.key for scorer in scorers),
     )
-    render.check(generator, as_rendered, latents, labelled=labelled)
+    if origin.get("sha256") and origin["sha256"] != spec.sha256:
+        messages.warning(
+            f"{request.direction} was learned on {origin['generator']}, and moves latents of {spec.generator} here"
+        )
+    name = request.latents.stem if request.latents else f"seed{spec.seed}"
+    out = request.out or Path("edits") / f"{spec.generator}-{request.direction.stem}-{name}"
+    if not request.force and (done := ResultFolder(out, EDIT).finished(spec)):
+        messages.note(f"{out} already holds this edit")
+        return EditPlan(request, out, spec, learned, scorers, done, None, np.empty((0, 0)), None, start)
+    generator = select.load(source, device)
+    labels.check_names(generator.name, generator.num_classes)
+    check(generator, spec, learned)
+    if latents is None:
+        base, classes = generator.prior.draw_shard(spec.seed, 0, spec.n, spec.label)
+    else:
+        render.check_latents(generator, latents, spec.space, labelled=request.labels is not None)
+        base = latents[: spec.n]
+        classes = npy.labels(request.labels, len(latents), generator.num_classes)[: spec.n] if request.labels else None
+    moved = move(generator, spec, learned.vector, base, classes)
+    return EditPlan(request, out, spec, learned, scorers, None, generator, moved, classes, start)
 
 
-def moved(
-    generator: Generator, spec: EditSpec, vector: np.ndarray, latents: np.ndarray, labels: np.ndarray | None
-) -> np.ndarray:
-    """All latents [n · steps, D] float32 in the space of the direction, row by row.
-
-    Args:
-        generator: on its device.
-        spec: what is asked.
-        vector: [1, D] float32.
-        latents: [n, D] floating; of z where they are drawn, else of the space.
-        labels: [n] int64 or None.
-    """
-    base = np.asarray(latents[: spec.n], np.float32)
-    if not spec.latents:
-        base = direction.to_space(generator, base, labels, spec.space, render.batch_size(generator))
-    steps = offsets(spec).astype(np.float32)[None, :, None]
-    return (base[:, None] + steps * vector[None]).reshape(-1, base.shape[1])
-
-
-def fill(
-    out: Path, spec: EditSpec, generator: Generator, places: np.ndarray, labels: np.ndarray | None, batch: int | None
-) -> Iterator[int]:
-    """Render rows of images into a folder. edit.json is still to come: `score`, then `finish`.
+def run(plan: EditPlan, command: list[str]) -> Steps[int, None, dict]:
+    """Render and score an edit; a stopped run goes on where it stopped.
 
     Args:
-        out: the folder; new, or begun by the same call before.
-        spec: what it is.
-        generator: on its device.
-        places: [n · steps, D] float32, as `moved` gives them.
-        labels: [n] int64 or None.
-        batch: images at a time.
+        plan: a plan that is not done.
+        command: the command line, for edit.json.
 
     Yields:
-        Number of images written since the last time (those of an earlier call included).
+        Number of images rendered, then scored, since the last time.
 
-    Raises:
-        MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
-    """
-    ResultFolder(out, EDIT).begin(spec)
-    repeated = None if labels is None or spec.space == "w" else np.repeat(labels, spec.steps)
-    names = [f"images/{i:06d}.png" for i in range(len(places))]
-    steps = render.write_images(out, names, generator, places, spec.truncation, repeated, spec.space, batch)
-    for hashes in steps:
-        yield len(hashes)
-
-
-def look(out: Path, judge: ImageScorer) -> Iterator[kept_outputs.ModelOutputs]:
-    """What a model says of the images of an edit, piece by piece, kept as `kept_outputs.score_images` keeps it."""
-    return kept_outputs.score_images(ImageSet.open(out / "images"), judge, PROBABILITIES)
-
-
-def finish(
-    out: Path,
-    spec: EditSpec,
-    places: np.ndarray,
-    labels: np.ndarray | None,
-    said: dict[str, tuple[tuple[str, ...], np.ndarray]],
-    words: str,
-    command: list[str],
-    report: dict,
-) -> None:
-    """Write everything besides the images, and edit.json: from now on the edit is whole.
-
-    Args:
-        out: the folder that `fill` filled.
-        spec: what it is.
-        places: [n · steps, D] float32.
-        labels: [n] int64 or None.
-        said: of each model its classes and probabilities [n · steps, C].
-        words: of the direction, for the contact sheet.
-        command: the command line.
-        report: what the command prints, to be printed again when it is repeated.
+    Returns:
+        The report.
 
     Raises:
         MagnetError: no space, no permission.
     """
-    atomic.publish(out / "latents.npy", pictures.npy(places))
-    if labels is not None:
-        atomic.publish(out / "labels.npy", pictures.npy(np.repeat(labels, spec.steps)))
-    if said:
-        atomic.publish(out / "scores.npz", scores.pack(said))
-    atomic.publish(out / "metadata.jsonl", _metadata(spec, said))
-    atomic.publish(out / "grid.png", _sheet(out, spec, words))
+    out, spec, labels = plan.out, plan.spec, plan.labels
+    generator = cast("Generator", plan.generator)
     folder = ResultFolder(out, EDIT)
+    if plan.request.force:
+        folder.discard()
+    folder.begin(spec)
+    repeated = None if labels is None else np.repeat(labels, spec.steps)
+    classes = None if spec.space == "w" else repeated
+    names = [f"images/{i:06d}.png" for i in range(plan.num_images)]
+    for hashes in image_writer.write_images(
+        out, names, generator, plan.moved, spec.truncation, classes, spec.space, plan.request.batch_size
+    ):
+        yield len(hashes)
+    scored: Scores = {}
+    for scorer in plan.scorers:
+        blocks = []
+        for part in kept_outputs.score_images(ImageSet.open(out / "images"), scorer, PROBABILITIES):
+            blocks.append(part.values)
+            yield len(part.values)
+        probabilities = np.concatenate(blocks)
+        scored[scorer.name] = scorer.classes(probabilities.shape[1]), probabilities
+    report = {
+        "edit": str(out),
+        "n": spec.n,
+        "steps": spec.steps,
+        "images": plan.num_images,
+        "generator": spec.generator,
+        "direction": str(plan.request.direction),
+        "space": spec.space,
+        "moved": offsets(spec).tolist(),
+        "scores": mean_scores(spec, scored),
+        "seconds": round(time.monotonic() - plan.start, 3),
+    }
+    atomic.publish(out / "latents.npy", pictures.npy(plan.moved))
+    if repeated is not None:
+        atomic.publish(out / "labels.npy", pictures.npy(repeated))
+    if scored:
+        atomic.publish(out / "scores.npz", scores.pack(scored))
+    atomic.publish(out / "metadata.jsonl", _metadata(spec, scored))
+    atomic.publish(out / "grid.png", _sheet(plan))
     folder.list_files({})
-    fields = {"command": command, "spec": asdict(spec), "versions": render.versions(), "report": report}
-    folder.finish(fields)
+    folder.finish({"command": command, "spec": asdict(spec), "versions": image_writer.versions(), "report": report})
+    return report
 
 
-def along(spec: EditSpec, said: dict[str, tuple[tuple[str, ...], np.ndarray]]) -> dict[str, dict[str, list[float]]]:
-    """The mean probability of each class at each step, by model and class."""
-    found = {}
-    for name, (classes, probabilities) in said.items():
-        means = probabilities.reshape(spec.n, spec.steps, -1).mean(axis=0, dtype=np.float64)
-        found[name] = {each: means[:, i].tolist() for i, each in enumerate(classes)}
-    return found
+def offsets(spec: EditSpec) -> np.ndarray:
+    """Return the distance of each step [steps] float64, evenly spaced."""
+    return np.linspace(spec.from_, spec.to, spec.steps)
 
 
-def _metadata(spec: EditSpec, said: dict[str, tuple[tuple[str, ...], np.ndarray]]) -> bytes:
+def check(generator: Generator, spec: EditSpec, learned: Direction) -> None:
+    """Check that a direction belongs to a generator's space.
+
+    Raises:
+        SpecError: no such space, no images, or a direction of another space or size.
+    """
+    generator.check_parts(spec.space, "pixel")
+    size = generator.latent_dim if spec.space == "z" else generator.style_dim
+    if learned.vector.shape[1] != size:
+        raise SpecError(
+            f"{spec.space} of {generator.name} ({generator.family}) has {size} numbers, and the direction "
+            f"{learned.vector.shape[1]}",
+            "pass a `direction` that was learned on this generator, and its `space`",
+        )
+    space = learned.fields.get("spec", {}).get("space", spec.space)
+    if space != spec.space:
+        raise SpecError(
+            f"the direction was learned in {space}, and `space='{spec.space}'` is passed",
+            f"leave `space` out, or pass `space='{space}'`",
+        )
+    if not generator.gives_images:
+        raise SpecError(
+            f"{generator.name} gives arrays of shape {'×'.join(map(str, generator.image_shape))}, which are no images",
+            "pass a generator of images with one or three channels",
+        )
+
+
+def move(
+    generator: Generator, spec: EditSpec, vector: np.ndarray, latents: np.ndarray, labels: np.ndarray | None
+) -> np.ndarray:
+    """Return the latents at all steps [n * steps, D] float32, row by row, in the space of the direction.
+
+    Args:
+        generator: on its device.
+        spec: steps, distances and space.
+        vector: [1, D] float32.
+        latents: [n, D] floating; drawn latents are in z, those of a file in the space.
+        labels: [n] int64 or None.
+    """
+    base = np.asarray(latents, np.float32)
+    if not spec.latents:
+        base = direction.to_space(generator, base, labels, spec.space, batches.batch_size(generator))
+    steps = offsets(spec).astype(np.float32)[None, :, None]
+    return (base[:, None] + steps * vector[None]).reshape(-1, base.shape[1])
+
+
+def mean_scores(spec: EditSpec, scored: Scores) -> dict[str, dict[str, list[float]]]:
+    """Return the mean probability of each class at each step, by model and class."""
+    means = {}
+    for name, (classes, probabilities) in scored.items():
+        by_step = probabilities.reshape(spec.n, spec.steps, -1).mean(axis=0, dtype=np.float64)
+        means[name] = {each: by_step[:, i].tolist() for i, each in enumerate(classes)}
+    return means
+
+
+def _metadata(spec: EditSpec, scored: Scores) -> bytes:
     lines = []
     for i in range(spec.n * spec.steps):
         row, step = divmod(i, spec.steps)
         record = {"file_name": f"images/{i:06d}.png", "row": row, "step": step, "moved": float(offsets(spec)[step])}
-        for name, (classes, probabilities) in said.items():
+        for name, (classes, probabilities) in scored.items():
             best = int(probabilities[i].argmax())
             record |= {name: classes[best], f"{name}_probability": round(float(probabilities[i, best]), 6)}
         lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
     return "".join(lines).encode()
 
 
-def _sheet(out: Path, spec: EditSpec, words: str) -> bytes:
-    """The contact sheet: a line a latent, from the first step to the last."""
-    shown = ImageSet.open(out / "images")
-    count = min(spec.n, SHEET_ROWS) * spec.steps
-    images = [image for block in shown.batches(0, count) for image in block]
-    rows = [images[start : start + spec.steps] for start in range(0, count, spec.steps)]
-    caption = f"{spec.generator}, {words}: {spec.from_:g} to {spec.to:g} in {spec.space}"
+def _sheet(plan: EditPlan) -> bytes:
+    """Return the contact sheet: one line for each latent, from the first step to the last."""
+    spec = plan.spec
+    images = ImageSet.open(plan.out / "images")
+    count = min(spec.n, _SHEET_ROWS) * spec.steps
+    shown = [image for block in images.batches(0, count) for image in block]
+    rows = [shown[start : start + spec.steps] for start in range(0, count, spec.steps)]
+    name = plan.direction.fields.get("report", {}).get("words") or plan.request.direction.stem
+    caption = f"{spec.generator}, {name}: {spec.from_:g} to {spec.to:g} in {spec.space}"
     return contact_sheet.contact_sheet([(caption, *rows)], columns=spec.steps)
