@@ -311,9 +311,9 @@ def _output_shape_in(source: CustomModule, precision: torch.dtype) -> tuple[int,
     title = source.factory or source.name
     latents, _ = Prior(source.prior, source.latent_dim).draw(np.random.default_rng(0), _ROWS)
     z = torch.from_numpy(latents).to(precision)
-    labels = [torch.zeros(_ROWS, dtype=torch.int64)] if source.num_classes else []
+    labels = [torch.zeros(_ROWS, dtype=torch.int64, device="cpu")] if source.num_classes else []
     inputs = f"[{_ROWS}, {source.latent_dim}] {str(precision).removeprefix('torch.')}" + " and labels" * bool(labels)
-    module = _fresh(source).to(precision).eval()
+    module = _fresh(source).to("cpu", precision).eval()
     try:
         with torch.no_grad():
             output = module(z, *labels)

@@ -21,7 +21,7 @@ what it does not know.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -172,7 +172,7 @@ class Generator:
         """
         self._check_labels(labels)
         self.check_parts(space, output)
-        network = self.module
+        network: Any = self.module  # has more parts than every nn.Module
 
         def labels_for(z: Tensor) -> Tensor | None:
             return labels if labels is None or len(labels) == len(z) else labels.expand(len(z), *labels.shape[1:])

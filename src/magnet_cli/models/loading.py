@@ -74,16 +74,21 @@ def load(
         Generator('Sequential', family='own', latent_dim=3, image_shape=(8,), prior='normal')
     """
     place = check_device(torch.get_default_device() if device is None else device)
-    if not isinstance(source, Checkpoint | CustomModule):
-        source, settings = _resolved(source, settings)
-    if isinstance(source, CustomModule):
-        _check_settings(source.name, custom.FAMILY, custom.build, settings)
-        return _generator(source, custom.FAMILY, custom.build(source).to(device=place, dtype=dtype), "", settings)
-    weights = read(source)
-    network = build(weights, **settings).to(device=place, dtype=dtype)
-    # convolutions run up to twice as fast in this format on CPUs and GPUs
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return _generator(source, weights.family, network, weights.format, weights.settings | settings)
+    with torch.device("cpu"):  # networks are built there, whatever the default device is
+        if not isinstance(source, Checkpoint | CustomModule):
+            source, settings = _resolved(source, settings)
+        if isinstance(source, CustomModule):
+            _check_settings(source.name, custom.FAMILY, custom.build, settings)
+            network: nn.Module = custom.build(source)
+            family, form = custom.FAMILY, ""
+        else:
+            weights = read(source)
+            network = build(weights, **settings)
+            family, form, settings = weights.family, weights.format, weights.settings | settings
+    network = network.to(device=place, dtype=dtype)
+    if family != custom.FAMILY:  # convolutions run up to twice as fast in this format on CPUs and GPUs
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return _generator(source, family, network, form, settings)
 
 
 def read(checkpoint: Checkpoint) -> Weights:

@@ -6,6 +6,7 @@ Source code in these files is never looked at.
 import io
 import re
 from dataclasses import dataclass, field
+from typing import cast
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from magnet_cli.files.checkpoints.tensors import Tensors, mapping, plain
 
 _MODULE, _NETWORK = "torch_utils.persistence _reconstruct_persistent_obj", "dnnlib.tflib.network Network"
 _META = {"type", "version", "module_src", "class_name", "state"}
+_NO_PARTS: dict[str, bytes] = {}  # all storages are inside the pickle
 _VERSION = 6  # of the layout of modules
 _TENSORFLOW_VERSION = 4  # and later
 _NETWORKS = 3  # of TensorFlow: generator, discriminator, averaged generator
@@ -69,7 +71,7 @@ def read(data: bytes) -> Network:
     networks = _mapping(tree)
     need(networks.get("G_ema") is not None, "it has no G_ema, as the training of StyleGAN2-ADA and StyleGAN3 writes")
     network = Network("nvlabs-pytorch")
-    _collect_module(networks["G_ema"], "", network, Tensors(budget, {}.__getitem__))
+    _collect_module(networks["G_ema"], "", network, Tensors(budget, _NO_PARTS.__getitem__))
     state = _mapping(networks["G_ema"].arguments[0]["state"])
     need(not state.get("_init_args"), "its generator was made with arguments that have no names")
     network.arguments.update(_mapping(plain(state.get("_init_kwargs"), budget)))
@@ -108,7 +110,7 @@ def _collect_variables(node: Node, name: str, network: Network, budget: Budget) 
     variables = state.get("variables")
     named = isinstance(variables, list) and all(isinstance(p, tuple) and isinstance(p[0], str) for p in variables)
     need(named, "it has a network without variables")
-    for key, value in _named(dict(variables)):
+    for key, value in _named(dict(cast(list, variables))):
         network.state[name + key] = tensors.array(value, budget).contiguous()
     for key, value in _named(state.get("components")):
         _collect_variables(value, f"{name}{key}/", network, budget)
@@ -117,7 +119,7 @@ def _collect_variables(node: Node, name: str, network: Network, budget: Budget) 
 def _mapping(node: Node) -> dict:
     items = mapping(node)
     need(items is not None, "it has something else where a mapping should be")
-    return items
+    return cast(dict, items)
 
 
 def _names(node: Node) -> set[str]:

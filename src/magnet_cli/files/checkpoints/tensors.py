@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -195,9 +196,9 @@ def array(node: Node, budget: Budget) -> Tensor:
         UnpicklingError: the tree is neither, holds no numbers, or its bytes do not fit its shape.
     """
     need(isinstance(node, Object), "it has an array that is none")
-    fortran = False
+    fortran, shape = False, cast(Node, ())
     if node.origin in _SCALARS:
-        (dtype, data), shape = node.arguments, ()
+        dtype, data = node.arguments
     elif node.origin in _BUFFERS:
         data, dtype, shape, order = node.arguments
         fortran = order == "F"

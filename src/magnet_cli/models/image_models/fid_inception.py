@@ -19,7 +19,7 @@ class _Unit(nn.Module):
     ) -> None:
         super().__init__()
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-        padding = (0, 0) if shrink or stride > 1 else tuple(side // 2 for side in sides)
+        padding = (0, 0) if shrink or stride > 1 else (sides[0] // 2, sides[1] // 2)
         self.conv = nn.Conv2d(n_in, n_out, sides, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(n_out, eps=1e-3)
 
