@@ -16,7 +16,7 @@ import numpy as np
 
 from magnet_cli.errors import ArtifactError, SampleError
 from magnet_cli.evaluating.kinds import ATTRIBUTES
-from magnet_cli.files import atomic, documents, scores
+from magnet_cli.files import atomic, documents, npz, scores
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics.class_shares import Tally
@@ -128,7 +128,7 @@ def join(out: Path, spec: AttributesSpec, judges: list[ImageScorer]) -> tuple[li
     made = [out / f"{name}.npy" for name in ("latents", "labels") if name in first]
     for path in made:
         with atomic.appearing(path) as file:
-            scores.write_blocks(file, (spec.n, *first[path.stem].shape[1:]), _rows(out, spec, path.stem))
+            npz.write_blocks(file, (spec.n, *first[path.stem].shape[1:]), _rows(out, spec, path.stem))
     path, tallies = out / "scores.npz", []
     with atomic.appearing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for i, judge in enumerate(judges):

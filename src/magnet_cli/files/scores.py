@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-Scores = dict[str, tuple[tuple[str, ...], np.ndarray]]  # model → (names of its C classes, probabilities [n, C])
+from magnet_cli.files import npz
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)
+Scores = dict[str, tuple[tuple[str, ...], np.ndarray]]  # model → (names of its C classes, probabilities [n, C])
 
 
 def member_name(model: str) -> str:
@@ -24,7 +24,7 @@ def member_name(model: str) -> str:
 def pack(scores: Scores) -> bytes:
     """Return the bytes of a scores.npz."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with npz.new_archive(buffer) as archive:
         for model, (classes, probabilities) in scores.items():
             add(archive, model, classes, probabilities.shape, [probabilities])
     return buffer.getvalue()
@@ -43,16 +43,7 @@ def add(
         blocks: probabilities [b, C], all of one dtype.
     """
     name = member_name(model)
-    with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True) as member:
-        write_blocks(member, shape, blocks)
-    with archive.open(zipfile.ZipInfo(f"{name}_classes.npy", _EPOCH), "w") as member:
+    with npz.new_member(archive, name) as member:
+        npz.write_blocks(member, shape, blocks)
+    with npz.new_member(archive, f"{name}_classes", large=False) as member:
         np.lib.format.write_array(member, np.array(classes), allow_pickle=False)
-
-
-def write_blocks(file: io.BufferedIOBase, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
-    """Write an NPY file of a given shape, its rows in blocks of one dtype."""
-    for i, block in enumerate(blocks):
-        if not i:
-            header = {"descr": np.lib.format.dtype_to_descr(block.dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-        file.write(np.ascontiguousarray(block).tobytes())

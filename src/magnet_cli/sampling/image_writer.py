@@ -16,7 +16,7 @@ import numpy as np
 import PIL
 import torch
 
-from magnet_cli.files import atomic, documents, pictures, results
+from magnet_cli.files import atomic, documents, npz, pictures, results
 from magnet_cli.models import Generator
 from magnet_cli.models.batches import arrays_of, batch_size
 
@@ -172,7 +172,7 @@ def write_array(path: Path, shape: tuple[int, ...], size: int, render: Render) -
         yield shape[0]
         return
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    npz.write_header(header, shape, "<f4")
     start, row = header.tell(), int(np.prod(shape[1:], dtype=np.int64)) * 4
     growing = path.with_name(f".{path.name}.growing")
     with atomic.explained("write", path, start + shape[0] * row):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from magnet_cli.errors import VolumeError
-from magnet_cli.files import atomic, documents
+from magnet_cli.files import atomic, documents, npz
 from magnet_cli.volume import Shard, Volume
 from magnet_cli.volume.spec import VolumeSpec
 
@@ -24,12 +24,10 @@ RANK_FLOOR = 1e-5  # the published values come from float32 products
 _SHARD_WORK = 1 << 22  # numbers in a shard: 16 MB
 _LARGEST_RATIO = 200  # of a compressed array's size to that of its bytes in the file; noise compresses to 0.9
 _FREE_SIZE = 1 << 24  # arrays up to this many bytes may be of any ratio
-_HEADER = 10_000  # bytes of an npy header
 _WIDEST = 1 << 20  # numbers in a row
 _ONE_HOT_ROWS = 1 << 12  # rows written at a time: a thousand classes are 16 MB
 _SHOWN = 5  # row numbers named in an error
 _VALUES, _LABELS = ("f4", "f8"), ("f4", "f8", "b1", "u1", "i1", "i4", "i8")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every member: the same rows make the same file
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 _HINT = "pass an npz file with the arrays svds, latents and, where there are classes, labels (one-hot)"
 
@@ -147,12 +145,8 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> Array | None:
     }
     _refuse(f"{name} in {path}", wrong)
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-        if read is None:
-            message = f"npy format {version} of {name} is unknown"
-            raise ValueError(message)
-        shape, fortran, dtype = read(file, max_header_size=_HEADER)
+        header = npz.read_header(file)
+        shape, dtype = header.shape, header.dtype
         size = file.tell() + math.prod(shape) * dtype.itemsize
     allowed = _LABELS if name == "labels" else _VALUES
     empty = math.prod(shape) == 0
@@ -161,7 +155,7 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> Array | None:
         f"is of type {dtype}, not {' or '.join(allowed)}": dtype.str[1:] not in allowed,
         f"is of shape {shape}: rows of numbers are wanted": not empty and len(shape) < 2,
         f"has rows of {shape[-1] if shape else 0:,} numbers": bool(shape) and shape[-1] > _WIDEST,
-        "is in Fortran order; save numpy.ascontiguousarray of it": not empty and fortran,
+        "is in Fortran order; save numpy.ascontiguousarray of it": not empty and header.fortran,
         f"claims {size:,} bytes and holds {member.file_size:,}": size != member.file_size or min(shape, default=0) < 0,
     }
     _refuse(f"{name} in {path}", wrong)
@@ -343,18 +337,8 @@ def _blocks(archive: zipfile.ZipFile, array: Array, size: int) -> Iterator[np.nd
     """The rows of an array, `size` at a time."""
     member = next(m for m in archive.infolist() if m.filename == f"{array.name}.npy")
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        read(file, max_header_size=_HEADER)
-        row_bytes = array.width * array.dtype.itemsize
-        for start in range(0, array.rows, size):
-            wanted = min(size, array.rows - start) * row_bytes
-            data = file.read(wanted)
-            if len(data) != wanted:
-                message = f"{array.name} ends early"
-                raise ValueError(message)
-            yield np.frombuffer(data, array.dtype).reshape(-1, array.width)
-        file.read(1)  # at its end the checksum of the member is compared
+        npz.read_header(file)
+        yield from npz.read_blocks(file, array.rows, array.width, array.dtype, size)
 
 
 def export(volume: Volume, path: Path) -> Iterator[int]:
@@ -391,12 +375,11 @@ def export(volume: Volume, path: Path) -> Iterator[int]:
         "labels": lambda block: np.equal.outer(block.labels, np.arange(classes)),
     }
     atomic.make_folder(path.parent)
-    with atomic.appearing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with atomic.appearing(path) as file, npz.new_archive(file) as archive:
         archive.comment = _origin(volume)
         for name, width in widths.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True) as member:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, width)}
-                np.lib.format.write_array_header_1_0(member, header)
+            with npz.new_member(archive, name) as member:
+                npz.write_header(member, (num_rows, width), "<f4")
                 for block in rows():
                     for start in range(0, len(block.latents), _ONE_HOT_ROWS):
                         few = _slice(block, slice(start, start + _ONE_HOT_ROWS))

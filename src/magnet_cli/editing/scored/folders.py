@@ -16,7 +16,7 @@ import numpy as np
 from magnet_cli.editing.scored import tables
 from magnet_cli.editing.scored.attribute import Attribute, check_scores, from_labels, from_probabilities, select_names
 from magnet_cli.errors import MagnetError, SampleError, SpecError
-from magnet_cli.files import atomic, documents, npy, results
+from magnet_cli.files import atomic, documents, npy, npz, results
 from magnet_cli.files.scores import member_name
 from magnet_cli.sampling.kinds import SAMPLE
 
@@ -265,17 +265,11 @@ def _from_archive(archive: zipfile.ZipFile, name: str, num_rows: int, cut: str |
 
 def _blocks(file: IO[bytes], num_classes: int) -> Iterator[np.ndarray]:
     """Yield the rows of an array [N, C] in blocks; reading to the end checks the CRC."""
-    version = np.lib.format.read_magic(file)
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = header(file)
-    if dtype.kind != "f" or fortran or len(shape) != 2 or shape[1] != num_classes:
+    header = npz.read_header(file)
+    shape, dtype = header.shape, header.dtype
+    if dtype.kind != "f" or header.fortran or len(shape) != 2 or shape[1] != num_classes:
         raise ValueError(f"{dtype} of shape {list(shape)} in the place of probabilities of {num_classes} classes")
-    rows = max(1, _BLOCK // num_classes)
-    for start in range(0, shape[0], rows):
-        count = min(rows, shape[0] - start)
-        data = file.read(count * num_classes * dtype.itemsize)
-        yield np.frombuffer(data, dtype).reshape(count, num_classes)
-    file.read()
+    yield from npz.read_blocks(file, shape[0], num_classes, dtype, max(1, _BLOCK // num_classes))
 
 
 def _open_array(path: Path, num_rows: int) -> np.ndarray:

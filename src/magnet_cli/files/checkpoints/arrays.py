@@ -6,6 +6,7 @@ import numpy as np
 
 from magnet_cli.files.checkpoints import tensors
 from magnet_cli.files.checkpoints.pickles import Budget, Object, need, parse
+from magnet_cli.files.npz import read_header
 
 _DEFAULT = "collections defaultdict"
 _ALLOWED = {
@@ -28,11 +29,9 @@ def dictionary(data: bytes) -> dict[str, np.ndarray]:
         UnpicklingError, ValueError, LookupError: the file is of another kind, damaged, or holds something else.
     """
     file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    need(version in {(1, 0), (2, 0)}, "its header is of an unknown version")
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = header(file)
-    need(dtype.hasobject and shape == (), f"it is an array {list(shape)} of {dtype}, without names")
+    header = read_header(file)
+    single = header.dtype.hasobject and header.shape == ()
+    need(single, f"it is an array {list(header.shape)} of {header.dtype}, without names")
     budget = Budget(len(data))
     node = parse(file, _ALLOWED, budget)
     whole = isinstance(node, Object) and node.origin in tensors.ARRAY_MAKERS and isinstance(node.state, tuple)
