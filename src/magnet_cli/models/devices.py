@@ -13,7 +13,7 @@ def check_device(device: str | torch.device) -> torch.device:
     """
     kind, _, number = str(device).partition(":")
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if int(number or 0) < counts[kind]:
+    if int(number or 0) < counts.get(kind, 0):
         return torch.device(device)
     present = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
     message = f"there is no device {str(device)!r} here; found: {present}"
