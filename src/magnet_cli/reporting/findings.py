@@ -21,16 +21,9 @@ _DO = "pass what `magnet evaluate … --json` or `magnet attributes SAMPLE … -
 
 @dataclass(frozen=True)
 class Shares:
-    """Class shares of images by one image model.
+    """Class shares of images by one image model; n is the number of images, per sample where there are several.
 
-    Attributes:
-        n: number of images; per sample, where there are several.
-        shares: share of each class.
-        gap: the largest share minus the smallest.
-        total_variation: distance of the shares from equal shares.
-        change: change of gap and total variation from another set of images; empty without one.
-        change_from: that set, or sets.
-        p_value: p-value of no change.
+    `change` holds the change of gap and total variation from another set of images, with the p-value of no change.
     """
 
     n: int
@@ -50,19 +43,7 @@ class Shares:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of samples against a reference.
-
-    Attributes:
-        name: name of the file.
-        sample: paths, joined.
-        reference: path of the reference.
-        features: the model whose features are compared.
-        n: number of images of a sample.
-        reference_n: number of images of the reference.
-        interval: what the intervals cover.
-        metrics: estimates by name with the features: "fid[digits]".
-        undefined: reason for each metric without a value.
-    """
+    """Metrics of samples against a reference, by name with the features: "fid[digits]"."""
 
     name: str
     sample: str
@@ -77,13 +58,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Attributes:
-    """Class shares of a sample by several image models.
-
-    Attributes:
-        name: name of the file.
-        sample: paths, joined.
-        models: shares by model name.
-    """
+    """Class shares of a sample by several image models."""
 
     name: str
     sample: str

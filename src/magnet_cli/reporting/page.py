@@ -47,15 +47,7 @@ $body
 
 
 def document(title: str, kind: str, lead: str, body: Sequence[str], marks: dict[str, str]) -> bytes:
-    """Return a whole page.
-
-    Args:
-        title: the heading.
-        kind: kind of subject, shown above the heading.
-        lead: the sentence below the heading.
-        body: sections.
-        marks: metadata that `mark` reads back.
-    """
+    """Return a whole page: `lead` stands below the heading; `marks` is metadata that `mark` reads back."""
     metas = "\n".join(f'<meta name="magnet-{name}" content="{escape(value)}">' for name, value in marks.items())
     texts = {"title": title, "kind": kind, "lead": lead, "version": __version__, "policy": _POLICY}
     own = {"marks": metas, "body": "\n".join(body), "style": _STYLE, "light": plots.LIGHT, "dark": plots.DARK}

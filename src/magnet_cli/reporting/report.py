@@ -62,17 +62,7 @@ def finished(out: Path, subject: Subject) -> bool:
 
 
 def write(out: Path, subject: Subject, lead: str, sections: list[str]) -> int:
-    """Write the page atomically; return its size in bytes.
-
-    Args:
-        out: the file.
-        subject: what the report shows.
-        lead: the sentence below the heading.
-        sections: sections as `page.section` returns them.
-
-    Raises:
-        MagnetError: no space, no permission; an older file is unchanged.
-    """
+    """Write the page atomically and return its size in bytes; sections are those of `page.section`."""
     data = page.document(subject.name, subject.kind, lead, sections, subject.marks)
     atomic.make_folder(out.parent)
     atomic.publish(out, data)

@@ -28,15 +28,8 @@ _HINT = "restore it from a copy, or make it again with the magnet at hand"
 class SampleSummary:
     """The parts of a sample that a report shows.
 
-    Attributes:
-        path: the folder.
-        spec: the sample's spec; fields as in SampleSpec.
-        target: description of the target distribution.
-        numbers: diagnostics of the draw.
-        log_volume: [m] float64, of the m images that have one.
-        models: class shares by image model.
-        facts: how the sample was made.
-        sha256: hash of sample.json.
+    `numbers` are the diagnostics of the draw; `log_volume` [m] float64 is of the m images that have one; `models` holds
+    class shares by image model.
     """
 
     path: Path
@@ -56,14 +49,7 @@ class SampleSummary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Another set of images that a sample is compared with.
-
-    Attributes:
-        name: name of its folder.
-        log_volume: [m] float64; empty where it has none.
-        models: class shares by image model.
-        sha256: hash of its document.
-    """
+    """Another set of images that a sample is compared with; `log_volume` is empty where it has none."""
 
     name: str
     log_volume: np.ndarray
@@ -128,13 +114,7 @@ def comparison(path: Path) -> Comparison:
 
 
 def subject(drawn: SampleSummary, other: Comparison | None, included: dict[str, str]) -> Subject:
-    """Return the subject of a report of a sample.
-
-    Args:
-        drawn: the sample.
-        other: the set of images it is compared with, or None.
-        included: sha256 of each included file, by its name.
-    """
+    """Return the subject of a report; `included` maps the included files to their sha256."""
     inputs = {"sample": drawn.sha256, "compare": other and other.sha256, "include": included}
     return Subject("sample", drawn.name, documents.sha256_bytes(documents.canonical(drawn.spec)), inputs)
 
@@ -148,16 +128,7 @@ def lead(drawn: SampleSummary) -> str:
 
 
 def sections(drawn: SampleSummary, other: Comparison | None, included: Sequence[Evaluation | Attributes]) -> list[str]:
-    """Return the sections of the page.
-
-    Args:
-        drawn: the sample.
-        other: the set of images it is compared with, or None.
-        included: evaluations and attributes, in display order.
-
-    Raises:
-        MagnetError: a contact sheet cannot be read.
-    """
+    """Return the sections of the page, evaluations and attributes in the order of `included`."""
     return [
         _glance(drawn),
         _pictures(drawn),

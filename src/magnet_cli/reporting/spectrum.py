@@ -72,18 +72,7 @@ def chosen(num_rows: int, kept: int) -> np.ndarray:
 
 
 def read(volume: Volume, index: Index) -> Generator[int, None, Spectrum]:
-    """Read the spectrum of a volume.
-
-    Args:
-        volume: the volume.
-        index: an index of the volume, which tells its rows.
-
-    Yields:
-        Number of rows done since the last time.
-
-    Raises:
-        VolumeError, MagnetError: as `Volume.read`.
-    """
+    """Read the spectrum of a volume by an index of it, yielding numbers of rows done."""
     places = chosen(index.num_rows, volume.spec.top_k)
     values = np.empty((len(places), volume.spec.top_k), np.float32)
     start = 0

@@ -25,19 +25,7 @@ _SAMPLE = re.compile(r"samples/[^/\x00]+")
 
 @dataclass(frozen=True)
 class Point:
-    """The parts of a sweep's point that a report shows.
-
-    Attributes:
-        rho: the polarity.
-        truncation: ψ.
-        sample: its folder inside that of the sweep.
-        n: number of images.
-        pool: number of rows that competed.
-        effective_size: in rows.
-        displaced_share: displaced share of its draw.
-        metrics: estimates by name.
-        models: class shares by image model.
-    """
+    """A point of a sweep: metrics by name, class shares by image model, its sample's folder in the sweep's."""
 
     rho: float
     truncation: float
@@ -58,15 +46,8 @@ class Point:
 class Sweep:
     """The parts of a sweep that a report shows.
 
-    Attributes:
-        path: the folder.
-        fields: content of sweep.json.
-        points: points by truncation, then by rho.
-        chosen: the chosen point and the one at rho 0, on the other half; empty where none was chosen.
-        by: the criterion of the choice.
-        is_drift: whether the reference is draws from the prior.
-        reference_n: number of images of the reference.
-        sha256: hash of sweep.json.
+    `fields` is the content of sweep.json; points are by truncation, then by rho; `chosen` holds the chosen point and
+    the one at rho 0, on the other half, or nothing; `is_drift` says that the reference is draws from the prior.
     """
 
     path: Path

@@ -25,14 +25,7 @@ _MOST_RANKS = 60  # bars in a histogram of ranks
 
 
 def subject(volume: Volume, index: Index, name: str, images: str) -> Subject:
-    """Return the subject of a report of a volume.
-
-    Args:
-        volume: the volume.
-        index: an index of the volume.
-        name: name of the volume.
-        images: sha256 of the generator that renders images, or the reason why none are shown.
-    """
+    """Return the subject of a report; `images` is the generator's sha256, or why no images are shown."""
     inputs = {"fingerprint": volume.fingerprint, "generator": volume.spec.generator, "top_k": index.top_k}
     inputs |= {"shards": [[part.shard, part.rows, part.sha256] for part in index.parts]}
     inputs |= {"images": images}
@@ -51,19 +44,7 @@ def lead(spec: VolumeSpec, index: Index) -> str:
 def sections(
     volume: Volume, index: Index, generator: "Generator | str", batch: int | None = None
 ) -> Steps[int, None, list[str]]:
-    """Build the sections of the page.
-
-    Args:
-        volume: the volume.
-        index: an index of the volume for the k of log-volumes.
-        generator: the volume's generator on its device, or the reason why no images are shown.
-        batch: images at a time.
-
-    Yields:
-        Number of rows read since the last time.
-
-    Returns:
-        The sections.
+    """Build the sections of the page, yielding numbers of rows read; a text as `generator` tells why there are no images.
 
     Raises:
         VolumeError, MagnetError: the volume is damaged, or cannot be read.
@@ -207,15 +188,9 @@ def _effective(index: Index, grid: dict[int, dict[float, float] | None]) -> str:
 
 
 def extremes(index: Index, real: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Return the positions in an index of the rows with lowest, middle and highest log-volume.
+    """Return positions [count] int64 of the rows of lowest, middle and highest log-volume, ascending in log-volume.
 
-    Args:
-        index: the index.
-        real: sorted log-volumes of the rows above the rank floor.
-        count: rows of each kind.
-
-    Returns:
-        [count] int64 by name, ascending in log-volume; ties at an end are broken arbitrarily.
+    `real` holds the sorted log-volumes of the rows above the rank floor. Ties at an end are broken arbitrarily.
     """
     first = (len(real) - count) // 2
     positions = {}

@@ -30,18 +30,7 @@ _HINT = "pass the folder that `magnet compute`, `sample` or `sweep` printed"
 
 @dataclass(frozen=True, kw_only=True)
 class ReportRequest:
-    """What `magnet report` is asked for: its arguments and flags.
-
-    Attributes:
-        target: a volume, sample or sweep: its folder, or the name of a volume or generator.
-        compare: for a sample: another sample, or a folder of `magnet attributes GENERATOR`.
-        include: for a sample: JSON output of `magnet evaluate` and `magnet attributes`.
-        top_k: for a volume: k of its log-volumes.
-        out: the page; default reports/<name>.html.
-        device: torch device that renders images; default the fastest one here.
-        batch_size: images at a time.
-        force: write the page even if it exists.
-    """
+    """What `magnet report` is asked for; the fields are its arguments and flags, described in docs/reference/cli.md."""
 
     target: str
     compare: Path | None = None
@@ -55,15 +44,9 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class ReportPlan:
-    """A report to be written.
+    """A report to be written: `lead` is the sentence below its heading, `sections` yields numbers of rows read.
 
-    Attributes:
-        subject: what it shows.
-        path: the page.
-        is_done: whether the page exists already.
-        num_rows: rows of a volume to be read; 0 for a sample or a sweep.
-        lead: the sentence below the heading.
-        sections: yields numbers of rows read, and returns the sections of the page.
+    `num_rows` counts the rows of a volume that will be read; it is 0 for a sample or a sweep.
     """
 
     subject: Subject

@@ -65,14 +65,7 @@ def _with_margin(cosine: Tensor, margin: float) -> Tensor:
 
 
 def probe(encoded: Tensor, labels: Tensor, means: Tensor, scale: float) -> Tensor:
-    """Return the cross-entropy of labelled samples over their scaled cosines to the means of the components.
-
-    Args:
-        encoded: [n, D].
-        labels: [n] int64, numbers of components.
-        means: [K, D].
-        scale: factor of the cosines.
-    """
+    """Return the cross-entropy of labels [n] over scaled cosines of codes [n, D] to the components' means [K, D]."""
     cosines = functional.normalize(encoded, dim=1) @ functional.normalize(means, dim=1).T
     return functional.cross_entropy(scale * cosines, labels)
 

@@ -14,14 +14,7 @@ _WIDEST = 8  # times the width at half of the side
 
 
 class Encoder(nn.Module):
-    """Maps images [B, C, S, S] to features [B, F]; the first layer and each residual block halve the side.
-
-    Args:
-        channels: C.
-        widths: channels after the first layer, and after each block.
-        last: side of the last feature map.
-        features: F.
-    """
+    """Maps images [B, C, S, S] to features [B, F]; the first layer and each residual block halve the side to `last`."""
 
     def __init__(self, channels: int, widths: tuple[int, ...], last: int, features: int) -> None:
         super().__init__()
@@ -40,12 +33,7 @@ class Encoder(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Halves the side: a convolution with stride 2 plus a 1×1 convolution of the 2×2 mean.
-
-    Args:
-        n_in: input channels.
-        n_out: output channels.
-    """
+    """Halves the side: a convolution with stride 2 plus a 1×1 convolution of the 2×2 mean."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -58,13 +46,7 @@ class DownBlock(nn.Module):
 
 
 def generator(latent_dim: int, shape: tuple[int, ...], width: int, rng: torch.Generator) -> nn.Module:
-    """Return a generator of points (F,) or images (C, S, S), in float32.
-
-    Args:
-        latent_dim: D.
-        shape: shape of a point or an image.
-        width: channels at half of an image's side; they double with each halving.
-        rng: random stream of the initial weights.
+    """Return a generator of points (F,) or images (C, S, S), float32; `width` channels at half of an image's side.
 
     Raises:
         SpecError: no network has images of that side.
@@ -79,14 +61,7 @@ def generator(latent_dim: int, shape: tuple[int, ...], width: int, rng: torch.Ge
 
 
 def encoder(shape: tuple[int, ...], features: int, width: int, rng: torch.Generator) -> nn.Module:
-    """Return a network from points or images to [B, features]; a critic is one with a single feature.
-
-    Args:
-        shape: shape of a point or an image.
-        features: number of outputs.
-        width: as for `generator`.
-        rng: random stream of the initial weights.
-    """
+    """Return a network from points or images to [B, features]; a critic is one with a single feature."""
     with torch.device("meta"):
         if len(shape) == 1:
             body = slogan.points(shape[0], _POINT_WIDTH, _POINT_DEPTH, features)

@@ -59,14 +59,7 @@ class RunSpec:
 
 
 class Run:
-    """The folder of a run.
-
-    Attributes:
-        path: the folder.
-
-    Args:
-        path: the folder, there or not.
-    """
+    """The folder of a run, there or not."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

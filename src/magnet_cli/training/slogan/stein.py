@@ -77,13 +77,7 @@ class LearnedMixture:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of an expected loss in the parameters of a mixture.
-
-    Attributes:
-        logits: [K].
-        means: [K, D].
-        covariances: [K, D, D], symmetric.
-    """
+    """Gradients of an expected loss: of logits [K], means [K, D] and covariances [K, D, D], symmetric."""
 
     logits: Tensor
     means: Tensor
@@ -117,13 +111,7 @@ def gradients(prior: LearnedMixture, z: Tensor, slopes: Tensor, losses: Tensor) 
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates.
-
-    Attributes:
-        logits: of ρ.
-        means: of μ.
-        covariances: of Σ.
-    """
+    """Learning rates of logits, means and covariances."""
 
     logits: float
     means: float

@@ -25,29 +25,7 @@ _GRIDS_EVERY = 4  # reports
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What `magnet train slogan` is asked for.
-
-    Attributes:
-        data: a folder of images, an npz file, or "synthetic", as `data.load` takes it.
-        components: K ≥ 2.
-        steps: number of steps; default 4,000 for points, 2,000 for images.
-        probe: an npz file with a few labelled samples of each component.
-        latent_dim: D ≥ 2.
-        batch: draws and data per step; default 128 for points, 32 for images.
-        seed: seed of all random numbers.
-        width: channels of image networks at half of the side.
-        rate: Adam's learning rate; default 0.002 for points, 0.001 for images.
-        prior_rate: learning rate of weights and covariances; default 0.02 for points, 0.03 for images.
-        contrast: initial weight of the contrastive loss.
-        penalty: weight of the gradient penalty; default 0.02 for points, 1 for images.
-        explicit: learn the prior by explicit reparameterisation (ablation).
-        no_contrastive: train generator and prior without the contrastive loss (ablation).
-        out: folder of the run; default runs/slogan-<data>-k<K>-seed<seed>.
-        device: torch device; default the fastest one here.
-        threads: CPU threads; rounding depends on them, and small networks are slower with more.
-        resume: only continue a run that exists.
-        force: replace another run in the folder.
-    """
+    """What `magnet train slogan` is asked for; the fields are its flags, described in docs/reference/cli.md."""
 
     data: str
     components: int
@@ -91,18 +69,7 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """A training with its data loaded.
-
-    Attributes:
-        folder: the run's folder.
-        spec: exactly what decides the weights.
-        data: the training data.
-        probe: labelled samples, or None.
-        device: torch device.
-        threads: CPU threads.
-        begun: whether that run is in the folder.
-        report: report of the finished run, or None.
-    """
+    """A training with its data loaded; `report` is that of the finished run, or None."""
 
     folder: Run
     spec: RunSpec
@@ -118,10 +85,7 @@ def plan(request: TrainRequest, *, dry_run: bool = False) -> TrainPlan:
     """Load the data and look into the run's folder; nothing is written, and a dry run does not replace a run either.
 
     Raises:
-        SpecError: the data or the labelled samples do not fit.
-        SampleError: the folder holds another run or other files, or there is no run to resume.
-        GeneratorError: there is no such device.
-        MagnetError: a file cannot be read.
+        MagnetError: the data do not fit, the folder is another's, there is no run to resume, or no such device.
     """
     device = request.device or models.default_device()
     models.check_device(device)

@@ -212,11 +212,7 @@ class Trainer:
 
     @torch.no_grad()
     def clusters(self, values: np.ndarray) -> np.ndarray:
-        """Return the component [n] of each sample: the one whose mean is nearest in angle to the encoding.
-
-        Args:
-            values: [n, ...] float32, as `DataSet.intensities` returns them.
-        """
+        """Return the component [n] of each sample [n, ...] float32: the nearest mean in angle to its encoding."""
         means = nn.functional.normalize(self._on_device(self.prior.means), dim=1)
         parts = torch.from_numpy(values).split(500)
         nearest = [(self.networks["encoder"](part.to(self.device)) @ means.T).argmax(1).cpu() for part in parts]
