@@ -88,16 +88,12 @@ class RenderSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RenderRequest:
-    """A rendering as asked for; the fields are those of RenderSpec, with files in the place of hashes.
+    """A rendering as asked for, nothing looked up. Fields that RenderSpec has too mean the same, but the files.
 
     Attributes:
         latents: NPY file [n, D] floating.
         labels: NPY file [n] of whole numbers, or [n, classes] one-hot.
-        space: space of the latents.
-        truncation: ψ.
-        bn_truncation: ψ of the batch-norm statistics; None for `truncation`.
-        nvae_latents: of an NVAE; None for "top".
-        format: None for "png", or "npy" where the generator gives no images.
+        format: None for "png", or "npy" where the output of the generator is no image.
         out: the folder; None for renders/<generator>-<name and hash of the latents>.
         device: where images are rendered.
         batch_size: images at a time.

@@ -33,25 +33,13 @@ _PARTICLES = 128  # latents of an island, by default
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRequest(VolumeRequest):
-    """A sample as asked for, nothing looked up; beside which volume, the fields of SampleSpec and how to make it.
+    """A sample as asked for, nothing looked up. Fields that VolumeRequest or SampleSpec have too mean the same.
 
     Attributes:
-        n: number of images, ≥ 1.
-        rho: the polarity.
-        seed: seed of the draw.
-        replace: draw with replacement.
         pool: only the first so many rows of the volume compete; None for all.
-        classes: "natural", as weights say, or "equal", the same number of each.
-        mix: share of draws by weight; the rest are prior draws.
-        correct_prior: divide weights by the density of the prior.
-        prior_mass: mass of the ball in which rows compete then.
         format: None for "png".
-        no_images: write only latents.
-        montage: the ψ of montage.png; empty for none.
-        method: "reweight" or "tempered".
-        particles: latents of an island of the tempered sampler.
         out: the folder; None for samples/<generator>-rho<rho>-n<n>-seed<seed>.
-        device: where images are rendered.
+        device: where images are rendered, and latents tempered.
         batch_size: images at a time.
         dry_run: only plan.
         force: replace another sample in the folder.
