@@ -82,6 +82,7 @@ def test_names_of_artifacts_are_completed():
     assert "mnist" in complete("magnet fetch ")
     assert "mnist-volume" in complete("magnet info mn")
     assert complete("magnet sample mnist-v") == []  # a volume is no generator
+    assert "digits" in complete("magnet edit --model dig")
 
 
 def test_other_shells_are_told_the_same():

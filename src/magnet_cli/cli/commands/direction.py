@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from magnet_cli.cli import options, scored_options
+from magnet_cli.cli import completion, options, scored_options
 from magnet_cli.cli.console import Console, command_line
 from magnet_cli.cli.help import OUTPUT
 
@@ -50,6 +50,7 @@ Models = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
+        autocompletion=completion.image_models,
         metavar="NAME",
         help="Image model of an attribute, as NAME or ATTRIBUTE=NAME; repeatable.",
         show_default="the one of the attribute's name",

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from magnet_cli.cli import options
+from magnet_cli.cli import completion, options
 from magnet_cli.cli.commands.render import Labels
 from magnet_cli.cli.console import Console, command_line
 from magnet_cli.cli.help import OUTPUT
@@ -39,6 +39,7 @@ Models = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
+        autocompletion=completion.image_models,
         metavar="NAME",
         help="Image model that scores each image, as for attributes; repeatable.",
         show_default=False,
