@@ -140,7 +140,7 @@ def dense():
         rows = []
         for z in torch.as_tensor(np.asarray(latents), dtype=torch.float64):
             jacobian = differentiate(lambda x: function(x[None]).flatten())(z)
-            rows.append(torch.linalg.svdvals(jacobian).numpy())
+            rows.append(torch.linalg.svdvals(jacobian).detach().numpy())
         return np.stack(rows)
 
     return values

@@ -115,7 +115,7 @@ def test_a_precision_that_misses_the_tolerance_is_refused(load):
     asked = computing.volume_spec(load("float32"), top_k=6, solver="exact", precision="bfloat16", tolerance=1e-4)
     with pytest.raises(GeneratorError, match=r"bfloat16 0\.\d+") as error:
         resolve(load, asked)
-    assert "--precision float64" in error.value.hint
+    assert '`precision="float64"`' in error.value.hint
     coarse = computing.volume_spec(load("float32"), top_k=6, solver="exact", precision="bfloat16", tolerance=2.0)
     resolution = resolve(load, coarse)
     assert (resolution.spec.precision, resolution.spec.rank_floor) == ("bfloat16", 1e-2)

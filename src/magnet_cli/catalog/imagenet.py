@@ -5,6 +5,7 @@ Owns the list (that of the 2012 challenge; its names are WordNet's). Knows nothi
 
 import difflib
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 from magnet_cli.errors import SpecError
@@ -28,6 +29,19 @@ def number(name: str) -> int:
     near = difflib.get_close_matches(name.casefold(), _classes(), n=3)
     message = f"no class of ImageNet is called {name!r}"
     raise SpecError(message, f"did you mean {' or '.join(near)}?" if near else "pass its number")
+
+
+def class_numbers(label: Sequence[int | str], generator: str, num_classes: int) -> tuple[int, ...]:
+    """Return the numbers of classes of a generator that are given by number or by ImageNet name.
+
+    Raises:
+        SpecError: no class of ImageNet has that name, or the generator has other classes than ImageNet.
+    """
+    named = [each for each in label if isinstance(each, str)]
+    if named and num_classes not in {0, COUNT}:
+        message = f"{named[0]!r} is a class of ImageNet, and {generator} has {num_classes} classes of its own"
+        raise SpecError(message, f"pass `label` with a number, 0 to {num_classes - 1}")
+    return tuple(number(each) if isinstance(each, str) else each for each in label)
 
 
 @functools.cache

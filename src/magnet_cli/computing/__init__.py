@@ -1,5 +1,7 @@
 """Compute singular values of a generator's Jacobian and store them in a volume."""
 
+from magnet_cli.computing.compute_volume import compute as compute
+from magnet_cli.computing.compute_volume import compute_steps as compute_steps
 from magnet_cli.computing.filling import fill as fill
 from magnet_cli.computing.filling import missing_shards as missing_shards
 from magnet_cli.computing.functions import check as check
@@ -7,7 +9,6 @@ from magnet_cli.computing.functions import function as function
 from magnet_cli.computing.functions import inputs as inputs
 from magnet_cli.computing.loading import load as load
 from magnet_cli.computing.request import ComputeRequest as ComputeRequest
-from magnet_cli.computing.request import default_path as default_path
 from magnet_cli.computing.request import default_rows as default_rows
 from magnet_cli.computing.request import default_top_k as default_top_k
 from magnet_cli.computing.request import shard_rows as shard_rows

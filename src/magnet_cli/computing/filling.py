@@ -112,8 +112,15 @@ class ShardFiller:
         """Singular values [r, K] at latents [r, D]; batches are halved until they fit into memory."""
         while True:
             try:
-                more = {"basis": self._basis, "first_row": first_row, "output": self._output}
-                return values_at(self._generator, latents, self._volume.spec, self._batches, **more)
+                return values_at(
+                    self._generator,
+                    latents,
+                    self._volume.spec,
+                    self._batches,
+                    basis=self._basis,
+                    first_row=first_row,
+                    output=self._output,
+                )
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise

@@ -1,5 +1,7 @@
 """The function whose Jacobian a volume holds: its inputs, its values, and whether it can be differentiated."""
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ def inputs(generator: Generator, spec: VolumeSpec, z: Tensor, labels: Tensor | N
     if spec.space == "z":
         return z
     with torch.no_grad():
-        return generator.module.mapping(z, labels)
+        return cast(Any, generator.module).mapping(z, labels)
 
 
 def function(

@@ -89,7 +89,7 @@ def fill(
     crew = [_Worker(job, tasks.popleft()) for job in jobs[: len(tasks)]]
     try:
         while crew:
-            for worker in connection.wait(crew):
+            for worker in _Worker.ready(crew):
                 task, answer = worker.task, worker.answer()
                 if isinstance(answer, MagnetError):
                     raise answer
@@ -148,9 +148,11 @@ class _Worker:
         theirs.close()
         self.give(task)
 
-    def fileno(self) -> int:
-        """Return the file descriptor that connection.wait waits for."""
-        return self._pipe.fileno()
+    @staticmethod
+    def ready(workers: list["_Worker"]) -> list["_Worker"]:
+        """Wait until some of the workers have an answer, and return these."""
+        pipes = connection.wait([worker._pipe for worker in workers])
+        return [worker for worker in workers if worker._pipe in pipes]
 
     def give(self, task: _Task) -> None:
         """Send a task to the process."""
@@ -170,7 +172,7 @@ class _Worker:
     @property
     def end(self) -> str:
         """How the process ended, for a message."""
-        code = self._process.exitcode
+        code = cast(int, self._process.exitcode)
         return f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
 
     def stop(self) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from magnet_cli.catalog import cache
-from magnet_cli.computing.loading import Source
+from magnet_cli.catalog import imagenet
 from magnet_cli.maths import jacobian
 from magnet_cli.models import Generator
 from magnet_cli.models.image_models import ImageModel
@@ -22,20 +21,19 @@ class ComputeRequest:
     """A volume that is to be computed, and how; None stands for the default.
 
     Attributes:
-        source: of the generator.
         n: N, number of rows that the volume is to have at least.
         top_k: K, number of singular values stored for a row.
         space: input of the Jacobian, "z" or "w".
         output: output of the Jacobian: "pixel", "style", "affine", or an image model.
         truncation: ψ in (0, 1].
         bn_truncation: ψ of the batch-norm statistics of a BigGAN.
-        label: classes that take turns; empty for all.
+        label: classes that take turns, by number or ImageNet name; empty for all.
         nvae_latents: noise groups of an NVAE that are the latent, "top" or "all".
         solver: "auto", "exact", "pilot", "sketch" or "projection".
         precision: "auto", "float64", "float32", "tf32" or "bfloat16".
         tolerance: error of log-volume that "auto" may make, rms in nats.
         seed: of the latents.
-        volume: the folder; default `default_path`.
+        volume: the folder; default `cache.volume_path`.
         shard_rows: R, rows of a shard.
         device: names of devices, as for `models.parse_devices`.
         batch_size: B, number of latents at a time.
@@ -47,14 +45,13 @@ class ComputeRequest:
         repair: remove damaged shards first, so that they are computed again.
     """
 
-    source: Source
     n: int | None = None
     top_k: int | None = None
     space: str = "z"
     output: str = "pixel"
     truncation: float = 1.0
     bn_truncation: float | None = None
-    label: tuple[int, ...] = ()
+    label: tuple[int | str, ...] | None = ()
     nvae_latents: str | None = None
     solver: str = "auto"
     precision: str = "float32"
@@ -85,7 +82,7 @@ class ComputeRequest:
             space=self.space,
             output=output or self.output,
             truncation=self.truncation,
-            label=self.label,
+            label=imagenet.class_numbers(self.label or (), generator.name, generator.num_classes),
             solver=self.solver,
             precision=self.precision,
             tolerance=self.tolerance,
@@ -108,11 +105,6 @@ def shard_rows(generator: Generator) -> int:
     """Return the default R: 64 to 2,000, a function of the generator's sizes (docs/method.md#last-shard)."""
     numbers = generator.latent_dim * int(np.prod(generator.image_shape))
     return int(np.clip(_SHARD_WORK // numbers, 64, 2000))
-
-
-def default_path(spec: VolumeSpec) -> Path:
-    """Return the folder of a volume under MAGNET_HOME, named by generator and fingerprint of the requested spec."""
-    return cache.home() / "volumes" / f"{spec.generator}-{spec.fingerprint[:12]}"
 
 
 def volume_spec(

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from magnet_cli import models
+from magnet_cli.catalog import cache
 from magnet_cli.computing import processes, ray_engine, solver_choice
 from magnet_cli.computing.filling import fill
-from magnet_cli.computing.loading import Load, load
+from magnet_cli.computing.loading import Load, Source, again, load, load_again
 from magnet_cli.computing.memory import BatchPlan, plan_batches
-from magnet_cli.computing.request import ComputeRequest, default_path, default_rows
+from magnet_cli.computing.request import ComputeRequest, default_rows
 from magnet_cli.computing.same_function import check_unchanged, probe
 from magnet_cli.files.progress import Messages
 from magnet_cli.models import Generator
@@ -29,6 +30,7 @@ class ComputePlan:
     """A computation that is ready to begin; nothing has been written.
 
     Attributes:
+        source: of the generator.
         request: what is to be computed, and how.
         load: loads generator and image model in a precision, each once.
         devices: of this machine.
@@ -39,6 +41,7 @@ class ComputePlan:
         tuning_seconds: time that `begin` took.
     """
 
+    source: Source | Generator
     request: ComputeRequest
     load: Load = field(repr=False)
     devices: list[str]
@@ -85,12 +88,12 @@ class ComputePlan:
         }
 
 
-def plan(request: ComputeRequest, loader: Load | None = None) -> ComputePlan:
+def plan(source: Source | Generator, request: ComputeRequest) -> ComputePlan:
     """Load the generator, and look up the volume.
 
     Args:
+        source: of the generator; or a generator as loaded, whose device is used.
         request: what is to be computed.
-        loader: loads generator and image model in a precision; default: from the source of the request.
 
     Raises:
         GeneratorError: the generator cannot be loaded, a device does not exist, or the function of the volume changed.
@@ -98,15 +101,19 @@ def plan(request: ComputeRequest, loader: Load | None = None) -> ComputePlan:
         VolumeError: the folder holds a volume with other settings, or other files.
     """
     started = time.monotonic()
-    devices = models.parse_devices(request.device)
-    if loader is None:
-        loader = functools.partial(load, request.source, request.output, devices[0], settings=request.settings)
+    if isinstance(source, Generator):
+        devices = [str(next(source.module.parameters()).device)]
+        loader = functools.partial(load_again, source, request.output)
+    else:
+        devices = models.parse_devices(request.device)
+        loader = functools.partial(load, source, request.output, devices[0], settings=request.settings)
     cached = functools.cache(loader)
     generator, output = cached("float32")
     spec = request.spec(generator, output)
-    volume = Volume.planned(request.volume or default_path(spec), spec)
+    volume = Volume.planned(request.volume or cache.volume_path(spec.generator, spec.fingerprint), spec)
     check_unchanged(volume, generator, output)
-    return ComputePlan(request, cached, devices, spec, volume, request.n or default_rows(generator.name), started)
+    num_rows = request.n or default_rows(generator.name)
+    return ComputePlan(source, request, cached, devices, spec, volume, num_rows, started)
 
 
 def begin(plan: ComputePlan, messages: Messages) -> ComputePlan:
@@ -178,7 +185,10 @@ def _filled(
     if (request.engine, plan.workers) == ("local", 1):
         return fill(volume, generator, plan.num_rows, batches, output, plan.part)
     path, device = volume.path.resolve(), plan.devices[0]
-    job = processes.Job(path, request.source, request.output, device, 1, batches, request.settings)
+    source, settings = plan.source, request.settings
+    if isinstance(source, Generator):
+        source, settings = again(source)
+    job = processes.Job(path, source, request.output, device, 1, batches, settings)
     if request.engine == "ray":
         return ray_engine.fill(volume, job, *shards, request.address)
     devices = itertools.islice(itertools.cycle(plan.devices), plan.workers)

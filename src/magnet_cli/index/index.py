@@ -6,6 +6,7 @@ Owns the noun alone. Knows nothing of files or generators.
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Ball:
     @property
     def edge(self) -> float:
         """The least log-prior of a row inside it."""
-        return -0.5 * self.radius**2 if self.lowest is None else self.lowest
+        return -0.5 * cast(float, self.radius) ** 2 if self.lowest is None else self.lowest
 
     @property
     def fields(self) -> dict[str, float | None]:

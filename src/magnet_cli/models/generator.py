@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.maths.priors import Prior
 from magnet_cli.models import custom
@@ -54,6 +55,7 @@ class Generator:
         module: the network, in eval mode, its weights without gradients.
         format: file format of the checkpoint; empty for a user's own module.
         settings: keywords of `build` that the weights alone do not tell.
+        source: the checkpoint or module that the generator was loaded from, to load it again in another precision.
 
     Examples:
         >>> import torch
@@ -73,6 +75,7 @@ class Generator:
     module: nn.Module
     format: str = ""
     settings: dict[str, object] = field(default_factory=dict)
+    source: Checkpoint | custom.CustomModule | None = field(default=None, compare=False)
 
     @property
     def latent_dim(self) -> int:

@@ -149,7 +149,7 @@ def _generator(
 ) -> Generator:
     network = cast(Network, module)
     prior = Prior(network.prior, network.latent_dim, network.num_classes, getattr(network, "mixture", None))
-    return Generator(source.name, family, source.sha256, network.image_shape, prior, module, form, settings)
+    return Generator(source.name, family, source.sha256, network.image_shape, prior, module, form, settings, source)
 
 
 def _check_settings(name: str, family: str, make: Callable[..., nn.Module], settings: dict[str, object]) -> None:

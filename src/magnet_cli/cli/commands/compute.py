@@ -127,20 +127,19 @@ def run(
     from magnet_cli import computing
     from magnet_cli.cli import references
 
-    console, label = output.console, options.numbers(function.label)
-    typed = {"n": n, "top_k": top_k, "seed": seed, "volume": volume, "repair": repair, "label": label}
-    source = references.source(generator)
-    request = options.request(computing.ComputeRequest, function, solver, share, **typed, source=source)
-    plan = computing.plan(request)
-    options.check_names(function.label, plan.spec.generator, plan.spec.num_classes)
+    console, source = output.console, references.source(generator)
+    typed = {"n": n, "top_k": top_k, "seed": seed, "volume": volume, "repair": repair}
+    plan = computing.plan(source, options.request(computing.ComputeRequest, function, solver, share, **typed))
     report = plan.report() if dry_run else _computed(plan, console)
+    folder = plan.volume.path
     if dry_run:
         missing = f"{report['missing_shards']} shards of {plan.volume.spec.shard_rows:,} rows are missing"
-        console.note(f"{missing} in {plan.volume.path}; nothing was done")
+        console.note(f"{missing} in {folder}; nothing was done")
     elif not report["new_rows"] and not report["missing_shards"]:
-        console.note(f"{plan.volume.path} already holds {report['rows']:,} rows")
-    console.result(report, str(plan.volume.path))
-    console.hint(f"magnet sample {source.reference} --n 64{_same_volume(plan)}")
+        console.note(f"{folder} already holds {report['rows']:,} rows")
+    console.result(report, str(folder))
+    same = f" --volume {volume}" if volume else _same_function(plan)
+    console.hint(f"magnet sample {getattr(source, 'reference', source.name)} --n 64{same}")
 
 
 def _computed(plan: "ComputePlan", console: Console) -> dict:
@@ -159,18 +158,17 @@ def _computed(plan: "ComputePlan", console: Console) -> dict:
     )
 
 
-def _same_volume(plan: "ComputePlan") -> str:
+def _same_function(plan: "ComputePlan") -> str:
     """The flags by which `magnet sample` finds the volume."""
     from magnet_cli.sampling.select import VolumeRequest
 
-    request, spec = plan.request, plan.volume.spec
-    if request.volume:
-        return f" --volume {request.volume}"
-    return VolumeRequest(
-        space=request.space,
-        output=request.output,
-        truncation=request.truncation,
+    spec = plan.volume.spec
+    request = VolumeRequest(
+        space=spec.space,
+        output=plan.request.output,
+        truncation=spec.truncation,
         bn_truncation=spec.bn_truncation or None,
-        nvae_latents=spec.nvae_latents or None,
         label=spec.label,
-    ).flags
+        nvae_latents=spec.nvae_latents or None,
+    )
+    return request.flags

@@ -1,5 +1,6 @@
 """Singular values of Jacobians."""
 
+from magnet_cli.maths.jacobian.leading import singular_values as singular_values
 from magnet_cli.maths.jacobian.precision import PRECISIONS as PRECISIONS
 from magnet_cli.maths.jacobian.precision import RANK_FLOOR as RANK_FLOOR
 from magnet_cli.maths.jacobian.solvers import exact as exact

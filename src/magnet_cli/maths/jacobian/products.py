@@ -55,7 +55,7 @@ def reverse(function: Function, latents: Tensor, cotangents: Tensor, chunk_size:
         GeneratorError: the function cannot be differentiated in reverse mode.
     """
     with _differentiable("reverse"):
-        value, pull = torch.func.vjp(function, latents)
+        value, pull = torch.func.vjp(function, latents)[:2]
 
         def back(cotangent: Tensor) -> Tensor:
             return pull(cotangent.expand(len(latents), -1).reshape(value.shape))[0]

@@ -6,6 +6,7 @@ that count for no replica are dropped at once.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,12 @@ def radii(points: np.ndarray, k: int, dealt: np.ndarray, advance: Callable[[int]
     return found
 
 
-def _others(search: object, points: np.ndarray, rows: np.ndarray, asked: int) -> tuple[np.ndarray, np.ndarray]:
+def _others(
+    search: Any,  # noqa: ANN401
+    points: np.ndarray,
+    rows: np.ndarray,
+    asked: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Distances and places [r, asked] of the nearest others of some rows, the rows themselves left out."""
     distances, places = search.kneighbors(points[rows], asked + 1)
     keep = places != rows[:, None]
