@@ -10,7 +10,7 @@ import re
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -148,7 +148,7 @@ def lines(
 
 def histogram(
     edges: Numbers,
-    counts: dict[str, Numbers],
+    counts: Mapping[str, Numbers],
     *,
     title: str,
     x_label: str,
@@ -190,7 +190,7 @@ def histogram(
 
 def bars(
     names: Sequence[str],
-    groups: dict[str, Sequence[Interval | None]],
+    groups: Mapping[str, Sequence[Interval | None]],
     *,
     title: str,
     x_label: str,

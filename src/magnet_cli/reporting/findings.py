@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -98,11 +99,17 @@ def estimates(fields: dict) -> dict[str, Estimate]:
 
 def _evaluation(name: str, fields: dict) -> Evaluation:
     sample = _texts(fields["sample"])
-    counts = (_count(fields[key]) for key in ("n", "reference_n"))
-    undefined = {metric: _text(why) for metric, why in fields["undefined"].items()}
-    texts = (_text(fields[key]) for key in ("reference", "features"))
-    metrics = estimates(fields["metrics"])
-    return Evaluation(name, sample, *texts, *counts, _text(fields["interval"]), metrics, undefined)
+    return Evaluation(
+        name,
+        sample,
+        reference=_text(fields["reference"]),
+        features=_text(fields["features"]),
+        n=_count(fields["n"]),
+        reference_n=_count(fields["reference_n"]),
+        interval=_text(fields["interval"]),
+        metrics=estimates(fields["metrics"]),
+        undefined={metric: _text(why) for metric, why in fields["undefined"].items()},
+    )
 
 
 def _shares(fields: dict) -> Shares:
@@ -112,16 +119,17 @@ def _shares(fields: dict) -> Shares:
     n = _count(fields["n"])
     if len(shares) < 2 or not all(0 <= each.value <= 1 for each in shares.values()):
         raise ValueError(f"{len(shares)} shares, or some outside 0 to 1")
-    measures = (_estimate(fields[key]) for key in ("gap", "total_variation"))
-    rest = (_texts(change["from"]), _number(change["p_value"])) if change else ()
-    return Shares(n, shares, *measures, changes, *rest)
+    gap, total_variation = _estimate(fields["gap"]), _estimate(fields["total_variation"])
+    if not change:
+        return Shares(n, shares, gap, total_variation, {})
+    return Shares(n, shares, gap, total_variation, changes, _texts(change["from"]), _number(change["p_value"]))
 
 
 def _estimate(fields: dict) -> Estimate:
     return Estimate(*(_number(fields[key]) for key in ("value", "low", "high")))
 
 
-def _number(value: object) -> float:
+def _number(value: Any) -> float:  # noqa: ANN401  # from JSON
     if type(value) not in {int, float} or not math.isfinite(value):
         raise ValueError(f"{value!r} is not a number")
     return float(value)

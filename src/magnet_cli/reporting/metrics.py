@@ -33,10 +33,10 @@ def ordered(names: Sequence[str]) -> list[str]:
 
 def _table(these: list[Evaluation]) -> str:
     names = ordered([name for each in these for name in (*each.metrics, *each.undefined)])
-    rows = []
+    rows: list[list[page.Cell]] = []
     for each in these:
         sizes = f"{each.sample} against {each.reference}; n {each.n:,}, reference {each.reference_n:,}"
-        cells = [estimate(each.metrics[name]) if name in each.metrics else "–" for name in names]
+        cells: list[page.Cell] = [estimate(each.metrics[name]) if name in each.metrics else "–" for name in names]
         rows.append([(each.name, f"{sizes}; intervals {each.interval}"), *cells])
     caption = (
         "With 95 % intervals. FID of few images is high even where nothing differs: compare with rows of the same n."
@@ -80,10 +80,10 @@ def attributes(groups: dict[str, dict[str, Shares]]) -> list[str]:
 
 def changes(samples: Sequence[Attributes]) -> str:
     """Return a table of gap and total variation, one row per sample and model, with changes where there are some."""
-    rows = []
+    rows: list[list[page.Cell]] = []
     for each in samples:
         for model, shares in each.models.items():
-            cells = [estimate(shares.gap), estimate(shares.total_variation)]
+            cells: list[page.Cell] = [estimate(shares.gap), estimate(shares.total_variation)]
             if shares.change:
                 cells += [*map(estimate, shares.change.values()), number(shares.p_value, 3)]
             about = f"{model} of {each.sample}, n {shares.n:,}"
@@ -110,15 +110,18 @@ def _share_bars(model: str, groups: dict[str, Shares]) -> str:
 
 
 def _imbalance(groups: dict[str, Shares]) -> str:
-    rows = [[name, estimate(each.gap), estimate(each.total_variation)] for name, each in groups.items()]
+    rows: list[list[page.Cell]] = [
+        [name, estimate(each.gap), estimate(each.total_variation)] for name, each in groups.items()
+    ]
     caption = "Gap: the largest share minus the smallest. Total variation: the part of the images that would have to "
     caption += "change class for equal shares."
     if len(groups) == 1:
         return page.table(["", "gap", "total variation"], rows, caption)
     (one, first), *_, (other, last) = groups.items()
     change = shares_.change([first.tally], [last.tally])
-    moved = [estimate(change.gap), estimate(change.total_variation), number(change.p_value, 3)]
-    rows = [*([*row, ""] for row in rows), [("change", f"from {other} to {one}"), *moved]]
+    moved: list[page.Cell] = [estimate(change.gap), estimate(change.total_variation), number(change.p_value, 3)]
+    rows = [[*row, ""] for row in rows]
+    rows.append([("change", f"from {other} to {one}"), *moved])
     caption += " p: p-value of no change, by a permutation test of total variation."
     return page.table(["", "gap", "total variation", "p of no change"], rows, caption)
 

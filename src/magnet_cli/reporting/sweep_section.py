@@ -126,12 +126,15 @@ def _point(fields: dict) -> Point:
     if not _SAMPLE.fullmatch(fields["sample"]) or ".." in fields["sample"].split("/"):
         raise ValueError(f"{fields['sample']!r} is not one of its samples")
     return Point(
-        *(float(fields[name]) for name in ("rho", "truncation")),
-        fields["sample"],
-        *(int(fields[name]) for name in ("n", "pool")),
-        *(float(fields[name]) for name in ("effective_size", "displaced_share")),
-        findings.estimates(fields["metrics"]),
-        findings.models(fields["attributes"]),
+        rho=float(fields["rho"]),
+        truncation=float(fields["truncation"]),
+        sample=fields["sample"],
+        n=int(fields["n"]),
+        pool=int(fields["pool"]),
+        effective_size=float(fields["effective_size"]),
+        displaced_share=float(fields["displaced_share"]),
+        metrics=findings.estimates(fields["metrics"]),
+        models=findings.models(fields["attributes"]),
     )
 
 
@@ -153,7 +156,7 @@ def _choice(sweep: Sweep) -> list[str]:
     for model in best.models:
         for label, of in (("gap", "gap"), ("total variation", "total_variation")):
             shares = [each.models.get(model) for each in measured.values()]
-            rows.append([f"{label} of {model}", *(_cell(each and getattr(each, of)) for each in shares)])
+            rows.append([f"{label} of {model}", *(_cell(getattr(each, of) if each else None) for each in shares)])
     caption = "Chosen on one half of the rows and of the reference, measured here on the other halves: the choice does "
     caption += "not bias these numbers. 95 % intervals, within these draws."
     caption += " The best point is the generator as it is." if len(measured) == 1 else ""
@@ -166,7 +169,7 @@ def _plots(sweep: Sweep) -> str:
 
     shown = []
     for svg in figures.drawn(sweep.fields).values():
-        title = html.unescape(re.search(r"<title>(.*?)</title>", svg)[1])
+        title = html.unescape(svg.partition("<title>")[2].partition("</title>")[0])
         shown.append(page.figure(svg, title[:1].upper() + title[1:] + "."))
     return page.section("Over ρ", *shown)
 
@@ -197,8 +200,8 @@ def _table(sweep: Sweep) -> str:
     for point in sweep.points:
         cells: list[Cell] = [(point.where(sweep), f"effective size {integer(point.effective_size)}")]
         cells += [number(point.displaced_share, 2), *(_cell(point.metrics.get(name)) for name in names)]
-        shares = (point.models.get(model) for model in models)
-        rows.append(cells + [_cell(each and each.total_variation) for each in shares])
+        totals = [point.models.get(model) for model in models]
+        rows.append(cells + [_cell(each.total_variation if each else None) for each in totals])
     header = ["", "displaced share", *names, *(f"total variation of {model}" for model in models)]
     caption = "With 95 % intervals, within each draw. "
     caption += "On the half of the rows and of the reference on which the point was chosen. " if sweep.chosen else ""

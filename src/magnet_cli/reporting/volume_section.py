@@ -25,7 +25,7 @@ _MOST_RANKS = 60  # bars in a histogram of ranks
 
 
 def subject(volume: Volume, index: Index, name: str, images: str) -> Subject:
-    """Return the subject of a report; `images` is the generator's sha256, or why no images are shown."""
+    """Return the subject of a report; `images` is the generator's sha256, or why there are no images."""
     inputs = {"fingerprint": volume.fingerprint, "generator": volume.spec.generator, "top_k": index.top_k}
     inputs |= {"shards": [[part.shard, part.rows, part.sha256] for part in index.parts]}
     inputs |= {"images": images}
@@ -44,7 +44,7 @@ def lead(spec: VolumeSpec, index: Index) -> str:
 def sections(
     volume: Volume, index: Index, generator: "Generator | str", batch: int | None = None
 ) -> Steps[int, None, list[str]]:
-    """Build the sections of the page, yielding numbers of rows read; a text as `generator` tells why there are no images.
+    """Build the sections of the page, yielding numbers of rows read; a text as `generator` says why there are none.
 
     Raises:
         VolumeError, MagnetError: the volume is damaged, or cannot be read.

@@ -83,7 +83,7 @@ def run(
     else:
         safe = f"{page.path} is as it was"
         console.follow(run(page), page.num_rows, label="reading", unit="rows", safe=lambda _: safe)
-    fields = {"report": str(page.path), "kind": page.subject.kind, "name": page.subject.name}
+    fields: dict[str, object] = {"report": str(page.path), "kind": page.subject.kind, "name": page.subject.name}
     fields |= {"size": page.path.stat().st_size, "seconds": round(time.monotonic() - start, 3)}
     console.result(fields, str(page.path))
 

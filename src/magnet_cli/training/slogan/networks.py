@@ -53,7 +53,7 @@ def generator(latent_dim: int, shape: tuple[int, ...], width: int, rng: torch.Ge
     """
     with torch.device("meta"):
         if len(shape) == 1:
-            body = slogan.points(latent_dim, _POINT_WIDTH, _POINT_DEPTH, shape[0])
+            body: nn.Module = slogan.points(latent_dim, _POINT_WIDTH, _POINT_DEPTH, shape[0])
         else:
             first = slogan.first_side(shape[1])
             body = slogan.Residual(latent_dim, _widths(shape[1], first, width)[::-1], first, shape[0])
@@ -64,7 +64,7 @@ def encoder(shape: tuple[int, ...], features: int, width: int, rng: torch.Genera
     """Return a network from points or images to [B, features]; a critic is one with a single feature."""
     with torch.device("meta"):
         if len(shape) == 1:
-            body = slogan.points(shape[0], _POINT_WIDTH, _POINT_DEPTH, features)
+            body: nn.Module = slogan.points(shape[0], _POINT_WIDTH, _POINT_DEPTH, features)
         else:
             last = slogan.first_side(shape[1])
             body = Encoder(shape[0], _widths(shape[1], last, width), last, features)
@@ -79,7 +79,7 @@ def _initialised(body: nn.Module, rng: torch.Generator) -> nn.Module:
     """Set He's initial weights and zero biases; the second convolution of a residual block starts small."""
     body = body.to_empty(device="cpu")
     for name, layer in body.named_modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None:
             nn.init.kaiming_normal_(layer.weight, a=0.2, generator=rng)
             if name.endswith(".two"):
                 layer.weight.data.mul_(0.3)

@@ -47,7 +47,7 @@ def metrics_of(trainer: Trainer, data: DataSet) -> dict:
     """
     mixture = trainer.mixture()
     metrics: dict = {"weights": mixture.weights.round(6).tolist()}
-    if data.labels is None:
+    if data.labels is None or data.shares is None:
         return metrics
     rng = np.random.default_rng(_STREAM)
     rows = np.sort(rng.choice(len(data.values), min(_SHOWN, len(data.values)), replace=False))
@@ -57,16 +57,16 @@ def metrics_of(trainer: Trainer, data: DataSet) -> dict:
     class_of = clusters.matched(table)
     errors = clusters.weight_errors(mixture.weights, data.shares, class_of)
     metrics |= {"class_of": class_of.tolist(), "weight_error": {name: round(v, 6) for name, v in errors.items()}}
-    return metrics | (_modes(trainer, data) if data.values.ndim == _PLANE else {})
+    return metrics | (_modes(trainer, data, data.shares) if data.values.ndim == _PLANE else {})
 
 
-def _modes(trainer: Trainer, data: DataSet) -> dict:
+def _modes(trainer: Trainer, data: DataSet, shares: np.ndarray) -> dict:
     latents, components = trainer.mixture().draw(np.random.default_rng([_STREAM, 1]), _SHOWN)
     drawn = trainer.render(latents)
     groups = [data.values[data.labels == c] for c in range(len(data.classes))]
     away = np.stack([np.linalg.norm((drawn - g.mean(axis=0)) / g.std(axis=0), axis=1) for g in groups], axis=1)
     nearest, near = away.argmin(axis=1), away.min(axis=1) < _NEAR
-    there = np.bincount(nearest[near], minlength=len(groups)) / len(drawn) >= _THERE * data.shares
+    there = np.bincount(nearest[near], minlength=len(groups)) / len(drawn) >= _THERE * shares
     agreed = clusters.agreement(nearest, components)["nmi"]
     return {"modes": int(there.sum()), "near": round(float(near.mean()), 6), "draws_nmi": round(agreed, 6)}
 
@@ -76,7 +76,7 @@ def grid(trainer: Trainer, data: DataSet) -> bytes | None:
     if data.values.ndim == _PLANE:
         return _scatter(trainer, data) if data.shape == (_PLANE,) else None
     mixture, rng = trainer.mixture(), np.random.default_rng([_STREAM, 2])
-    blocks = [("data", list(data.values[rng.choice(len(data.values), _GRID_ROWS)].transpose(0, 2, 3, 1)))]
+    blocks: list = [("data", list(data.values[rng.choice(len(data.values), _GRID_ROWS)].transpose(0, 2, 3, 1)))]
     for c, weight in enumerate(mixture.weights):
         latents, _ = mixture.draw(np.random.default_rng([_STREAM, 2, c]), _GRID_ROWS, (c,))
         blocks.append((f"component {c}, weight {weight:.3f}", list(pictures.pixels(trainer.render(latents)))))

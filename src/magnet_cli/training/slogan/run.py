@@ -53,8 +53,10 @@ class RunSpec:
 
     @classmethod
     def of(cls, data: DataSet, probe: DataSet | None, recipe: Recipe) -> "RunSpec":
-        """Of what is going to be trained."""
-        labelled = "" if probe is None else documents.sha256_bytes(probe.sha256.encode() + probe.labels.tobytes())
+        """Return the spec of a training."""
+        if probe is None or probe.labels is None:
+            return cls(data.name, data.sha256, "", recipe)
+        labelled = documents.sha256_bytes(probe.sha256.encode() + probe.labels.tobytes())
         return cls(data.name, data.sha256, labelled, recipe)
 
 
@@ -176,7 +178,7 @@ class Run:
         self._publish(spec, report, documents.sha256_file(self.generator))
 
     def _publish(self, spec: RunSpec, report: dict | None, sha256: str) -> None:
-        fields = {"spec": dataclasses.asdict(spec), "report": report}
+        fields: dict[str, object] = {"spec": dataclasses.asdict(spec), "report": report}
         fields |= {"generator": self._name, "generator_sha256": sha256}
         self._folder.publish(fields | {"magnet": __version__, "torch": torch.__version__})
 

@@ -154,7 +154,7 @@ def run(plan: TrainPlan) -> Generator[int, None, dict]:
 def _report(plan: TrainPlan, last: dict) -> dict:
     metrics = {name: value for name, value in last.items() if name not in {"critic", "adversarial", "contrastive"}}
     recipe, folder = plan.spec.recipe, plan.folder
-    fields = {"run": str(folder.path), "generator": str(folder.generator), "data": plan.spec.data}
+    fields: dict[str, object] = {"run": str(folder.path), "generator": str(folder.generator), "data": plan.spec.data}
     fields |= {"components": recipe.components, "steps": metrics.pop("step"), "seed": recipe.seed}
     return fields | metrics
 

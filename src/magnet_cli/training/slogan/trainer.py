@@ -134,7 +134,7 @@ class Trainer:
             scores, slope = losses.slope_penalty(critic, real)
             penalty = recipe.penalty * recipe.penalty_every * slope
         else:
-            scores, penalty = critic(real), 0.0
+            scores, penalty = critic(real), torch.zeros((), device=self.device)
         loss = losses.critic_loss(scores, critic(fake))
         self.optimizers["critic"].zero_grad()
         (loss + penalty).backward()
@@ -183,7 +183,8 @@ class Trainer:
         return values.to(device=self.device, dtype=torch.float32)
 
     @staticmethod
-    def _double(values: Tensor) -> Tensor:
+    def _double(values: Tensor | None) -> Tensor:
+        assert values is not None  # gradients that backward left
         return values.to(device="cpu", dtype=torch.float64)
 
     def losses(self) -> dict[str, float]:
