@@ -39,7 +39,7 @@ class VolumeError(MagnetError):
 
 
 class DamageError(VolumeError):
-    """Rows whose bytes are not those that were committed; `magnet compute --repair` makes them again."""
+    """Rows whose bytes are not those that were committed; `magnet compute … --repair` makes them again."""
 
 
 class SampleError(MagnetError):

@@ -15,7 +15,7 @@ from magnet_cli.sampling.select import VolumeRequest
 
 
 @dataclass
-class Kept:
+class CacheEntry:
     """Messages, kept."""
 
     notes: list = field(default_factory=list)
@@ -35,7 +35,7 @@ def source(toy):
 
 @pytest.fixture
 def messages():
-    return Kept()
+    return CacheEntry()
 
 
 def test_the_longest_volume_that_fits_is_chosen(magnet, toy, source, messages):

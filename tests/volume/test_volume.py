@@ -191,7 +191,7 @@ def test_repair_loses_no_rows(tmp_path):
     for num_rows in (10, 18):
         with pytest.raises(DamageError, match="rows 10-18 lie behind") as caught:
             repair(volume, num_rows)
-        assert "--n 19" in caught.value.hint
+        assert "`n=19`" in caught.value.hint
     flip(volume.mark_path(1))  # now nothing tells how many rows it had
     with pytest.raises(DamageError, match="rows 10-19 lie behind"):
         repair(volume, 10)

@@ -22,7 +22,7 @@ _LEFT_OVER = ("partial", "unlisted")  # what nothing but the fetch that it came 
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheEntry:
     """Something that is kept.
 
     Attributes:
@@ -43,7 +43,7 @@ class Kept:
     place: str = "own"
 
 
-def kept() -> list[Kept]:
+def kept() -> list[CacheEntry]:
     """All that is kept, artifacts first; what ships with magnet and the user's own files are not.
 
     Raises:
@@ -54,20 +54,20 @@ def kept() -> list[Kept]:
         return [*_artifacts(), *_rest()]
 
 
-def _artifacts() -> Iterator[Kept]:
+def _artifacts() -> Iterator[CacheEntry]:
     own = cache.home()
     for artifact in _fetched():
         if cache.is_cached(artifact):
             path = cache.path_of(artifact)
             place = "hub" if artifact.scheme == "hub" else "own" if path.is_relative_to(own) else "shared"
-            yield Kept(artifact.name, artifact.kind, path, cache.size_here(artifact), _used(path), place)
+            yield CacheEntry(artifact.name, artifact.kind, path, cache.size_here(artifact), _used(path), place)
 
 
 def _fetched() -> list[Artifact]:
     return [a for a in entries.registry().values() if a.scheme not in {"builtin", "file"}]
 
 
-def _rest() -> Iterator[Kept]:
+def _rest() -> Iterator[CacheEntry]:
     home = cache.home()
     names = {cache.folder_of(a): a.name for a in _fetched()}
     for folder in sorted((home / "artifacts").glob("*")):
@@ -82,9 +82,9 @@ def _rest() -> Iterator[Kept]:
         yield _kept(path.name, "index", path)
 
 
-def _kept(name: str, kind: str, path: Path) -> Kept:
+def _kept(name: str, kind: str, path: Path) -> CacheEntry:
     inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    return Kept(name, kind, path, sum(p.lstat().st_size for p in inside), _used(path))
+    return CacheEntry(name, kind, path, sum(p.lstat().st_size for p in inside), _used(path))
 
 
 def _used(path: Path) -> datetime:
@@ -93,7 +93,7 @@ def _used(path: Path) -> datetime:
     return datetime.fromtimestamp(max(found.st_atime, found.st_mtime), UTC)
 
 
-def verify() -> Iterator[tuple[Kept, str]]:
+def verify() -> Iterator[tuple[CacheEntry, str]]:
     """Read every byte of the artifacts that are kept.
 
     Yields:
@@ -112,7 +112,7 @@ def verify() -> Iterator[tuple[Kept, str]]:
             os.utime(told, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def remove(names: list[str], *, forget: bool = False, dry_run: bool = False) -> list[Kept]:
+def remove(names: list[str], *, forget: bool = False, dry_run: bool = False) -> list[CacheEntry]:
     """Remove things by the names that `kept` gives them.
 
     Args:
@@ -144,7 +144,7 @@ def remove(names: list[str], *, forget: bool = False, dry_run: bool = False) -> 
     return going
 
 
-def _removable(found: Kept) -> Kept:
+def _removable(found: CacheEntry) -> CacheEntry:
     if found.kind == COMPUTED:
         message = f"{found.name} was computed here: it is no copy of anything"
         raise ArtifactError(message, f"if it is to go: rm -r {found.path}")
@@ -154,7 +154,7 @@ def _removable(found: Kept) -> Kept:
     return found
 
 
-def prune(*, unused_days: float | None = None, dry_run: bool = False) -> list[Kept]:
+def prune(*, unused_days: float | None = None, dry_run: bool = False) -> list[CacheEntry]:
     """Remove what no fetch goes on with and no list has; with `unused_days`, artifacts and indices too that are so old.
 
     Partial files go when they are a day old; younger ones may be somebody's, at this moment.
@@ -180,7 +180,7 @@ def prune(*, unused_days: float | None = None, dry_run: bool = False) -> list[Ke
     return going
 
 
-def _remove(found: Kept, artifact: Artifact | None) -> None:
+def _remove(found: CacheEntry, artifact: Artifact | None) -> None:
     with atomic.explained("remove", found.path):
         if found.place == "hub":
             _remove_from_hub(artifact, found.path)

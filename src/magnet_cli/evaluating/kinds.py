@@ -8,5 +8,5 @@ ATTRIBUTES = Kind(
     1,
     noun="set of attributes",
     fields={"report": dict, "files": dict},
-    remedy="pass another folder with --out",
+    remedy="pass another folder as `out`",
 )

@@ -61,7 +61,7 @@ def explained(action: str, path: Path, size: int | None = None) -> Iterator[None
         message = f"cannot {action} {path}: {reason}"
         if size is not None and error.errno in _FULL:
             message += f" ({size:,} bytes are needed, {_free(path.parent)} are free)"
-        hint = f"{remedy} (--out and --volume name a place; MAGNET_HOME moves what magnet keeps)"
+        hint = f"{remedy} (MAGNET_HOME moves the files that magnet keeps of its own accord)"
         raise MagnetError(message, hint) from error
 
 

@@ -84,7 +84,7 @@ class ImageSet:
             path = self.path / "labels.npy"
             if not path.is_file():
                 message = f"{self.path} is a sample of a generator without labels"
-                raise SampleError(message, "leave --by-class out, or pass a sample of a conditional generator")
+                raise SampleError(message, "leave `by_class` out, or pass a sample of a conditional generator")
             with atomic.explained("read", path):
                 labels = np.load(path, allow_pickle=False)
             return labels, tuple(map(str, range(int(labels.max()) + 1)))
@@ -92,7 +92,7 @@ class ImageSet:
         names = tuple(sorted(set(parents)))
         if "." in names or len(names) < 2:
             message = f"{self.path} holds no classes: its images are not in two folders or more, one a class"
-            raise SampleError(message, "leave --by-class out, or sort them into folders named by class")
+            raise SampleError(message, "leave `by_class` out, or sort them into folders named by class")
         return np.array([names.index(parent) for parent in parents], np.int64), names
 
     @property

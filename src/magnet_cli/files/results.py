@@ -54,7 +54,7 @@ class Kind:
     noun: str = ""
     fields: Mapping[str, type | tuple[type, ...]] = field(default_factory=lambda: _WITH_CHECKSUMS, hash=False)
     early: bool = False
-    remedy: str = "pass another folder with --out, or --force to replace it"
+    remedy: str = "pass another folder as `out`, or `force=True` to replace it"
 
     def __post_init__(self) -> None:
         """Take the name for the noun where no noun is passed."""
@@ -112,13 +112,13 @@ class ResultFolder:
                 return None
             if not self.path.is_dir():
                 message = f"the {noun} cannot be written to {self.path}: it is a file"
-                raise SampleError(message, "pass another folder with --out")
+                raise SampleError(message, "pass another folder as `out`")
             names = atomic.names(self.path)
         if not names:
             return None
         if not names & {self.kind.document, self.kind.started}:
             message = f"the {noun} cannot be written to {self.path}: it holds other files: {_first(names)}"
-            raise SampleError(message, "pass another folder with --out")
+            raise SampleError(message, "pass another folder as `out`")
         fields = self.read() if self.kind.document in names else documents.read(self.started)
         refuse_other(self.path, noun, spec, fields["spec"], self.kind.remedy)
         return fields
@@ -203,7 +203,7 @@ class ResultFolder:
         return problems
 
     def discard(self) -> None:
-        """Remove the folder, finished or not (--force); a folder of anything else is left alone.
+        """Remove the folder, finished or not; a folder of anything else is left alone.
 
         Raises:
             SampleError: the folder holds files that none of its kind has.
@@ -217,7 +217,7 @@ class ResultFolder:
             strange = set() if self.kind.names is None else names - self.kind.names - marks - {CHECKSUMS}
             if names and (strange or not names & marks):
                 message = f"{self.path} holds files that no {self.kind.noun} has: {_first(strange or names)}"
-                raise SampleError(message, f"pass another folder with --out; --force replaces {self.kind.noun}s only")
+                raise SampleError(message, f"pass another folder as `out`; `force=True` replaces {self.kind.noun}s only")
             shutil.rmtree(self.path)
 
     def _listed(self) -> list[str]:

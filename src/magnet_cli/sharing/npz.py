@@ -213,7 +213,7 @@ def spec(
     latent_dim = archive.latents.width
     if label and archive.labels:
         message = f"class {label[0]} is asked for, and {archive.path} has labels of its own"
-        raise VolumeError(message, "leave --label out")
+        raise VolumeError(message, "leave `label` out")
     return VolumeSpec(
         generator=generator,
         sha256=sha256,
@@ -411,7 +411,7 @@ def exported(volume: Volume, path: Path) -> bool:
     if found == _origin(volume):
         return True
     message = f"{path} is in the way: it is not the export of the rows that {volume.path} holds now"
-    raise VolumeError(message, "pass another file, or --force to replace it")
+    raise VolumeError(message, "pass another file, or `force=True` to replace it")
 
 
 def _origin(volume: Volume) -> bytes:

@@ -27,7 +27,7 @@ def repair(volume: Volume, num_rows: int) -> list[str]:
         if (rows.stop if known else rows.start + 1) > num_rows:
             message = f"shard {shard} is damaged, and its rows {rows.start}-{rows.stop - 1} lie behind the "
             message += f"{num_rows:,} asked for"
-            raise DamageError(message, f"pass --n {rows.stop} or more with --repair, to have them made again")
+            raise DamageError(message, f"pass `n={rows.stop}` or more with `repair=True`, to have them made again")
     return [
         f"shard {shard} (rows {rows.start}-{rows.stop - 1}) is made again: {found[shard]}"
         for shard, (rows, _) in extents.items()

@@ -109,23 +109,23 @@ class VolumeSpec:
         if not 1 <= self.top_k <= self.rank:
             message = f"top_k {self.top_k} is outside 1..{self.rank}: {self.generator} has {self.input_dim} latents"
             message += " in w" if self.space == "w" else ", and normalises them" * (self.prior == "sphere")
-            raise SpecError(message, f"pass --top-k between 1 and {self.rank}")
+            raise SpecError(message, f"pass `top_k` between 1 and {self.rank}")
         if self.label and not self.num_classes:
             message = f"label {self.label[0]} is asked for, and {self.generator} takes no labels"
-            raise SpecError(message, "leave --label out")
+            raise SpecError(message, "leave `label` out")
         if outside := [label for label in self.label if not 0 <= label < self.num_classes]:
             message = f"label {outside[0]} is outside 0..{self.num_classes - 1}, the classes of {self.generator}"
-            raise SpecError(message, f"pass --label between 0 and {self.num_classes - 1}")
+            raise SpecError(message, f"pass `label` between 0 and {self.num_classes - 1}")
         if not (0 < self.truncation <= 1 and 0 <= self.bn_truncation <= 1):
             message = f"truncation {self.truncation}, or bn_truncation {self.bn_truncation}, is outside (0, 1]"
-            raise SpecError(message, "pass --truncation between 0 and 1; 1 is none")
+            raise SpecError(message, "pass `truncation` between 0 and 1; 1 is none")
         low, high = self.image_range or (-1, 1)
         if not -inf < low < high < inf:
             message = f"image_range {self.image_range} is no lower and higher number"
-            raise SpecError(message, "pass --image-range LO,HI")
+            raise SpecError(message, "pass `image_range=LO,HI`")
         if self.nvae_latents not in {"", "top", "all"}:
             message = f"nvae_latents {self.nvae_latents!r} is neither top nor all"
-            raise SpecError(message, "pass --nvae-latents top, or all")
+            raise SpecError(message, "pass `nvae_latents=top`, or all")
         if not 1 <= self.shard_rows < _MOST or self.seed < 0:
             message = f"shard_rows {self.shard_rows} and seed {self.seed} must be at least 1 and 0, and below {_MOST:,}"
             raise SpecError(message, "pass another value")

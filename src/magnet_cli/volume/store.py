@@ -133,17 +133,17 @@ class Volume(ShardFolder):
             volume = cls.open(path)
             if volume.spec.imported_sha256 and not asked.imported_sha256:
                 message = f"the rows of {path} were imported from a file: rows of a solver never go beside them"
-                raise VolumeError(message, "pass another folder with --volume")
+                raise VolumeError(message, "pass another folder as `volume`")
             if listed := differences(asked, volume.spec):
                 message = f"{path} was made with other settings: {listed}"
-                raise VolumeError(message, "pass another folder with --volume, or the settings it was made with")
+                raise VolumeError(message, "pass another folder as `volume`, or the settings it was made with")
             return volume
         with atomic.explained("read", path):
             begun = {"shards", side_files.PILOT, side_files.MIXTURE}  # left by a process stopped before volume.json
             if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir() if p.name[0] != "."} - begun):
                 contents = "other files" if path.is_dir() else "a file"
                 message = f"{path} is asked for as a volume, but holds {contents}"
-                raise VolumeError(message, "pass a new folder with --volume")
+                raise VolumeError(message, "pass a new folder as `volume`")
         return cls(path, asked)
 
     @property

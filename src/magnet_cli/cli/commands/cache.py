@@ -9,7 +9,7 @@ from magnet_cli.cli.console import Console
 from magnet_cli.cli.help import Command, Group
 
 if TYPE_CHECKING:
-    from magnet_cli.catalog.housekeeping import Kept
+    from magnet_cli.catalog.housekeeping import CacheEntry
 
 app = typer.Typer(
     cls=Group,
@@ -149,14 +149,14 @@ def path(name: Name = None, quiet: options.Quiet = False, json: options.Json = F
     Console(as_json=json, quiet=quiet).result({"path": str(found), "exists": found.exists()}, str(found))
 
 
-def _report(gone: "list[Kept]", *, dry_run: bool, console: Console) -> None:
+def _report(gone: "list[CacheEntry]", *, dry_run: bool, console: Console) -> None:
     size = sum(row.size for row in gone)
     key = "would_remove" if dry_run else "removed"
     console.result({key: [_fields(row) for row in gone], "size": size}, "\n".join(str(row.path) for row in gone))
     console.note(f"{len(gone)} {'would be ' * dry_run}removed, {_size(size)}" + "; nothing was done" * dry_run)
 
 
-def _fields(row: "Kept") -> dict:
+def _fields(row: "CacheEntry") -> dict:
     fields = {"name": row.name, "kind": row.kind, "path": str(row.path), "size": row.size, "place": row.place}
     return fields | {"used": row.used.isoformat(timespec="seconds")}
 
