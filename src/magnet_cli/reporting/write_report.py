@@ -141,7 +141,7 @@ def _of_volume(
     request: ReportRequest, volume: Volume, built: index.Index, generator: "Source | str", *, is_required: bool
 ) -> Callable[[], Generator[int, None, list[str]]]:
     def steps() -> Generator[int, None, list[str]]:
-        loaded: "GeneratorModel | Source | str" = generator
+        loaded: GeneratorModel | Source | str = generator
         if not isinstance(loaded, str):
             loaded = _loaded(loaded, volume, request.device, is_required=is_required)
         return (yield from volume_section.sections(volume, built, loaded, request.batch_size))

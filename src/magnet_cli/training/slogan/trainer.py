@@ -4,6 +4,7 @@ There is no global random state: all draws are made on the CPU by one torch.Gene
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -184,8 +185,7 @@ class Trainer:
 
     @staticmethod
     def _double(values: Tensor | None) -> Tensor:
-        assert values is not None  # gradients that backward left
-        return values.to(device="cpu", dtype=torch.float64)
+        return cast("Tensor", values).to(device="cpu", dtype=torch.float64)
 
     def losses(self) -> dict[str, float]:
         """Return the losses of the last step.
