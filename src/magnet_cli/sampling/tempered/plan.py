@@ -1,6 +1,5 @@
 """From a volume to new latents at a polarity: the stored run, its cost before, how far to trust it after."""
 
-import copy
 import dataclasses
 from collections.abc import Generator as Steps
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ import numpy as np
 
 from magnet_cli import computing, models
 from magnet_cli.catalog import cache
+from magnet_cli.computing import loading
 from magnet_cli.errors import SpecError
 from magnet_cli.files.progress import Messages
 from magnet_cli.index import Index
-from magnet_cli.maths.jacobian import PRECISIONS
-from magnet_cli.models import Generator, image_models
+from magnet_cli.models import Generator
 from magnet_cli.models.image_models import ImageModel
 from magnet_cli.sampling.sample_folder import Contents, SampleSpec
 from magnet_cli.sampling.tempered import temper
@@ -112,7 +111,7 @@ def _load(
     source: "Source", volume: Volume, output: str, device: str, settings: dict[str, object]
 ) -> tuple[Generator, ImageModel | None]:
     """Load generator and image model in the volume's precision, after a check in float32 that they are the volume's."""
-    spec, pairs = volume.spec, tuple(settings.items())
+    spec = volume.spec
     own = spec.output in models.OUTPUTS
     if not own and output in models.OUTPUTS:
         raise SpecError(
@@ -120,7 +119,13 @@ def _load(
             f"pass `output='{spec.output}'`, as it was computed with",
         )
     output = spec.output if own else output
-    generator, model = _in_precision(source, output, device, "float32", pairs)
+
+    def load(precision: str) -> tuple[Generator, ImageModel | None]:
+        if isinstance(source, Generator):
+            return loading.load_again(source, output, precision)
+        return computing.load(source, output, device, precision, tuple(settings.items()))
+
+    generator, model = load("float32")
     computing.check_settings(volume, generator)
     computing.check_unchanged(volume, generator, model)
     if model and model.sha256 != spec.output_sha256:
@@ -128,21 +133,7 @@ def _load(
             f"{volume.path} is of an image model {spec.output} with other weights than {output} has",
             "pass `output` with the model that it was computed with",
         )
-    if spec.precision == "float32":
-        return generator, model
-    return _in_precision(source, output, device, spec.precision, pairs)
-
-
-def _in_precision(
-    source: "Source", output: str, device: str, precision: str, settings: tuple[tuple[str, object], ...]
-) -> tuple[Generator, ImageModel | None]:
-    """Load as `processes.load`; of a generator that is loaded already, take a copy in that precision."""
-    if not isinstance(source, Generator):
-        return computing.load(source, output, device, precision, settings)
-    place, dtype = models.check_device(device), PRECISIONS[precision]
-    model = None if output in models.OUTPUTS else image_models.load(output, place, dtype)
-    module = copy.deepcopy(source.module).to(device=place, dtype=dtype)
-    return dataclasses.replace(source, module=module), model
+    return (generator, model) if spec.precision == "float32" else load(spec.precision)
 
 
 def _minutes(seconds: float) -> str:
