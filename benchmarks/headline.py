@@ -184,7 +184,7 @@ def real_digits(source: Path, folder: Path) -> Path:
 def fresh_prior(desk: Desk, plan: Plan, n: int) -> Path:
     """Images of n draws from the prior that are in no pool."""
     generator = models_.load(Checkpoint.find(plan.generator))
-    latents, _ = generator.prior.draw(np.random.default_rng([_FRESH]), n)
+    latents, _ = generator.prior.draw(n, np.random.default_rng([_FRESH]))
     path = desk.folder / f"{plan.generator}-fresh-{n}.npy"
     np.save(path, latents)
     out = desk.folder / f"{plan.generator}-fresh-{n}"

@@ -190,7 +190,7 @@ def test_points_are_what_their_samples_say(magnet, swept):
 def test_the_reference_is_fresh_draws_that_no_row_of_the_volume_is(swept):
     volume = Volume.open(cache.BUILT_IN / "mnist-volume")
     rng = np.random.default_rng([reference._STREAM, 0])
-    latents = Prior("normal", 16).draw(rng, 120)[0]
+    latents = Prior("normal", 16).draw(120, rng)[0]
     stored = {row.tobytes() for row in volume.latents(np.arange(20_000))}
     assert not stored & {row.tobytes() for row in latents}
     assert documents.read(Path("s/reference/rendering.json"))["spec"]["n"] == 120

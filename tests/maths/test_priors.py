@@ -33,7 +33,7 @@ def test_latents_of_a_shard_depend_on_seed_and_shard_alone(kind):
         assert (labels.shape, labels.dtype) == ((100,), np.int64)
     assert not np.array_equal(prior.draw_shard(3, 6, 100)[0], drawn)
     assert not np.array_equal(prior.draw_shard(4, 5, 100)[0], drawn)
-    np.testing.assert_array_equal(prior.draw(np.random.default_rng([3, 5]), 100)[0], drawn)
+    np.testing.assert_array_equal(prior.draw(100, np.random.default_rng([3, 5]))[0], drawn)
 
 
 def test_streams_are_those_of_every_volume_so_far():
@@ -109,11 +109,11 @@ def test_latents_are_of_the_distribution(kind):
 
 
 def test_bounds():
-    z, _ = Prior("sphere", 7).draw(np.random.default_rng(2), 1000)
+    z, _ = Prior("sphere", 7).draw(1000, seed=2)
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), math.sqrt(7), rtol=1e-6)
     np.testing.assert_allclose(on_sphere(3 * z), z, rtol=1e-6)
-    assert 1.9 < np.abs(Prior("truncated-normal", 7).draw(np.random.default_rng(2), 1000)[0]).max() <= 2
-    assert 0.99 < np.abs(Prior("uniform", 7).draw(np.random.default_rng(2), 1000)[0]).max() <= 1
+    assert 1.9 < np.abs(Prior("truncated-normal", 7).draw(1000, seed=2)[0]).max() <= 2
+    assert 0.99 < np.abs(Prior("uniform", 7).draw(1000, seed=2)[0]).max() <= 1
 
 
 # --- densities ------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_bounds():
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_densities_are_the_closed_forms_up_to_a_constant(kind):
     prior = prior_of(kind)
-    z, _ = prior.draw(np.random.default_rng(3), 500)
+    z, _ = prior.draw(500, seed=3)
     found = prior.log_density(z)
     assert (found.shape, found.dtype) == ((500,), np.float64)
     wide = z.astype(np.float64)

@@ -19,7 +19,7 @@ from magnet_cli.errors import SampleError, SpecError
 from magnet_cli.files import documents, pictures
 from magnet_cli.models import batches
 from magnet_cli.sampling import sample_folder
-from magnet_cli.sampling.sample import SampleRequest, sample, steps
+from magnet_cli.sampling.sample import SampleRequest, sample, sample_steps
 from magnet_cli.sampling.sample_folder import Sample
 from magnet_cli.volume import Volume
 
@@ -317,14 +317,14 @@ def test_sample_from_python_is_that_of_the_command(magnet, toy, toy_generator):
 
 
 def test_a_sample_that_is_there_is_found_again_and_steps_resume(toy_volume, toy_generator):
-    first = steps(toy_generator, 20, 0.2, volume=toy_volume, batch_size=4)
+    first = sample_steps(toy_generator, 20, 0.2, volume=toy_volume, batch_size=4)
     assert next(first) == 4
     first.close()
-    made = list(steps(toy_generator, 20, 0.2, volume=toy_volume, batch_size=4))
+    made = list(sample_steps(toy_generator, 20, 0.2, volume=toy_volume, batch_size=4))
     assert sum(made) == 20
     drawn = sample(toy_generator, 20, 0.2, volume=toy_volume.path)
     assert drawn.path == Path("samples/toy-rho0.2-n20-seed0")
-    assert list(steps(toy_generator, 20, 0.2, volume=toy_volume)) == []
+    assert list(sample_steps(toy_generator, 20, 0.2, volume=toy_volume)) == []
 
 
 @pytest.mark.parametrize(

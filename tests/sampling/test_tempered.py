@@ -99,11 +99,11 @@ def test_moves_leave_the_prior_as_it_is():
     rng = np.random.default_rng(0)
     for kind in ("normal", "sphere", "uniform", "truncated-normal"):
         prior = Prior(kind, 3)
-        z, _ = prior.draw(rng, 4000)
+        z, _ = prior.draw(4000, rng)
         mean = np.full((4000, 3), 0.7 if kind == "normal" else 0.0)
         kernel = moves.Kernel(prior, 0.9, mean)
         end = moves.walk(rng, z, kernel, lambda at: np.zeros(len(at)), 12)
-        fresh, _ = prior.draw(rng, 4000)
+        fresh, _ = prior.draw(4000, rng)
         for i in range(3):
             assert stats.ks_2samp(end.latents[:, i], fresh[:, i]).pvalue > 1e-4
         assert np.abs(np.corrcoef(z[:, 0], end.latents[:, 0])[0, 1]) < 0.5

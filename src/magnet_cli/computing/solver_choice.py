@@ -84,7 +84,7 @@ class _Trial:
 
     def latents(self, part: int, rows: int) -> np.ndarray:
         rng = np.random.default_rng([_LATENTS, self.requested.seed, part])
-        return self.load("float32")[0].prior.draw(rng, rows, self.requested.label)[0]
+        return self.load("float32")[0].prior.draw(rows, rng, self.requested.label)[0]
 
     def grams(self, part: int, precision: str) -> Tensor:
         """JᵀJ at the latents of a part: [32, D, D] float64."""

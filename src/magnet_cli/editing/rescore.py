@@ -25,7 +25,7 @@ def draw_latents(
     generator: Generator, n: int, seed: int, label: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Draw latents [n, D] float32 and their labels [n] int64 or None, as `Prior.draw`, in a stream of their own."""
-    return generator.prior.draw(np.random.default_rng([_STREAM, seed]), n, label)
+    return generator.prior.draw(n, np.random.default_rng([_STREAM, seed]), label)
 
 
 @dataclass(frozen=True)

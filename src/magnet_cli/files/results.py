@@ -217,7 +217,9 @@ class ResultFolder:
             strange = set() if self.kind.names is None else names - self.kind.names - marks - {CHECKSUMS}
             if names and (strange or not names & marks):
                 message = f"{self.path} holds files that no {self.kind.noun} has: {_first(strange or names)}"
-                raise SampleError(message, f"pass another folder as `out`; `force=True` replaces {self.kind.noun}s only")
+                raise SampleError(
+                    message, f"pass another folder as `out`; `force=True` replaces {self.kind.noun}s only"
+                )
             shutil.rmtree(self.path)
 
     def _listed(self) -> list[str]:

@@ -20,7 +20,7 @@ TRUNCATED_AT = 2.0  # of each |zᵢ| of a truncated normal
 class Prior:
     """The distribution of a generator's latents, and of the labels that go with them.
 
-    >>> latents, labels = Prior("normal", 16, num_classes=3).draw(np.random.default_rng(0), 4)
+    >>> latents, labels = Prior("normal", 16, num_classes=3).draw(4, seed=0)
     >>> latents.shape, labels.tolist()
     ((4, 16), [0, 1, 2, 0])
 
@@ -66,13 +66,13 @@ class Prior:
         return self.kind in EVEN
 
     def draw(
-        self, rng: np.random.Generator, n: int, label: tuple[int, ...] = (), first: int = 0
+        self, n: int, seed: int | np.random.Generator = 0, label: tuple[int, ...] = (), first: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Draw latents, and their labels.
+        """Draw latents, and their labels; fewer of one seed are a prefix of more.
 
         Args:
-            rng: stream of the latents; components of a mixture come from a stream that it spawns.
             n: number of latents.
+            seed: a seed, or the stream of the latents; components of a mixture come from a stream that it spawns.
             label: of a mixture, the components drawn from, in proportion to their weights; of other conditional
                 generators, the labels that take turns. Empty for all.
             first: number of the first latent, where labels take turns: row i has the (i mod their number)-th.
@@ -80,6 +80,7 @@ class Prior:
         Returns:
             [n, D] float32, and [n] int64; None in place of the labels where there are none.
         """
+        rng = np.random.default_rng(seed)
         if self.mixture is not None:
             return self.mixture.draw(rng, n, label)
         labels = labels_in_turn(label or tuple(range(self.num_classes)), n, first) if self.num_classes else None
@@ -89,7 +90,7 @@ class Prior:
         self, seed: int, shard: int, n: int, label: tuple[int, ...] = (), first: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Draw the first n latents of a shard, a function of (seed, shard) alone, and their labels, as `draw`."""
-        return self.draw(np.random.default_rng([seed, shard]), n, label, first)
+        return self.draw(n, np.random.default_rng([seed, shard]), label, first)
 
     def log_density(self, latents: np.ndarray) -> np.ndarray:
         """Return the log of the density at latents that the prior can draw: [n] float64.

@@ -21,7 +21,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -309,7 +308,7 @@ def _output_shape(source: CustomModule) -> tuple[int, ...]:
 
 def _output_shape_in(source: CustomModule, precision: torch.dtype) -> tuple[int, ...]:
     title = source.factory or source.name
-    latents, _ = Prior(source.prior, source.latent_dim).draw(np.random.default_rng(0), _ROWS)
+    latents, _ = Prior(source.prior, source.latent_dim).draw(_ROWS, seed=0)
     z = torch.from_numpy(latents).to(precision)
     labels = [torch.zeros(_ROWS, dtype=torch.int64, device="cpu")] if source.num_classes else []
     inputs = f"[{_ROWS}, {source.latent_dim}] {str(precision).removeprefix('torch.')}" + " and labels" * bool(labels)

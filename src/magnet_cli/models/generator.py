@@ -51,7 +51,7 @@ class Generator:
         family: the architecture, a key of FAMILIES, or "own".
         sha256: of the checkpoint's bytes; of the state dict of a user's own module.
         image_shape: (C, H, W); any shape for a user's own module.
-        prior: the distribution of the latents and labels: `prior.draw(rng, n)`.
+        prior: the distribution of the latents and labels: `prior.draw(n, seed)`.
         module: the network, in eval mode, its weights without gradients.
         format: file format of the checkpoint; empty for a user's own module.
         settings: keywords of `build` that the weights alone do not tell.

@@ -44,7 +44,7 @@ def render(
 
     >>> from magnet_cli.models import load
     >>> generator = load("mnist")
-    >>> latents, labels = generator.prior.draw(np.random.default_rng(0), 4)
+    >>> latents, labels = generator.prior.draw(4, seed=0)
     >>> render(generator, latents).shape
     (4, 1, 32, 32)
     """

@@ -255,7 +255,7 @@ def _load(plan: SamplePlan) -> "Generator":
     return generator
 
 
-def steps(
+def sample_steps(
     generator: "Source | nn.Module | Path | str",
     n: int = 64,
     rho: float = 1.0,
@@ -331,7 +331,7 @@ def sample(
     True
     """
     named: dict[str, Any] = {"out": out, "volume": volume, "top_k": top_k, "seed": seed}
-    drawing, written = steps(generator, n, rho, **named, **options), 0
+    drawing, written = sample_steps(generator, n, rho, **named, **options), 0
     while True:
         try:
             written += next(drawing)

@@ -43,7 +43,7 @@ def prior(
     """Fresh draws from the prior, rendered untruncated: as many for each half as a point has images."""
     n = spec.n * len(halves(spec))
     rng = np.random.default_rng([_STREAM, spec.seed])
-    latents, labels = generator.prior.draw(rng, n, spec.label)
+    latents, labels = generator.prior.draw(n, rng, spec.label)
     about = render.RenderSpec(
         spec.generator,
         spec.sha256,

@@ -62,7 +62,7 @@ class Measure:
             count: number of latents.
             first: number of the first latent, where labels take turns.
         """
-        return self.generator.prior.draw(rng, count, self._label, first)
+        return self.generator.prior.draw(count, rng, self._label, first)
 
     def log_volume(self, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """Compute log-volumes, each a function of latent and label alone: a sketch uses one test matrix for all.
