@@ -36,11 +36,11 @@ def run(
       magnet export mnist-volume digits.npz
       magnet export mnist-volume digits.npz --force --json
     """
-    from magnet_cli.cli import lookup
+    from magnet_cli.sampling.select import named_volume
     from magnet_cli.sharing import npz
 
     console = Console(as_json=json, quiet=quiet)
-    found = lookup.named_volume(volume)
+    found = named_volume(volume)
     rows = found.num_rows
     if not force and npz.exported(found, file):
         console.note(f"{file} already holds these {rows:,} rows")

@@ -49,8 +49,8 @@ def run(
       magnet import digits.npz mnist
       magnet import digits.npz mnist --volume digits-again.vol --json
     """
+    from magnet_cli.catalog import cache
     from magnet_cli.catalog.checkpoint import Checkpoint
-    from magnet_cli.cli import lookup
     from magnet_cli.sharing import npz
     from magnet_cli.volume import Volume
 
@@ -62,7 +62,7 @@ def run(
     if label:
         about |= {"label": (label.number,), "num_classes": _num_classes(checkpoint)}
     spec = npz.spec(archive, generator=checkpoint.name, sha256=checkpoint.sha256, **about)
-    path = volume or lookup.volume_path(checkpoint.name, spec.fingerprint)
+    path = volume or cache.volume_path(checkpoint.name, spec.fingerprint)
     filled = Volume.planned(path, spec)
     if not filled.exists:
         tally = npz.inspect(archive)

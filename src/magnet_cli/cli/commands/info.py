@@ -37,11 +37,11 @@ def run(
       magnet info mnist
       magnet info mnist-volume --check
     """
-    from magnet_cli.cli import describe, lookup
+    from magnet_cli.cli import describe, references
 
     console = Console(as_json=json, quiet=quiet)
-    flags = {"latent_dim": latent_dim, "prior": options.plain(prior), "image_range": image_range}
-    own = lookup.own_module(reference, **flags)
+    flags = options.CustomFlags(latent_dim=latent_dim, prior=prior, image_range=image_range)
+    own = references.custom_module(reference, flags)
     fields = describe.describe_own(own) if own else describe.describe(reference, check=check)
     shown = [[key, _text(value)] for key, value in fields.items() if key not in {"ok", "problems"}]
     verdict = "every byte is as it was written" if check else "not checked byte by byte (--check)"

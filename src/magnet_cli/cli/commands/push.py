@@ -40,11 +40,11 @@ def run(
       magnet push mnist-volume OWNER/mnist-volume --dry-run
       magnet push mnist-volume OWNER/mnist-volume --license CC0-1.0 --dry-run --json
     """
-    from magnet_cli.cli import lookup
+    from magnet_cli.sampling.select import named_volume
     from magnet_cli.sharing import publish
 
     console = Console(as_json=json, quiet=quiet)
-    sent = publish.parcel(lookup.named_volume(volume), repository)
+    sent = publish.parcel(named_volume(volume), repository)
     fields = {"repository": repository, "volume": str(sent.volume.path), "rows": sent.volume.num_rows}
     fields |= {"files": len(sent.names) + 1, "size": sent.size}
     if dry_run:
