@@ -76,12 +76,12 @@ def test_labels_of_conditional_generators_take_turns_and_leave_the_latents_as_th
 
 def test_labels_of_a_mixture_are_the_components_of_the_latents():
     mixture = some_mixture()
-    latents, labels = Prior.of_mixture(mixture).draw(np.random.default_rng(0), 40_000)
+    latents, labels = Prior.of_mixture(mixture).draw(40_000, seed=0)
     assert stats.chisquare(np.bincount(labels), 40_000 * mixture.weights).pvalue > 1e-3
     for c in range(3):
         white = np.linalg.solve(mixture.factors[c], (latents[labels == c] - mixture.means[c]).T)
         assert stats.kstest(white.ravel(), "norm").pvalue > 1e-3
-    _, some = Prior.of_mixture(mixture).draw(np.random.default_rng(0), 40_000, (2, 0), first=5)
+    _, some = Prior.of_mixture(mixture).draw(40_000, 0, (2, 0), first=5)
     assert stats.chisquare(np.bincount(some)[[0, 2]], 40_000 * np.array([1, 3]) / 4).pvalue > 1e-3
 
 
@@ -100,7 +100,7 @@ MARGINALS = {
 
 @pytest.mark.parametrize("kind", PLAIN)
 def test_latents_are_of_the_distribution(kind):
-    z = prior_of(kind).draw(np.random.default_rng(1), 30_000)[0].astype(np.float64)
+    z = prior_of(kind).draw(30_000, seed=1)[0].astype(np.float64)
     for i in range(7):
         assert stats.kstest(z[:, i], MARGINALS[kind].cdf).pvalue > 1e-4
     error = 5 / math.sqrt(30_000)
