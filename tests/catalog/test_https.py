@@ -285,6 +285,7 @@ def test_a_full_disk_keeps_nothing(home, monkeypatch):
     assert everything(home) == []
 
 
+@pytest.mark.slow
 def test_eight_processes_ask_for_the_same_file_at_once(home, tmp_path, monkeypatch):
     data = random.Random(3).randbytes(64 << 20)
     file = File(data)

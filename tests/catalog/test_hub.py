@@ -174,6 +174,7 @@ def same(a, b):
     return all((a / name).read_bytes() == (b / name).read_bytes() for name in names) and names
 
 
+@pytest.mark.slow
 def test_a_volume_is_pushed_and_comes_back_byte_for_byte(hub, steps, toy_volume, tmp_path, monkeypatch, home):
     hub.token = "hf_mine"
     monkeypatch.setenv("HF_TOKEN", "hf_mine")

@@ -378,6 +378,7 @@ def test_repair_makes_damaged_rows_again(magnet, toy, damaged):
     assert "made again" not in again.err
 
 
+@pytest.mark.torture
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
 def test_no_permission(toy, tmp_path):
     """As another user than root, who may write anywhere."""
@@ -401,6 +402,7 @@ def test_no_permission(toy, tmp_path):
     assert not list(locked.iterdir())
 
 
+@pytest.mark.slow
 def test_a_bug_keeps_its_traceback(toy):
     code = (
         "import magnet_cli.computing as c, sys\n"

@@ -77,6 +77,7 @@ def test_commands_and_flags_are_completed():
     assert complete("magnet sample --method te") == ["tempered"]
 
 
+@pytest.mark.slow
 def test_names_of_artifacts_are_completed():
     assert complete("magnet sample dcgan-d") == ["dcgan-digiface"]
     assert "mnist" in complete("magnet fetch ")
@@ -90,6 +91,7 @@ def test_other_shells_are_told_the_same():
     assert complete("magnet sample dcgan-d", "zsh")[-1] == """:(("dcgan-digiface"))'"""
 
 
+@pytest.mark.slow
 def test_volumes_on_this_machine_are_completed(magnet, toy, home):
     kept = magnet("compute", toy, "--n", 5).out.strip()
     magnet("compute", toy, "--n", 5, "--volume", "mine.vol")

@@ -169,6 +169,7 @@ def test_halving_ends():
     assert cut == smallest
 
 
+@pytest.mark.torture
 def test_when_memory_runs_out_the_run_goes_on_and_says_so(tmp_path):
     """A real limit on a real process's address space."""
     path = tmp_path / "wide.safetensors"

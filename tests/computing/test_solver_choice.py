@@ -52,6 +52,7 @@ def made(tmp_path, load, rows=48, **asked):
     return volume, resolution
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["pilot", "sketch"])
 @pytest.mark.parametrize("tolerance", [0.3, 0.05])
 def test_rows_are_within_the_tolerance(tmp_path, load, dense, solver, tolerance):

@@ -81,6 +81,7 @@ def test_every_byte_is_checked(magnet, folder):
     assert (report["ok"], report["problems"]) == (True, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "n"), [(STRIPES, 64), (MNIST, 48)])
 def test_the_same_request_makes_the_same_volume(magnet, line, n):
     recorded = PRINTED[line]["volume"]

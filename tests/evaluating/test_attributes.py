@@ -96,6 +96,7 @@ def test_intervals_over_pools_cover_the_truth(truth, count):
     assert np.mean([each.low <= truth[0] <= each.high for each in wilson]) < 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False])
 def test_the_change_over_pools_covers_it_and_pairs_are_narrower(paired):
     """Pools share what moves both of their samples: by pairs that cancels out; Welch's interval is wide, and safe."""
@@ -302,6 +303,7 @@ def test_what_does_not_go_together_is_said(magnet, drawn, toy):
     assert "these are 1×8×8" in done.err
 
 
+@pytest.mark.slow
 def test_several_samples_of_independent_pools(magnet):
     """As evaluate does it: intervals over them, a change by pairs where they come from the same volumes."""
     for seed in (1, 2, 3):

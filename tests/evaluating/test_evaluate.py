@@ -39,6 +39,7 @@ def of(sample, reference, judge=None, **how):
     return evaluate.evaluate(sets, ImageSet.open(reference), judge or image_models.load_scorer("digits"), **how)
 
 
+@pytest.mark.slow
 def test_a_prior_sample_against_another_is_at_the_floor(digits):
     """FID of two draws of one generator is its finite-sample floor: other pairs of draws lie within the interval."""
     found = of(digits[0], digits[1])

@@ -159,6 +159,7 @@ def test_only_the_average_is_looked_at(changed, said):
             checkpoints.read(data, "some")
 
 
+@pytest.mark.slow
 def test_compute_works_on_a_snapshot_in_a_fresh_process(tmp_path, magnet):
     state = stylegan2_weights()
     (tmp_path / "snapshot.pkl").write_bytes(nvlabs_files.pytorch(state, {"z_dim": 8}))

@@ -130,6 +130,7 @@ def test_the_jackknife_of_a_mean_is_students_interval_of_the_group_means():
     assert (made.value, made.low, made.high) == pytest.approx((means.mean(), low, high), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.4, 0.7)])
 def test_intervals_of_the_jackknife_cover_the_truth(shift, scale):
     """The estimand is the metric at this n: its mean over many independent draws."""

@@ -54,6 +54,7 @@ def write(path="own.py", **parts):
 SMALL = ("--n", 6, "--solver", "exact")
 
 
+@pytest.mark.slow
 def test_the_page_runs_as_it_stands(magnet):
     """docs/tutorials/your-own-generator.md: the module, the commands, and what it says a sample holds."""
     code = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
@@ -380,6 +381,7 @@ def test_a_command_calls_a_factory_once(magnet):
         assert num_calls() == 1, line
 
 
+@pytest.mark.slow
 def test_every_process_calls_a_factory_once(magnet):
     done = magnet("compute", write(before=COUNTED), "--n", 6, "--solver", "exact", "--workers", 2, "--shard-rows", 3)
     assert done.code == 0, done.err

@@ -125,6 +125,7 @@ def test_features_equal_the_record():
         torch.testing.assert_close(passed[key][:, :4].float(), known, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_singular_values_equal_the_record(name):
     """Of the last layer's channels with respect to the first group's noise. The record is from central differences and

@@ -204,6 +204,7 @@ def test_what_does_not_fit_is_refused():
 # --- files, volumes and samples -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_from_the_file_to_a_sample(magnet, tmp_path, dense, name):
     path = tmp_path / f"{name}.safetensors"

@@ -115,6 +115,7 @@ def test_names_and_shapes_tell_the_layers(name):
         assert cut == [place < cutoff for place in (0, *(layer["w_index"] for layer in facts["layers"]))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_singular_values_equal_the_record(name):
     for dtype in (torch.float64, torch.float32):
@@ -322,6 +323,7 @@ def test_metadata_tells_what_weights_do_not(saved, magnet):
     assert "setting 'colour'" in done.err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_from_the_command_line(magnet, saved, dense):
     done = magnet("info", saved("stylegan3_t_cond64"), "--json").json
     assert (done["family"], done["latent_dim"], done["image_shape"]) == ("stylegan3", 24, [3, 64, 64])

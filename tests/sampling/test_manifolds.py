@@ -68,6 +68,7 @@ def is_uniform(p_values):
     return stats.kstest(p_values, "uniform").pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rho", [1.0, 0.5, -0.3])
 def test_draws_have_the_density_that_is_asked_for(known, rho):
     assert index.displaced_share(known.index, rho, known.drawn) <= 0.01

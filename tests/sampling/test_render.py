@@ -243,6 +243,7 @@ def test_a_flipped_byte_in_the_array_is_found(magnet, toy):
 # --- where a file cannot be written (stopped processes: torture/test_stopped.py) --------------------------------------
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize("ending", ["png", "npy"])
 def test_a_limit_on_the_size_of_files(magnet, toy, ending):
     """As a full disk: exit 1, nothing half-written is seen, and the same command goes on once there is room."""

@@ -120,6 +120,7 @@ def test_arrays_that_are_none_leave_no_volume(magnet, home, lists, data):
     assert not [p for p in home.rglob("volume*") if p.is_dir()]
 
 
+@pytest.mark.slow
 def test_two_processes_import_the_same_volume_at_once(home, lists):
     data = arrays(rows=3000)
     with serving({"/toy.npz": whole(data)}) as server:
@@ -289,6 +290,7 @@ def watched(*lines, **env):
     return codes, wrote, [line for line in said if line.startswith("used ")], done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_is_written_elsewhere(home, lists, toy, tmp_path):
     data, user = arrays(), tmp_path / "user"
     fetch = ["fetch toy-volume", "list", "cache verify", "sample toy --n 3", "export toy-volume out.npz"]
@@ -305,6 +307,7 @@ def test_nothing_is_written_elsewhere(home, lists, toy, tmp_path):
     assert any(p.is_relative_to(home) for p in wrote)
 
 
+@pytest.mark.slow
 def test_offline_no_socket_is_opened_and_what_is_cached_works(home, lists, toy):
     data = arrays()
     with serving({"/toy.npz": whole(data)}) as server:

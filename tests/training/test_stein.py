@@ -136,6 +136,7 @@ def test_a_constant_loss_moves_nothing():
     assert found.logits.abs().max() < 1e-9
 
 
+@pytest.mark.slow
 def test_covariances_stay_positive_definite_over_10_000_random_steps():
     rng = torch.Generator().manual_seed(0)
     factors, lengths = random_prior(2).factors, torch.Generator().manual_seed(1)
