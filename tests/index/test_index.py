@@ -257,7 +257,7 @@ def test_rank_floor_refuses_a_k_of_rounding_and_names_the_largest(tmp_path):
     for k in (3, 4):
         with pytest.raises(VolumeError, match=rf"top_k {k} reaches below the rank floor") as error:
             index.build(volume, k)
-        assert "--top-k 2" in error.value.hint
+        assert "`top_k=2`" in error.value.hint
     assert index.build(volume, 2).above_floor.all()
 
 

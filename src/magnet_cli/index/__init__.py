@@ -1,8 +1,6 @@
-"""The index: the log-volumes of a volume's rows for one k, the weights they give, and draws from them.
+"""Index a volume: log-volumes of its rows for one k, their weights, draws and diagnostics, without torch.
 
-Owns weights, draws and their diagnostics, in log space until the very end. Knows nothing of generators or images;
-needs neither torch nor a GPU. Nine bytes a row are kept, four more where the prior
-is corrected for; what is worked on beside them does not grow with the rows.
+An index takes nine bytes for each row, thirteen with prior correction.
 """
 
 from magnet_cli.index.build_index import build as build
@@ -45,3 +43,4 @@ from magnet_cli.index.storage import store as store
 from magnet_cli.index.storage import store_prior as store_prior
 from magnet_cli.index.storage import stored as stored
 from magnet_cli.index.storage import stored_prior as stored_prior
+from magnet_cli.index.summary import summary as summary

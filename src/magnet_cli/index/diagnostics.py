@@ -1,6 +1,6 @@
-"""What the weights of an index are worth: effective size, displaced share, top share, the largest useful rho.
+"""Diagnostics of the weights of an index: effective size, displaced share, top share, the largest useful rho.
 
-Computed from the spread of the log-volumes, in log space. Where classes take turns, each is a draw of its own.
+Computed in log space from `Index.spread`. If classes take turns, each class is a draw of its own.
 """
 
 import numpy as np
@@ -8,18 +8,18 @@ import numpy as np
 from magnet_cli.index import slots
 from magnet_cli.index.index import Index, log_sum
 
-DISPLACED_WARNING = 0.05  # METHOD: above this share a draw is not where the weights ask
-DISPLACED_SELECTION = 0.5  # and above this it is a selection by volume
+DISPLACED_WARNING = 0.05  # a draw with a larger share gets a warning (docs/method.md#displaced-share)
+DISPLACED_SELECTION = 0.5  # and with one above this is called a selection by volume
 
 
 def effective_size(index: Index, rho: float) -> float:
-    """(Σw)² / Σw², in rows: how many equal rows would carry as much."""
+    """Return (Σw)² / Σw², in rows: the number of equal weights that carry the same information (Kish 1965)."""
     log_w, counts = index.log_weights(rho)
     return float(np.exp(-log_sum(2 * log_w, counts)))
 
 
 def top_share(index: Index, rho: float) -> float:
-    """Share of the weight on the heaviest 1 % of the rows that compete, one row at least; in (0, 1]."""
+    """Return the share of the weight on the heaviest 1 % of the rows that compete, at least one row; in (0, 1]."""
     log_w, counts = index.log_weights(rho)
     order = np.argsort(-log_w, kind="stable")
     most = np.ceil(counts.sum() / 100)
@@ -28,18 +28,19 @@ def top_share(index: Index, rho: float) -> float:
 
 
 def displaced_share(index: Index, rho: float, n: int, mix: float = 1.0) -> float:
-    """Share of a draw of n without replacement that is not where the weights ask (METHOD: displaced share).
+    """Return the share of a draw of n rows without replacement that is not where the weights ask.
 
-    ½ Σ|π_i − n w_i| / n with normalised weights w and inclusion probabilities π_i = 1 − exp(−t w_i), t from Σπ_i = n.
+    ½ Σ|πᵢ − n wᵢ| / n with normalised weights w and inclusion probabilities πᵢ = 1 − exp(−t wᵢ), t such that Σπᵢ = n
+    (docs/method.md#displaced-share).
 
     Args:
-        index: the rows.
+        index: all rows.
         rho: the polarity.
-        n: rows drawn, at most those that compete.
-        mix: share of polarity draws; of these alone it is the share.
+        n: number of rows drawn, at most the rows that compete.
+        mix: share of polarity draws; the displaced share is that of the polarity draws.
 
     Returns:
-        In [0, 1); 0 where there are no polarity draws.
+        In [0, 1); 0 without polarity draws.
     """
     drawn = [slots.num_polarity(int(turns), mix) for turns in slots.of_classes(n, index.num_classes)]
     pairs = zip(index.class_weights(rho), drawn, strict=True) if any(drawn) else ()
@@ -50,10 +51,10 @@ def _displaced(log_w: np.ndarray, counts: np.ndarray, n: int) -> float:
     wanted = n * np.exp(log_w)
     if n >= counts.sum():
         return float(0.5 * (counts * np.abs(1 - wanted)).sum() / n)
-    # Σπ ≤ n at the first, every π = 1 at the last
+    # bracket: Σπ ≤ n at the lower end, every π = 1 at the upper end
     low, log_t, high = np.log(n), np.log(n), np.log(n) - log_w.min() + 50
     for _ in range(200):  # Newton on log Σπ as a function of log t, kept inside the bracket
-        expected = np.exp(np.minimum(log_w + log_t, 700))  # t w_i; exp(700) is finite, and π is 1 long before
+        expected = np.exp(np.minimum(log_w + log_t, 700))  # t wᵢ; exp(700) is finite, and π is 1 long before
         inclusion = -np.expm1(-expected)
         total = (counts * inclusion).sum()
         excess = np.log(total / n)
@@ -61,16 +62,16 @@ def _displaced(log_w: np.ndarray, counts: np.ndarray, n: int) -> float:
             break
         low, high = (low, log_t) if excess > 0 else (log_t, high)
         slope = (counts * expected * np.exp(-expected)).sum() / total
-        step = log_t - excess / max(slope, 1e-9)  # where it is flat, the step leaves the bracket, which is then halved
+        step = log_t - excess / max(slope, 1e-9)  # where the curve is flat the step leaves the bracket: halve it
         log_t = step if low < step < high else (low + high) / 2
     return float(0.5 * (counts * np.abs(inclusion - wanted)).sum() / n)
 
 
 def largest_useful_rho(index: Index, n: int, rho: float, mix: float = 1.0) -> float:
-    """The largest |rho|, with the sign of rho, whose displaced share for n rows is at most 0.05.
+    """Return the largest |rho|, with the sign of rho, whose displaced share for n rows is at most 0.05.
 
     Returns:
-        To two digits or better, at most 8 in size; 0 where nearly equal weights displace more (n close to the pool).
+        Accurate to two digits, at most 8 in size; 0 if even nearly equal weights displace more (n close to the pool).
     """
     sign = -1.0 if rho < 0 else 1.0
     high = 8.0

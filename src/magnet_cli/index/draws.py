@@ -1,6 +1,6 @@
-"""Draws from an index, by weight, and the report of how far a draw is what the weights ask for.
+"""Draw rows from an index by weight, and report how far a draw is what the weights ask for.
 
-Rows pass by in blocks: what is worked on does not grow with their number.
+Rows are processed in blocks: memory does not grow with their number.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from magnet_cli.index import slots
 from magnet_cli.index.diagnostics import displaced_share, effective_size, largest_useful_rho, top_share
 from magnet_cli.index.index import BLOCK, Ball, Index
 
-_STREAM = 0x6D61676E  # keeps the draws' random stream apart from the latents'
-_EVENLY = 1  # and that of the prior draws apart from that of the polarity draws
+_STREAM = 0x6D61676E  # separates the random stream of draws from that of latents
+_EVENLY = 1  # separates the stream of prior draws from that of polarity draws
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,15 @@ class Draw:
     Attributes:
         rows: [n] int64, numbers of rows in the volume, in the order drawn; the first m are the draw for n = m.
         log_volume: [n] float64, natural log.
-        prior: [n] bool, whether the slot is a prior draw, chosen evenly; the others are polarity draws, by weight.
-        pool: rows that competed.
+        prior: [n] bool, True for a prior draw, chosen evenly; the others are polarity draws, by weight.
+        pool: number of rows that competed.
         effective_size: (Σw)² / Σw² over them, in rows.
         top_share: share of the weight on the heaviest 1 % of them.
-        displaced_share: share of the polarity draws that is not where the weights ask, in [0, 1); 0 with replacement.
-        largest_useful_rho: of the same sign as rho, the largest in size whose displaced share at this n, without
+        displaced_share: share of the polarity draws that is not where the weights ask (docs/method.md#displaced-share),
+            in [0, 1); 0 with replacement.
+        largest_useful_rho: the largest |rho|, with the sign of rho, whose displaced share at this n, without
             replacement, is at most 0.05.
-        ball: what rows had to lie in for polarity draws; None for anywhere.
+        ball: the region of polarity draws; None for all latents.
     """
 
     rows: np.ndarray
@@ -46,28 +47,28 @@ class Draw:
 
     @property
     def unique_rows(self) -> int:
-        """How many different rows were drawn."""
+        """Number of different rows."""
         return len(np.unique(self.rows))
 
     @property
     def num_polarity(self) -> int:
-        """How many were drawn by weight."""
+        """Number of rows drawn by weight."""
         return int(np.count_nonzero(~self.prior))
 
 
 def draw(index: Index, n: int, rho: float, seed: int, *, replace: bool = False, mix: float = 1.0) -> Draw:
-    """Draw n rows, each with weight ∝ exp(rho · log-volume), and say how far the draw is what the weights ask for.
+    """Draw n rows with weight ∝ exp(rho · log-volume), and report how far the draw is what the weights ask for.
 
     Args:
-        index: the rows that compete, and whether classes take turns.
-        n: how many are drawn, ≥ 1.
+        index: the rows; it says which compete, and whether classes take turns.
+        n: number of rows drawn, ≥ 1.
         rho: the polarity, any finite number.
         seed: of the draw, ≥ 0.
         replace: draw with replacement.
-        mix: share of polarity draws, in [0, 1]; the rest are prior draws (METHOD: prefix).
+        mix: share of polarity draws, in [0, 1]; the rest are prior draws (docs/method.md#prefix).
 
     Raises:
-        VolumeError: more rows are asked for than compete, of a class or in all, without replacement; or none competes.
+        VolumeError: n is more than the rows that compete, of a class or in all, without replacement; or none competes.
     """
     drawn_at = rho if slots.num_polarity(n, mix) else 0.0
     pools = index.pools(drawn_at)
@@ -88,36 +89,36 @@ def draw(index: Index, n: int, rho: float, seed: int, *, replace: bool = False, 
 
 
 def _check(index: Index, n: int, pools: np.ndarray, *, replace: bool) -> None:
-    """Whether n rows can be drawn where so many of each class compete: [C] int64."""
-    asked = slots.of_classes(n, index.num_classes)
-    short = np.flatnonzero(np.minimum(asked, 1) > pools if replace else asked > pools)
+    """Check that n rows can be drawn if so many of each class compete: [C] int64."""
+    needed = slots.of_classes(n, index.num_classes)
+    short = np.flatnonzero(np.minimum(needed, 1) > pools if replace else needed > pools)
     if not len(short):
         return
     most = int((pools * index.num_classes + np.arange(index.num_classes)).min())
-    more = f"let more rows compete: a longer volume (magnet compute GENERATOR --n {n} or more), or a larger --pool"
-    hint = f"ask for at most {most}, pass --replace, or {more}" if most else more
+    more = f"let more rows compete: a longer volume (magnet compute GENERATOR --n {n} or more), or a larger `pool`"
+    hint = f"ask for at most {most}, pass `replace=True`, or {more}" if most else more
     if index.classes:
         first = short[0]
-        message = f"{n:,} samples of {index.num_classes} classes in equal shares are {asked[first]:,} of class "
+        message = f"{n:,} samples of {index.num_classes} classes in equal shares are {needed[first]:,} of class "
         message += f"{index.classes[first]}, and {pools[first]:,} rows of it compete"
-        raise VolumeError(message, f"{hint}; or pass --classes natural")
+        raise VolumeError(message, f'{hint}; or pass `classes="natural"`')
     without = "" if replace else " without replacement"
     message = f"{n:,} samples are asked for{without}, and {most:,} rows of the volume compete"
     raise VolumeError(message, hint)
 
 
 def choose(index: Index, rho: float, n: int, seed: int, *, replace: bool = False, mix: float = 1.0) -> np.ndarray:
-    """N places, by weight. The first m of n are those of n = m; rows appended to the pool change no other row's key.
+    """Draw n places of an index, by weight; the first m of n are those of n = m (docs/method.md#prefix).
 
     Without replacement by Gumbel top-n, which is exact sequential sampling (Efraimidis and Spirakis 2006; Kool et al.
-    2019, section 2.3). With replacement by inversion of the weights' cumulative sum. Rows pass by in blocks. Prior
-    draws have an order of their own, of equal weights; a slot takes the next of its order that is not drawn yet, which
-    is exact again: the keys of a later order are independent of which rows are gone.
+    2019, section 2.3): rows appended to the pool change no other row's key. With replacement by inversion of the
+    cumulative sum of the weights. Prior draws have an order of their own, of equal weights; a slot takes the next row
+    of its order that is not drawn yet. This is exact too, because the two orders are independent.
 
     Args:
-        index: the rows.
+        index: all rows.
         rho: the polarity.
-        n: at most the rows that compete, without replacement; of each class, where they take turns.
+        n: number of places; without replacement at most the rows that compete, of each class if classes take turns.
         seed: of the draw, ≥ 0.
         replace: draw with replacement.
         mix: share of polarity draws.
@@ -142,7 +143,7 @@ def choose(index: Index, rho: float, n: int, seed: int, *, replace: bool = False
 
 
 def _merged(weighted: np.ndarray, evenly: np.ndarray, polarity: np.ndarray) -> list[int]:
-    """The places that slots take in turn from two orders of as many rows each, without those drawn before."""
+    """Places that slots take, each from one of two orders, without those drawn before."""
     orders = iter(evenly.tolist()), iter(weighted.tolist())
     drawn: dict[int, None] = {}
     for by_weight in polarity.tolist():
@@ -151,7 +152,7 @@ def _merged(weighted: np.ndarray, evenly: np.ndarray, polarity: np.ndarray) -> l
 
 
 def _top(index: Index, rho: float, n: int, rng: np.random.Generator) -> np.ndarray:
-    """The places of the n largest keys, score − log(−log(1 − u)), largest first; with classes, of each in turn."""
+    """Places of the n largest Gumbel keys, score − log(−log(1 − u)), largest first; with classes, each in turn."""
     turns = slots.of_classes(n, index.num_classes).tolist()
     best = [_Largest(count, BLOCK // index.num_classes) for count in turns]
     for start, scores in _blocks(index, rho):
@@ -163,28 +164,23 @@ def _top(index: Index, rho: float, n: int, rng: np.random.Generator) -> np.ndarr
 
 
 def _blocks(index: Index, rho: float) -> Iterator[tuple[int, np.ndarray]]:
-    """Where each block begins, and the scores in it."""
     return zip(range(0, index.num_rows, BLOCK), index.scores(rho), strict=True)
 
 
 def _in_turn(places: list[np.ndarray], n: int) -> np.ndarray:
-    """The places [n] of slots, of which each class in turn takes its next."""
+    """Places [n] from those of each class, the classes taking turns."""
     if len(places) == 1:
         return places[0]
-    found = np.empty(n, np.int64)
+    merged = np.empty(n, np.int64)
     for turn, of_class in enumerate(places[:n]):
-        found[turn :: len(places)] = of_class
-    return found
+        merged[turn :: len(places)] = of_class
+    return merged
 
 
 class _Largest:
-    """The n largest keys of rows that pass by.
+    """Collects the n ≥ 1 largest Gumbel keys of rows that arrive in blocks; up to `room` more may wait.
 
-    −log(1 − u) ≥ u, so a key above t has u ≤ exp(score − t): once n keys are known, few rows need the logarithms.
-
-    Args:
-        n: how many, ≥ 1.
-        room: how many more may wait.
+    −log(1 − u) ≥ u, so a key above t has u ≤ exp(score − t): once there are n keys, few rows need logarithms.
     """
 
     def __init__(self, n: int, room: int) -> None:
@@ -194,12 +190,12 @@ class _Largest:
         self._least = -np.finfo(np.float64).max
 
     def take(self, start: int, here: np.ndarray | None, scores: np.ndarray, u: np.ndarray) -> None:
-        """Rows at places start + here, or from start on, with their scores and random numbers."""
+        """Add rows at places start + here, or from start on, with their scores and uniform numbers u."""
         with np.errstate(over="ignore"):
             able = np.flatnonzero(u <= np.exp(scores - self._least))
         if scores.min() == -np.inf:
             able = able[np.isfinite(scores[able])]
-        tested = np.maximum(u[able], 2.0**-54)  # a u of 0 would be an infinite key
+        tested = np.maximum(u[able], 2.0**-54)  # u = 0 would give an infinite key
         self._keys = np.concatenate([self._keys, scores[able] - np.log(-np.log1p(-tested))])
         self._places = np.concatenate([self._places, start + (able if here is None else here[able])])
         if len(self._keys) > 2 * self._n + self._room:
@@ -208,57 +204,53 @@ class _Largest:
             self._least = self._keys.min()
 
     def places(self) -> np.ndarray:
-        """Those of the n largest, largest first."""
+        """Return the places of the n largest keys, largest first."""
         return self._places[np.argsort(-self._keys, kind="stable")[: self._n]]
 
 
 def _with_replacement(index: Index, rho: float, n: int, rng: np.random.Generator) -> np.ndarray:
-    """The places where the weights' cumulative sum passes n uniform numbers; with classes, the sum of each in turn."""
+    """Places where the cumulative sum of weights passes n uniform numbers; with classes, the sum of each in turn."""
     tops, totals = np.full(index.num_classes, -np.inf), np.zeros(index.num_classes)
     for start, scores in _blocks(index, rho):
         for number, here in index.members(start):
             tops[number] = max(tops[number], (scores if here is None else scores[here]).max())
-    tops[np.isneginf(tops)] = 0.0  # of a class that has no rows
+    tops[np.isneginf(tops)] = 0.0  # a class without rows
     for start, scores in _blocks(index, rho):
         for number, here in index.members(start):
             totals[number] += np.exp((scores if here is None else scores[here]) - tops[number]).sum()
     u = rng.random(n)
-    asked = [u[turn :: index.num_classes] * total for turn, total in enumerate(totals.tolist())]
-    sums = [_CumulativeSum(each) for each in asked]
+    targets = [u[turn :: index.num_classes] * total for turn, total in enumerate(totals.tolist())]
+    sums = [_CumulativeSum(each) for each in targets]
     for start, scores in _blocks(index, rho):
         for number, here in index.members(start):
-            if len(asked[number]):
+            if len(targets[number]):
                 weights = np.exp((scores if here is None else scores[here]) - tops[number])
                 sums[number].take(start, here, weights)
     return _in_turn([each.places() for each in sums], n)
 
 
 class _CumulativeSum:
-    """Where the cumulative sum of weights that pass by is above given numbers.
+    """Finds the places where the cumulative sum of weights passes targets [n] float64, from 0 to the total."""
 
-    Args:
-        asked: [n] float64, from 0 to the total.
-    """
-
-    def __init__(self, asked: np.ndarray) -> None:
-        self._order = np.argsort(asked)
-        self._ascending = asked[self._order]
-        self._places = np.empty(len(asked), np.int64)
+    def __init__(self, targets: np.ndarray) -> None:
+        self._order = np.argsort(targets)
+        self._ascending = targets[self._order]
+        self._places = np.empty(len(targets), np.int64)
         self._done, self._last, self._before = 0, 0, 0.0
 
     def take(self, start: int, here: np.ndarray | None, weights: np.ndarray) -> None:
-        """Rows at places start + here, or from start on, with their weights."""
+        """Add rows at places start + here, or from start on, with their weights."""
         ends = self._before + np.cumsum(weights)
         reached = max(self._done, int(np.searchsorted(self._ascending, ends[-1], side="left")))
         now = slice(self._done, reached)
-        found = np.searchsorted(ends, self._ascending[now], side="right")
-        self._places[self._order[now]] = start + (found if here is None else here[found])
+        passed = np.searchsorted(ends, self._ascending[now], side="right")
+        self._places[self._order[now]] = start + (passed if here is None else here[passed])
         if weights.any():
             last = int(np.flatnonzero(weights)[-1])
             self._last = start + (last if here is None else int(here[last]))
         self._done, self._before = reached, ends[-1]
 
     def places(self) -> np.ndarray:
-        """Of the rows asked for, in their order; rounding may leave the sum short of the total, and then the last."""
+        """Return the places in the order of the targets; the last row, if rounding left the sum below a target."""
         self._places[self._order[self._done :]] = self._last
         return self._places

@@ -1,6 +1,6 @@
-"""What weights ask for, and what is wrong with a draw, in words.
+"""Texts: what a draw is of, and reasons to doubt a draw.
 
-Owns the texts, and where the word uniform may stand (METHOD: what ρ=1 means).
+The word "uniform" stands only where it holds (docs/method.md#what-rho-1-means).
 """
 
 from magnet_cli.index.diagnostics import DISPLACED_SELECTION, DISPLACED_WARNING
@@ -10,33 +10,33 @@ from magnet_cli.index.prior_correction import is_even
 from magnet_cli.volume.spec import VolumeSpec
 
 RESCALED = "the generator normalises z and the imported latents are not: k log(|z|/√D) is added to their log-volumes"
-EVEN_PRIOR = "the prior has the same density everywhere: --correct-prior changes nothing"
+EVEN_PRIOR = "the prior has the same density everywhere: `correct_prior=True` changes nothing"
 _UNIFORM = "uniform on"
 _EVEN = "the same density everywhere on"
 
 
 def target(index: Index, rho: float, spec: VolumeSpec, drawn: Draw | None, truncation: float | None = None) -> str:
-    """What a draw is of, in words (METHOD: what ρ=1 means); "uniform" only where it holds.
+    """Return the distribution that a draw is of, as text (docs/method.md#what-rho-1-means).
 
     Args:
-        index: drawn from.
+        index: of the draw.
         rho: the polarity.
         spec: of the volume.
-        drawn: the draw; None where latents are fresh, not rows.
-        truncation: ψ the images are rendered at; None for that of the volume.
+        drawn: the draw; None for tempered latents, which are no rows.
+        truncation: ψ of the images; None for that of the volume.
     """
     own = "the generator's own distribution"
     each = ", the same number of each class" * bool(index.classes)
     if rho == 0 or (drawn and not drawn.num_polarity):
         return own + each
-    asked = (_tilted(rho) if rho != 1 else _density(index, spec, drawn, truncation)) + each
+    text = (_tilted(rho) if rho != 1 else _density(index, spec, drawn, truncation)) + each
     if drawn and drawn.ball:
         ball = f"ball |z| <= {drawn.ball.radius:.4g}" if drawn.ball.radius else "region of highest density"
-        asked += f", inside the {ball} that holds {drawn.ball.prior_mass:g} of the prior"
+        text += f", inside the {ball} that holds {drawn.ball.prior_mass:g} of the prior"
     if not drawn or drawn.num_polarity == len(drawn.rows):
-        return asked
+        return text
     rest = len(drawn.rows) - drawn.num_polarity
-    return f"{drawn.num_polarity:,} draws by weight: {asked}; the other {rest:,}: {own}"
+    return f"{drawn.num_polarity:,} draws by weight: {text}; the other {rest:,}: {own}"
 
 
 def _tilted(rho: float) -> str:
@@ -44,7 +44,7 @@ def _tilted(rho: float) -> str:
 
 
 def _density(index: Index, spec: VolumeSpec, drawn: Draw | None, truncation: float | None) -> str:
-    """What rho 1 gives: that `density_words` says, where nothing stands against it."""
+    """What rho 1 gives: `density_words`, or "roughly" with the reasons."""
     words = density_words(spec, corrected=index.log_prior is not None)
     against = []
     if index.top_k != spec.rank:
@@ -61,7 +61,7 @@ def _density(index: Index, spec: VolumeSpec, drawn: Draw | None, truncation: flo
 
 
 def density_words(spec: VolumeSpec, *, corrected: bool = False) -> str:
-    """The density on the manifold that rho 1 asks for at full rank, in words (METHOD: what ρ=1 means; `--space`)."""
+    """Return the density on the manifold at rho 1 and full rank, as text (docs/method.md#what-rho-1-means)."""
     manifold = "the manifold" if spec.output == "pixel" else f"the manifold of {spec.output} outputs, not of images"
     if spec.space == "w":
         return f"density on {manifold} in proportion to p_w, that of w = M(z) under the prior of z: not uniform"
@@ -71,7 +71,7 @@ def density_words(spec: VolumeSpec, *, corrected: bool = False) -> str:
 
 
 def warnings(drawn: Draw, rho: float, *, replace: bool) -> list[str]:
-    """Reasons to doubt a draw, in words, each with what helps."""
+    """Return reasons to doubt a draw, as texts that say what helps."""
     n = drawn.num_polarity
     useful = f"the largest useful |rho| for {n:,} of {drawn.pool:,} rows is {abs(drawn.largest_useful_rho):.2g}"
     if replace:

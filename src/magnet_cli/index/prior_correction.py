@@ -1,12 +1,12 @@
-"""The log of the prior's density at a volume's latents, and weights corrected by it (METHOD: prior correction).
+"""Prior correction: the log density of the prior at a volume's latents, and weights divided by the density.
 
-Owns which priors have a density that is not the same everywhere, and the ball that holds a share of one without bounds.
-The density does not depend on k: one file beside the indices serves all of a volume.
+Definition: docs/method.md#prior-correction. The density does not depend on k: one file serves all indices of a volume.
 """
 
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -27,8 +27,8 @@ class LogPrior:
 
     Attributes:
         fingerprint: of the volume.
-        parts: where the rows come from.
-        values: [N] float32, −|z|²/2; of a mixture, the log of its density.
+        parts: the shards that the rows come from.
+        values: [N] float32: −|z|²/2, or the log density of a mixture.
     """
 
     fingerprint: str
@@ -37,79 +37,76 @@ class LogPrior:
 
 
 def is_even(spec: VolumeSpec) -> bool:
-    """Whether the prior has the same density wherever it has any: then there is nothing to correct for."""
+    """Return whether the density of the prior is constant where it is not 0: nothing to correct."""
     return spec.prior in EVEN
 
 
 def check_correction(spec: VolumeSpec, truncation: float) -> None:
-    """Whether a volume's weights can be corrected for the prior, its images being rendered at a truncation.
-
-    Truncation itself is no hindrance: it is part of the function whose Jacobian was taken, and z is drawn as ever.
+    """Check that the weights of a volume can be corrected for the prior, for images rendered at a truncation.
 
     Raises:
-        SpecError: its log-volumes are those of w, whose density nobody knows; or of another truncation, where there is
-            something to correct for.
+        SpecError: the Jacobian was taken at w, whose density is not known; or the volume has another truncation, and
+            the density of the prior is not constant.
     """
     if spec.space == "w":
         message = (
             f"the prior of w = M(z) of {spec.generator} is asked to be corrected for, and its density is not known"
         )
-        raise SpecError(message, "leave --correct-prior out, or pass --space z")
+        raise SpecError(message, 'leave `correct_prior` out, or pass `space="z"`')
     if spec.truncation != truncation and not is_even(spec):
         message = (
             f"a volume at truncation {spec.truncation:g} is asked to be corrected for the prior, and its images to "
         )
         message += f"be rendered at {truncation:g}: its weights are those of another function"
-        raise SpecError(message, "compute a volume at that truncation, or leave --correct-prior out")
+        raise SpecError(message, "compute a volume at that truncation, or leave `correct_prior` out")
 
 
 def ball(spec: VolumeSpec, prior_mass: float, mixture: Mixture | None = None) -> Ball | None:
-    """The region of highest density that holds a share of the prior; None where the prior has bounds of its own.
+    """Return the region of highest density that holds a share of the prior; None if the prior is bounded.
 
-    |z|² of N(0, I) in D dimensions has the chi-square distribution of D degrees of freedom. Of a mixture it is measured
-    (`Mixture.lowest`).
+    |z|² of N(0, I) has the chi-square distribution with D degrees of freedom; for a mixture, see `Mixture.lowest`.
 
     Args:
         spec: of the volume.
         prior_mass: the share.
-        mixture: of the volume, where the prior is one.
+        mixture: of the volume, if its prior is a mixture.
     """
     if spec.prior == "mixture":
-        return Ball(None, prior_mass, mixture.lowest(prior_mass))
+        return Ball(None, prior_mass, cast(Mixture, mixture).lowest(prior_mass))
     if spec.prior != "normal":
         return None
-    from scipy.special import gammaincinv  # it takes its time to load, which nothing else pays
+    from scipy.special import gammaincinv  # slow to import
 
     return Ball(math.sqrt(2 * float(gammaincinv(spec.latent_dim / 2, prior_mass))), prior_mass)
 
 
-def log_prior(volume: Volume, parts: tuple[Part, ...], known: LogPrior | None = None) -> LogPrior:
-    """Log p_z(z) of the rows of an index, read shard by shard.
+def log_prior(volume: Volume, parts: tuple[Part, ...], earlier: LogPrior | None = None) -> LogPrior:
+    """Return log p_z(z) of the rows of an index, read shard by shard.
 
     Args:
-        volume: whose rows.
+        volume: of the index.
         parts: of the index.
-        known: that of the same volume when it was shorter; shards that are still what they were are not read again.
+        earlier: log-priors of the same volume when it was shorter; unchanged shards are not read again.
 
     Raises:
-        VolumeError: a latent is not finite, a shard is damaged, or the mixture is not there.
+        VolumeError: a latent is not finite, a shard is damaged, or the mixture is missing.
     """
     spec, mixture = volume.spec, volume.mixture()
     prior = Prior.of_mixture(mixture) if mixture else Prior(spec.prior, spec.latent_dim, spec.num_classes)
     values = np.empty(sum(part.rows for part in parts), np.float32)
-    ours, theirs = places_of(parts), places_of(known.parts if known else ())
-    for part in ours.keys() & theirs.keys():
-        values[ours[part]] = known.values[theirs[part]]
-    new = [part for part in parts if part not in theirs]
-    for part, shard in ((part, volume.read(part.shard)) for part in new):
-        found = prior.log_density(shard.latents[: part.rows])
-        if not np.isfinite(found).all():
+    ours, old = places_of(parts), places_of(earlier.parts if earlier else ())
+    if earlier:
+        for part in ours.keys() & old.keys():
+            values[ours[part]] = earlier.values[old[part]]
+    for part in (part for part in parts if part not in old):
+        logs = prior.log_density(volume.read(part.shard).latents[: part.rows])
+        if not np.isfinite(logs).all():
             message = f"{volume.shard_path(part.shard)} holds latents that are not finite"
             raise VolumeError(message, "remove that shard and its mark, and compute it again")
-        values[ours[part]] = found
+        values[ours[part]] = logs
     return LogPrior(volume.fingerprint, parts, values)
 
 
-def corrected(index: Index, found: LogPrior, inside: Ball | None) -> Index:
-    """The index of weights exp(rho (log-volume − log p_z(z))); for rho ≠ 0 only rows inside the ball compete."""
-    return dataclasses.replace(index, log_prior=found.values, ball=inside)
+def corrected(index: Index, log_priors: LogPrior, inside: Ball | None) -> Index:
+    """Return the index with weights exp(rho (log-volume − log p_z(z))); only rows inside compete for rho ≠ 0."""
+    return dataclasses.replace(index, log_prior=log_priors.values, ball=inside)

@@ -1,4 +1,4 @@
-"""The effective size of a volume over a grid of rho and k, in one pass over its shards and in constant memory."""
+"""Effective sizes of a volume for several rho and k, in one pass over its shards and in constant memory."""
 
 from collections.abc import Sequence
 
@@ -8,28 +8,28 @@ from magnet_cli.index.build_index import FLOOR_SHARE, above_floor, log_volumes
 from magnet_cli.index.index import Index
 from magnet_cli.volume import Volume
 
-SOME_RHOS = (-2, -1, -0.5, -0.3, -0.1, 0, 0.1, 0.3, 0.5, 1, 2)  # polarities that show how it matters
+SOME_RHOS = (-2, -1, -0.5, -0.3, -0.1, 0, 0.1, 0.3, 0.5, 1, 2)  # polarities in tables
 _KS = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000)
 
 
 def some_top_ks(kept: int, top_k: int) -> list[int]:
-    """Values of k that show how it matters, up to K, the one in use and K among them."""
+    """Return values of k for tables, up to K, with `top_k` and K among them."""
     return sorted({k for k in _KS if k < kept} | {top_k, kept})
 
 
 def effective_sizes(
     volume: Volume, index: Index, top_ks: Sequence[int], rhos: Sequence[float]
 ) -> dict[int, dict[float, float] | None]:
-    """Effective size at each k and rho, of the rows that compete in an index.
+    """Return the effective size of the rows that compete in an index, for each k and rho.
 
     Args:
-        volume: that of the index.
-        index: which rows; its own k, classes and correction play no part.
+        volume: of the index.
+        index: its competing rows are used; its k, classes and prior correction are not.
         top_ks: values of k.
         rhos: polarities.
 
     Returns:
-        In rows; None for a k that reaches below the rank floor in more than 0.1 % of the rows.
+        {k: {rho: rows}}; None for a k that is below the rank floor in more than 0.1 % of the rows.
 
     Raises:
         VolumeError: a shard is damaged.
@@ -44,9 +44,9 @@ def effective_sizes(
             tilts = log_volumes(shard, volume.spec, k)[: part.rows]
             real = above_floor(shard, volume.spec, k)[: part.rows] & np.isfinite(tilts)
             below[i] += np.count_nonzero(~real)
-            asked = np.ones(part.rows, bool) if index.competing is None else index.competing[here]
+            competing = np.ones(part.rows, bool) if index.competing is None else index.competing[here]
             for j, rho in enumerate(rhos):
-                scores = rho * tilts[asked & real] if rho else np.zeros(np.count_nonzero(asked))
+                scores = rho * tilts[competing & real] if rho else np.zeros(np.count_nonzero(competing))
                 top = max(tops[i, j], scores.max(initial=-np.inf))
                 if top > -np.inf:
                     weights, old = np.exp(scores - top), np.exp(tops[i, j] - top)

@@ -1,7 +1,4 @@
-"""The files of an index and of the log-priors beside it: their form, their marks, and when they are up to date.
-
-They are made of the volume again: whatever is wrong with a file, nothing is lost with it.
-"""
+"""Files of indices and log-priors: an HDF5 file and its mark. Files are a cache: damaged ones are rebuilt."""
 
 import dataclasses
 import io
@@ -17,46 +14,46 @@ from magnet_cli.index.index import Index, Part
 from magnet_cli.index.prior_correction import LogPrior
 from magnet_cli.volume import Volume
 
-FORMAT = 2  # 1 kept eight bytes more a row, and which shards it was made of in another way
+FORMAT = 2  # format 1 had eight more bytes for a row, and other parts
 PRIOR_FORMAT = 1
 
 
 def path_of(folder: Path, volume: Volume, top_k: int) -> Path:
-    """Where a volume's index for one k is kept, below a folder for indices."""
+    """Return the path of a volume's index for one k, in a folder for indices."""
     return folder / f"{volume.spec.generator}-{volume.fingerprint[:12]}-k{top_k}.h5"
 
 
 def prior_path(folder: Path, volume: Volume) -> Path:
-    """Where a volume's log-priors are kept, below a folder for indices."""
+    """Return the path of a volume's log-priors, in a folder for indices."""
     return folder / f"{volume.spec.generator}-{volume.fingerprint[:12]}-prior.h5"
 
 
 def stored(path: Path, volume: Volume, top_k: int) -> Index | None:
-    """The index at `path`, if it is whole and of this volume and k; else None.
+    """Return the index at `path`, if it is whole and of this volume and k; else None.
 
-    It is up to date if `current` says so; else `build` takes from it what still holds.
+    The index may be older than the volume: see `current`, and `build`, which extends it.
     """
-    found = _whole(path, {"format": FORMAT, "fingerprint": volume.fingerprint, "top_k": top_k})
+    file = _whole(path, {"format": FORMAT, "fingerprint": volume.fingerprint, "top_k": top_k})
     try:
-        return read(*found) if found else None
+        return read(*file) if file else None
     except ValueError:
         return None
 
 
 def stored_prior(path: Path, volume: Volume) -> LogPrior | None:
-    """The log-priors at `path`, if they are whole and of this volume; else None.
+    """Return the log-priors at `path`, if they are whole and of this volume; else None.
 
-    They are up to date if their parts are those of the index; else `log_prior` takes from them what still holds.
+    They are up to date if their parts are those of the index; else `log_prior` extends them.
     """
-    found = _whole(path, {"format": PRIOR_FORMAT, "fingerprint": volume.fingerprint, "kind": "log-prior"})
+    file = _whole(path, {"format": PRIOR_FORMAT, "fingerprint": volume.fingerprint, "kind": "log-prior"})
     try:
-        return read_prior(*found) if found else None
+        return read_prior(*file) if file else None
     except ValueError:
         return None
 
 
 def _whole(path: Path, about: dict) -> tuple[bytes, dict] | None:
-    """The bytes of a file and its mark, where they fit each other and the mark says what is asked; else None."""
+    """The bytes of a file and its mark, if they match each other and the mark has these fields; else None."""
     try:
         mark, data = documents.read(path.with_suffix(".json")), path.read_bytes()
     except (MagnetError, OSError):
@@ -66,7 +63,7 @@ def _whole(path: Path, about: dict) -> tuple[bytes, dict] | None:
 
 
 def current(index: Index, volume: Volume) -> bool:
-    """Whether an index is made of just the rows that the volume holds now.
+    """Return whether an index covers exactly the rows that the volume holds now.
 
     Raises:
         MagnetError: a mark in the volume is damaged.
@@ -75,10 +72,10 @@ def current(index: Index, volume: Volume) -> bool:
 
 
 def read(data: bytes, mark: dict) -> Index:
-    """The index in the verified bytes of its file.
+    """Return the index in the verified bytes of its file.
 
     Raises:
-        ValueError: it is none, or not the one that the mark is of.
+        ValueError: the bytes are no index, or not the index of the mark.
     """
     parts, num_rows = _parts(mark)
     forms = {"log_volume": hdf5.form("<f8", num_rows), "above_floor": hdf5.form("|u1", -(-num_rows // 8))}
@@ -88,10 +85,10 @@ def read(data: bytes, mark: dict) -> Index:
 
 
 def read_prior(data: bytes, mark: dict) -> LogPrior:
-    """The log-priors in the verified bytes of their file.
+    """Return the log-priors in the verified bytes of their file.
 
     Raises:
-        ValueError: they are none, or not those that the mark is of.
+        ValueError: the bytes are no log-priors, or not those of the mark.
     """
     parts, num_rows = _parts(mark)
     arrays = _arrays(data, mark, {"log_prior": hdf5.form("<f4", num_rows)}, ("fingerprint",))
@@ -99,7 +96,6 @@ def read_prior(data: bytes, mark: dict) -> LogPrior:
 
 
 def _parts(mark: dict) -> tuple[tuple[Part, ...], int]:
-    """The parts that a mark names, and how many rows they have."""
     try:
         parts = tuple(Part(*part) for part in mark["parts"])
     except (KeyError, TypeError) as error:
@@ -112,8 +108,8 @@ def _parts(mark: dict) -> tuple[tuple[Part, ...], int]:
 
 
 def _arrays(data: bytes, mark: dict, forms: dict[str, hdf5.Form], about: tuple[str, ...]) -> dict[str, np.ndarray]:
-    arrays, found = hdf5.read(data, forms, attributes=about)
-    if any(found[name] != mark.get(name) for name in about):
+    arrays, attributes = hdf5.read(data, forms, attributes=about)
+    if any(attributes[name] != mark.get(name) for name in about):
         message = "it is of another volume or k"
         raise ValueError(message)
     return arrays
@@ -123,22 +119,22 @@ def store(index: Index, volume: Volume, path: Path) -> None:
     """Publish an index and its mark.
 
     Raises:
-        MagnetError: it cannot be written.
+        MagnetError: the files cannot be written.
     """
     arrays = {"log_volume": index.log_volume, "above_floor": np.packbits(index.above_floor)}
     about = {"format": FORMAT, "fingerprint": index.fingerprint, "top_k": index.top_k}
     _publish(path, arrays, about, {"kind": "index", "volume": str(volume.path)}, index.parts)
 
 
-def store_prior(found: LogPrior, volume: Volume, path: Path) -> None:
+def store_prior(log_priors: LogPrior, volume: Volume, path: Path) -> None:
     """Publish log-priors and their mark.
 
     Raises:
-        MagnetError: they cannot be written.
+        MagnetError: the files cannot be written.
     """
-    about = {"format": PRIOR_FORMAT, "fingerprint": found.fingerprint}
+    about = {"format": PRIOR_FORMAT, "fingerprint": log_priors.fingerprint}
     more = {"kind": "log-prior", "volume": str(volume.path)}
-    _publish(path, {"log_prior": found.values}, about, more, found.parts)
+    _publish(path, {"log_prior": log_priors.values}, about, more, log_priors.parts)
 
 
 def _publish(path: Path, arrays: dict[str, np.ndarray], about: dict, more: dict, parts: tuple[Part, ...]) -> None:
