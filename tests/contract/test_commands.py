@@ -9,7 +9,7 @@ import magnet_cli
 
 FOLDER = Path(magnet_cli.__file__).parent / "cli" / "commands"
 MOST = 25
-PENDING = {"attributes.run", "import_.run", "index.run", "sweep.run"}
+PENDING = {"attributes.run", "import_.run", "sweep.run"}
 
 
 def bodies():
