@@ -20,7 +20,7 @@ from magnet_cli import index, models
 from magnet_cli.catalog import cache
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli.app import app
-from magnet_cli.evaluating import evaluate, sweep
+from magnet_cli.evaluating import evaluation, sweep
 from magnet_cli.evaluating.sweep import choice, figures, reference
 from magnet_cli.files import documents
 from magnet_cli.files.image_folder import ImageSet
@@ -119,7 +119,7 @@ def test_what_is_reported_is_not_flattered_by_the_picking():
         found = [measured(rho, 1, "fid[digits]", value) for rho, value in zip(rhos, rng.normal(50, 5, 11), strict=True)]
         best = choice.best(spec(), found)
         other = [measured(rho, 2, "fid[digits]", value) for rho, value in zip(rhos, rng.normal(50, 5, 11), strict=True)]
-        told = choice.concluded(spec(), found + other)
+        told = choice.choose(spec(), found + other)
         picked_on.append(best["metrics"]["fid[digits]"]["value"])
         reported.append(told["chosen"]["metrics"]["fid[digits]"]["value"])
         assert (told["rho"], told["chosen"]["half"], told["baseline"]["rho"]) == (best["rho"], 2, 0.0)
@@ -151,7 +151,7 @@ def swept(made):
 
 def test_points_are_what_their_samples_say(magnet, swept):
     out = Path("s")
-    fields = sweep.read(out)
+    fields = documents.read(out / "sweep.json")
     assert sorted(p.name for p in out.iterdir()) == ["checksums.txt", "plots", "reference", "samples", "sweep.json"]
     assert [(p["rho"], p["half"]) for p in fields["points"]] == [(-0.2, 1), (0.0, 1), (0.2, 1)]
     told = fields["choice"]
@@ -178,8 +178,8 @@ def test_points_are_what_their_samples_say(magnet, swept):
         assert point["displaced_share"] == pytest.approx(drawn.displaced_share)
         assert sample_folder.check(out / point["sample"]) == []
         against = reference.part(shown, point["half"])
-        found = evaluate.evaluate([ImageSet.open(out / point["sample"])], against, judge)
-        for name, each in found["metrics"].items():
+        found = evaluation.compare([ImageSet.open(out / point["sample"])], against, judge)
+        for name, each in found.metrics.items():
             assert point["metrics"][name] == pytest.approx(dataclasses.asdict(each), rel=1e-4, abs=1e-4), name
         counted = magnet("attributes", out / point["sample"], "--model", "digits", "--json").json["models"]["digits"]
         assert point["attributes"]["digits"] == counted
@@ -258,8 +258,10 @@ def test_an_image_is_rendered_once_and_seen_once(magnet, tmp_path):
     shown = ImageSet.open(
         save_images(tmp_path / "r", np.random.default_rng(0).integers(0, 255, (50, 32, 32, 1), dtype=np.uint8))
     )
-    judges = sweep.Judges(counting)
-    found = list(sweep.write(tmp_path / "s", about, pools, watched, judges, shown, ["magnet", "sweep"]))
+    request = sweep.SweepRequest(rho=about.rho)
+    scorers = sweep.Scorers(counting)
+    plan = sweep.SweepPlan(request, tmp_path / "s", about, pools, watched, scorers, shown, {}, None, 0.0)
+    found = list(sweep.run(plan, ["magnet", "sweep"]))
     drawn = [rows_of(point, tmp_path / "s") for point in found]
     union = {row for each in drawn for row in each}
     assert len(union) < 130  # of 180
@@ -326,7 +328,7 @@ def test_truncation_and_a_reference_that_was_given(magnet, tmp_path):
     assert [(p["truncation"], p["rho"]) for p in points] == [(1, 0), (1, 0.2), (0.7, 0), (0.7, 0.2)]
     assert {p["reference_n"] for p in points} == {75}
     assert "images are rendered at 0.7" in done.err
-    fields = sweep.read(Path("s"))
+    fields = documents.read(Path("s/sweep.json"))
     assert (fields["reference"]["kind"], fields["reference"]["path"]) == ("images", "r")
     assert fields["choice"]["by"] == "kid[digits]"
     rendered = documents.read(Path("s") / points[3]["sample"] / "sample.json")
@@ -337,7 +339,7 @@ def test_every_plot_is_drawn_from_sweep_json_alone(magnet):
     done = magnet("sweep", "--rho", "-.2", "--n", 80, "--truncation", "1,.8", "--model", "digits", "--out", "s")
     assert done.code == 0, done.err
     fields = json.loads(Path("s/sweep.json").read_text())
-    drawn = figures.drawn(fields)
+    drawn = figures.draw(fields)
     names = ["precision-recall", "fid", "kid", "effective-size", "displaced-share"]
     names += ["shares-digits-truncation1", "shares-digits-truncation0.8", "imbalance-digits"]
     assert list(drawn) == names == list(fields["plots"])
@@ -355,7 +357,7 @@ def test_bad_input_is_said_in_words(magnet, toy):
         assert magnet("sweep", *wrong).code == 2
     for wrong, said in (
         (("--n", 15_000, "--pick", "recall"), "10,000 rows compete in each half of"),
-        (("--n", 60, "--pick", "gap"), "no model that knows classes"),
+        (("--n", 60, "--pick", "gap"), "no model with classes is passed"),
         (("--n", 60, "--pick", "fid"), "undefined for so few images"),
         (("--n", 60, "--reference", "nowhere"), "not there"),
         (("--n", 60, "--model", "digts"), "did you mean digits"),

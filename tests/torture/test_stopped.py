@@ -16,7 +16,7 @@ from toys import toy_weights
 from magnet_cli import computing, models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing.memory import BatchPlan
-from magnet_cli.evaluating import attributes
+from magnet_cli.evaluating import score_generator
 from magnet_cli.files import documents, pictures
 from magnet_cli.models import image_models
 from magnet_cli.volume import Volume
@@ -148,8 +148,8 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(magnet):
     made = (shards / "000000.npz").stat().st_mtime_ns
     (shards / "000001.npz").write_bytes(b"torn")
     generator, judge = models.load(Checkpoint.find("mnist")), image_models.load_scorer("digits")
-    spec = attributes.AttributesSpec(**json.loads(Path("a/.attributes-started.json").read_text())["spec"])
-    assert list(attributes.write(Path("a"), spec, generator, [judge])) == [4096, 104]
+    spec = score_generator.AttributesSpec(**json.loads(Path("a/.attributes-started.json").read_text())["spec"])
+    assert list(score_generator.write(Path("a"), spec, generator, [judge])) == [4096, 104]
     assert (shards / "000000.npz").stat().st_mtime_ns == made
     for folder in ("a", "b"):
         assert magnet(*command[3:], "--out", folder).code == 0

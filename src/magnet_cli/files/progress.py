@@ -1,10 +1,20 @@
 """What a long task reports while it runs: messages to the user, tables as text, and progress."""
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 Progress = Callable[[int, int], None]  # called with (done, total)
+# called with label, total and unit of a stage; the context gives a function to call with the units done since the last
+Stages = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
+
+
+@contextlib.contextmanager
+def no_stages(_label: str, _total: int, _unit: str) -> Iterator[Callable[[int], None]]:
+    """Show no progress."""
+    yield lambda _: None
 
 
 class Messages(Protocol):

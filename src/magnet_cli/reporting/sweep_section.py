@@ -168,7 +168,7 @@ def _plots(sweep: Sweep) -> str:
     from magnet_cli.evaluating.sweep import figures
 
     shown = []
-    for svg in figures.drawn(sweep.fields).values():
+    for svg in figures.draw(sweep.fields).values():
         title = html.unescape(svg.partition("<title>")[2].partition("</title>")[0])
         shown.append(page.figure(svg, title[:1].upper() + title[1:] + "."))
     return page.section("Over ρ", *shown)

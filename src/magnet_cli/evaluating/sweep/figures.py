@@ -1,7 +1,4 @@
-"""What is plotted of a sweep, from the fields of its sweep.json alone.
-
-Owns which numbers go where; how plots look is for `plots`. What was measured on the other half is shown as points.
-"""
+"""The plots of a sweep, from the fields of its sweep.json alone; figures of the other half are single points."""
 
 from magnet_cli.files import plots
 from magnet_cli.files.plots import Line
@@ -11,65 +8,64 @@ from magnet_cli.index import DISPLACED_WARNING
 _OTHER = "the other half: picked, and rho 0"
 
 
-def drawn(fields: dict) -> dict[str, str]:
-    """SVG files by their names, as precision-recall, in the order in which a reader wants them."""
+def draw(fields: dict) -> dict[str, str]:
+    """Return plots as SVG, by name ("precision-recall"), in reading order."""
     by_truncation = _by_truncation(fields)
     drift = " (drift from the prior)" * (fields["reference"]["kind"] == "prior")
-    found = _front(fields, by_truncation, drift)
-    for name in _measured(fields):
+    drawings = _front(fields, by_truncation, drift)
+    for name in _common_metrics(fields):
         if name.startswith(("fid[", "kid[")):
             title = f"{name} over rho{drift}"
-            found[name.partition("[")[0]] = _over_rho(fields, by_truncation, ("metrics", name), title, name + drift)
+            drawings[name.partition("[")[0]] = _over_rho(fields, by_truncation, ("metrics", name), title, name + drift)
     sizes = [
         Line(name, [p["rho"] for p in points], [p["effective_size"] for p in points], dotted=True)
         for name, points in by_truncation.items()
     ]
     title = f"effective size over rho, of {fields['points'][0]['pool']:,} rows"
-    found["effective-size"] = plots.lines(sizes, title=title, x_label="rho", y_label="effective size, rows", log_y=True)
+    labels = {"x_label": "rho", "y_label": "effective size, rows"}
+    drawings["effective-size"] = plots.lines(sizes, title=title, log_y=True, **labels)
     shares = [
         Line(name, [p["rho"] for p in points], [p["displaced_share"] for p in points], dotted=True)
         for name, points in by_truncation.items()
     ]
     level = {"above this a draw is not what rho asks": DISPLACED_WARNING}
     title = f"displaced share over rho, of {fields['spec']['n']:,} draws"
-    about = {"title": title, "x_label": "rho", "y_label": "displaced share", "levels": level}
-    found["displaced-share"] = plots.lines(shares, **about)
+    style = {"title": title, "x_label": "rho", "y_label": "displaced share", "levels": level}
+    drawings["displaced-share"] = plots.lines(shares, **style)
     for model, about in fields["models"].items():
-        found |= _of_classes(fields, by_truncation, model, about["classes"])
-    return found
+        drawings |= _of_classes(fields, by_truncation, model, about["classes"])
+    return drawings
 
 
 def _by_truncation(fields: dict) -> dict[str, list[dict]]:
-    """The points of each line, by its name in the legend; ascending in rho."""
+    """Return the points of each line, ascending in rho, by the name in the legend."""
     truncations = fields["spec"]["truncation"]
     names = {psi: f"truncation {psi:g}" if len(truncations) > 1 else "" for psi in truncations}
     return {name: [p for p in fields["points"] if p["truncation"] == psi] for psi, name in names.items()}
 
 
-def _measured(fields: dict) -> list[str]:
-    """The metrics that every point has."""
+def _common_metrics(fields: dict) -> list[str]:
     return [name for name in fields["points"][0]["metrics"] if all(name in p["metrics"] for p in fields["points"])]
 
 
 def _others(fields: dict) -> list[dict]:
-    """The points of half 2, each once."""
     choice = fields["choice"]
     return list({p["sample"]: p for p in (choice["chosen"], choice["baseline"])}.values()) if choice else []
 
 
 def _ends(points: list[dict], part: str, *names: str) -> tuple[list[float], list[tuple[list, list]]]:
-    """A measured number of points, and its intervals."""
-    found = []
+    """Return a figure of points, and the ends of its intervals."""
+    estimates = []
     for point in points:
         each = point[part]
         for name in names:
             each = each[name]
-        found.append(each)
-    return [e["value"] for e in found], [([e["low"] for e in found], [e["high"] for e in found])]
+        estimates.append(each)
+    return [e["value"] for e in estimates], [([e["low"] for e in estimates], [e["high"] for e in estimates])]
 
 
 def _front(fields: dict, by_truncation: dict[str, list[dict]], drift: str) -> dict[str, str]:
-    """Precision against recall: along rho at each truncation, and along truncation at rho 0."""
+    """Plot precision against recall: along rho at each truncation, and along truncation at rho 0."""
     features = fields["features"]["name"]
     names = f"recall[{features}]", f"precision[{features}]"
 
@@ -90,7 +86,7 @@ def _front(fields: dict, by_truncation: dict[str, list[dict]], drift: str) -> di
 def _over_rho(
     fields: dict, by_truncation: dict[str, list[dict]], where: tuple[str, ...], title: str, label: str
 ) -> str:
-    """A measured number over rho, a line for each truncation."""
+    """Plot a figure over rho, one line for each truncation."""
 
     def line(name: str, points: list[dict], **how: object) -> Line:
         y, bands = _ends(points, *where)
@@ -105,8 +101,8 @@ def _over_rho(
 
 
 def _of_classes(fields: dict, by_truncation: dict[str, list[dict]], model: str, classes: list[str]) -> dict[str, str]:
-    """Shares of a model's classes over rho, a plot for each truncation; and how far from equal they are."""
-    found = {}
+    """Plot the shares of a model's classes over rho, for each truncation, and their imbalance."""
+    drawings = {}
     level = {"equal shares": 1 / len(classes)}
     for psi, (name, points) in zip(fields["spec"]["truncation"], by_truncation.items(), strict=True):
         drawn = []
@@ -115,8 +111,8 @@ def _of_classes(fields: dict, by_truncation: dict[str, list[dict]], model: str, 
             drawn.append(Line(each, [p["rho"] for p in points], y, bands, dotted=True))
         title = f"shares of the classes of {model} over rho" + (f", {name}" if name else "")
         key = f"shares-{member_name(model)}" + (f"-truncation{psi:g}" if name else "")
-        found[key] = plots.lines(drawn, title=title, x_label="rho", y_label="share", levels=level, height=4)
+        drawings[key] = plots.lines(drawn, title=title, x_label="rho", y_label="share", levels=level, height=4)
     where = ("attributes", model, "total_variation")
     title = f"imbalance of the classes of {model} over rho"
     label = "total variation from equal shares"
-    return found | {f"imbalance-{member_name(model)}": _over_rho(fields, by_truncation, where, title, label)}
+    return drawings | {f"imbalance-{member_name(model)}": _over_rho(fields, by_truncation, where, title, label)}

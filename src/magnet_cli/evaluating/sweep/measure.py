@@ -1,7 +1,6 @@
-"""Draw, render and judge the points of a sweep that share a truncation and a half.
+"""Draw, render and score the points of a sweep that share a truncation and a half.
 
-Owns the sharing: the image of a row is rendered once and seen by each model once, however many points have it. The
-caller owns the order of points.
+The image of a row is rendered once, and scored by each model once, however many points hold the row.
 """
 
 import shutil
@@ -12,48 +11,60 @@ from pathlib import Path
 import numpy as np
 
 from magnet_cli import index
-from magnet_cli.evaluating import attributes, evaluate
-from magnet_cli.evaluating.evaluate import Progress
+from magnet_cli.evaluating import evaluation, shares
+from magnet_cli.evaluating.annotate import annotate
 from magnet_cli.evaluating.sweep import reference as reference_
-from magnet_cli.evaluating.sweep.spec import Judges, Point, Pool, SweepSpec, draws
+from magnet_cli.evaluating.sweep.spec import Point, Pool, Scorers, SweepSpec, draws
 from magnet_cli.files import atomic, documents
 from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.progress import Stages
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
-from magnet_cli.models import Generator, kept_outputs
+from magnet_cli.models import Generator, batches, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
-from magnet_cli.sampling import render, sample_folder
+from magnet_cli.sampling import image_writer, sample_folder
 from magnet_cli.sampling.kinds import SAMPLE
 from magnet_cli.sampling.sample_folder import SampleSpec
 
-POINTS, IMAGES = ".points", ".images"  # what is done, and images by row, while a sweep is not finished
+POINTS, IMAGES = ".points", ".images"  # finished points, and images by row, while a sweep is not finished
 
 
 @dataclass(frozen=True)
-class Work:
-    """Measures points, on rows and images that they share; the fields are the arguments of `sweep.write`."""
+class PointMeasurer:
+    """Measures points that share rows and images.
+
+    Attributes:
+        out: folder of the sweep.
+        spec: what the sweep is.
+        generator: on its device.
+        scorers: the image models.
+        reference: images to compare with.
+        command: the command line, for the samples.
+        batch: images at a time; None for a size that fits the generator.
+        stages: shows the progress of each stage.
+    """
 
     out: Path
     spec: SweepSpec
     generator: Generator
-    judges: Judges
+    scorers: Scorers
     reference: ImageSet
     command: list[str]
     batch: int | None
-    progress: Progress
+    stages: Stages
 
-    def measured(self, pool: Pool, group: list[Point]) -> Iterator[dict]:
-        """Points of one truncation and half, each yielded once it is safe; what is there is taken over."""
-        drawn_rows = draws(self.spec, pool, group)
+    def measure(self, pool: Pool, group: list[Point]) -> Iterator[dict]:
+        """Yield points of one truncation and half as sweep.json has them, once safe; finished points are read."""
+        by_point = draws(self.spec, pool, group)
         if not all(self._path(point).exists() for point in group):
-            self._render(pool, group[0], np.unique(np.concatenate([drawn.rows for drawn in drawn_rows.values()])))
-        judges = self.judges.remembering()
+            self._render(pool, group[0], np.unique(np.concatenate([draw.rows for draw in by_point.values()])))
+        scorers = self.scorers.with_memory()
         reference = reference_.part(self.reference, group[0].half)
-        for point, drawn in drawn_rows.items():
+        for point, draw in by_point.items():
             if not self._path(point).exists():
-                fields, judged = self._sampled(pool, point, drawn), self._judged(point, judges, reference)
-                fields["warnings"] += judged.pop("warnings")
-                atomic.publish(self._path(point), documents.encode(fields | judged))
+                fields, scored = self._sample(pool, point, draw), self._score(point, scorers, reference)
+                fields["warnings"] += scored.pop("warnings")
+                atomic.publish(self._path(point), documents.encode(fields | scored))
             yield documents.read(self._path(point))
         shutil.rmtree(self._images(group[0]), ignore_errors=True)
 
@@ -64,22 +75,20 @@ class Work:
         return self.out / IMAGES / f"{point.truncation!r}-{point.half}"
 
     def _render(self, pool: Pool, point: Point, rows: np.ndarray) -> None:
-        """The images of all rows that points of a group have, each once."""
         atomic.make_folder(self.out / POINTS)
-        size = self.batch or render.batch_size(self.generator)
+        size = self.batch or batches.batch_size(self.generator)
 
-        def made(places: slice) -> np.ndarray:
-            here = rows[places]
-            latents, labels = pool.volume.latents(here), pool.volume.labels(here)
-            return render.arrays(self.generator, latents, point.truncation, size, labels)
+        def render(part: slice) -> np.ndarray:
+            latents, labels = pool.volume.latents(rows[part]), pool.volume.labels(rows[part])
+            return batches.arrays(self.generator, latents, point.truncation, size, labels)
 
         names = [f"rows/{row:09d}.png" for row in rows.tolist()]
-        with self.progress(f"rendering at truncation {point.truncation:g}", len(rows), "images") as advance:
-            for hashes in render.write(self._images(point), names, size, made, self.generator.image_shape):
+        with self.stages(f"rendering at truncation {point.truncation:g}", len(rows), "images") as advance:
+            for hashes in image_writer.write(self._images(point), names, size, render, self.generator.image_shape):
                 advance(len(hashes))
 
-    def _sampled(self, pool: Pool, point: Point, drawn: index.Draw) -> dict:
-        """Write the sample of a point; what is known of it before anybody looks."""
+    def _sample(self, pool: Pool, point: Point, draw: index.Draw) -> dict:
+        """Write the sample of a point; return what is known before it is scored."""
         spec = SampleSpec(
             generator=self.spec.generator,
             sha256=self.spec.sha256,
@@ -96,37 +105,45 @@ class Work:
             half=point.half,
         )
         folder = self.out / "samples" / point.name
-        target = index.target(pool.index, point.rho, pool.volume.spec, drawn, point.truncation)
+        target = index.target(pool.index, point.rho, pool.volume.spec, draw, point.truncation)
         if not sample_folder.finished(folder, spec):
-            ResultFolder(folder, SAMPLE).begin(spec)  # else what is linked would be somebody's files
+            ResultFolder(folder, SAMPLE).begin(spec)  # a folder with images alone would count as foreign
             atomic.make_folder(folder / "images")
-            for row, name in zip(drawn.rows.tolist(), sample_folder.file_names(spec, self.generator), strict=True):
+            for row, name in zip(draw.rows.tolist(), sample_folder.file_names(spec, self.generator), strict=True):
                 atomic.link(self._images(point) / f"rows/{row:09d}.png", folder / name)
-            contents = sample_folder.rows_of(spec, drawn, pool.volume)
+            contents = sample_folder.rows_of(spec, draw, pool.volume)
             for _ in sample_folder.write(folder, spec, contents, pool.volume, self.generator, self.batch):
                 pass
-            report = sample_folder.described(spec, folder) | sample_folder.numbers(spec, drawn) | {"target": target}
+            report = sample_folder.described(spec, folder) | sample_folder.numbers(spec, draw) | {"target": target}
             sample_folder.finish(folder, spec, contents, pool.volume, self.command, report)
-        fields = asdict(point) | {"sample": f"samples/{point.name}", "n": spec.n}
-        names = ("pool", "effective_size", "displaced_share", "unique_rows", "top_share")
-        fields |= {name: getattr(drawn, name) for name in names}
-        return fields | {"target": target, "warnings": index.warnings(drawn, point.rho, replace=False)}
+        return {
+            **asdict(point),
+            "sample": f"samples/{point.name}",
+            "n": spec.n,
+            "pool": draw.pool,
+            "effective_size": draw.effective_size,
+            "displaced_share": draw.displaced_share,
+            "unique_rows": draw.unique_rows,
+            "top_share": draw.top_share,
+            "target": target,
+            "warnings": index.warnings(draw, point.rho, replace=False),
+        }
 
-    def _judged(self, point: Point, judges: Judges, reference: ImageSet) -> dict:
-        """What the judges say of a point's sample, whose classes are written into it."""
-        shown = ImageSet.open(self.out / "samples" / point.name)
-        found = evaluate.evaluate([shown], reference, judges.features, self.spec.nearest_k, self.progress)
-        fields = {name: found[name] for name in ("reference_n", "interval", "undefined", "warnings")}
-        fields |= {"metrics": {name: asdict(each) for name, each in found["metrics"].items()}, "attributes": {}}
-        for judge in judges.models:
-            counted, probabilities = tally(shown, judge, self.progress)
-            summary = fields["attributes"][judge.name] = asdict(class_shares.summary([counted]))
-            attributes.annotate(shown, judge, probabilities, summary)
-        return fields
+    def _score(self, point: Point, scorers: Scorers, reference: ImageSet) -> dict:
+        """Evaluate the sample of a point, count its classes, and write them into the sample."""
+        images = ImageSet.open(self.out / "samples" / point.name)
+        result = asdict(evaluation.compare([images], reference, scorers.features, self.spec.nearest_k, self.stages))
+        summaries = {}
+        for scorer in scorers.classes:
+            tally, probabilities = count_classes(images, scorer, self.stages)
+            summaries[scorer.name] = asdict(class_shares.summary([tally]))
+            annotate(images, scorer, probabilities, summaries[scorer.name])
+        names = ("reference_n", "interval", "undefined", "warnings", "metrics")
+        return {name: result[name] for name in names} | {"attributes": summaries}
 
 
-def tally(shown: ImageSet, judge: ImageScorer, progress: Progress) -> tuple[class_shares.Tally, np.ndarray]:
-    """How many images fell into each class, and the probabilities [n, C]."""
-    with progress(f"{judge.name} of {shown.path.name}", len(shown), "images") as advance:
-        probabilities = kept_outputs.concatenated(attributes.look(shown, judge), advance).values
-    return attributes.tally(judge, probabilities), probabilities
+def count_classes(images: ImageSet, scorer: ImageScorer, stages: Stages) -> tuple[class_shares.Tally, np.ndarray]:
+    """Return the number of images in each class, and the probabilities [n, C]."""
+    with stages(f"{scorer.name} of {images.path.name}", len(images), "images") as advance:
+        probabilities = kept_outputs.concatenated(shares.score(images, scorer), advance).values
+    return shares.tally(scorer, probabilities), probabilities

@@ -1,7 +1,4 @@
-"""What a sweep is: its spec, the points it has, what they are drawn from, and who judges them.
-
-Owns these nouns, and which rows compete for a point. Knows nothing of files of results.
-"""
+"""What a sweep is: its spec, its points, the rows that they are drawn from, and the models that score the images."""
 
 from dataclasses import dataclass
 
@@ -19,24 +16,24 @@ class SweepSpec:
     """Exactly what decides the numbers of a sweep.
 
     Attributes:
-        generator: its name.
-        sha256: of the generator's checkpoint.
-        fingerprints: of the volume drawn from at each truncation.
-        pools: rows of each.
+        generator: name of the generator.
+        sha256: hex sha256 of its checkpoint.
+        fingerprints: of the volume for each truncation.
+        pools: number of rows of each volume.
         n: images a point.
-        rho: the polarities, ascending, 0 among them.
-        truncation: each ψ the images are rendered at, descending.
+        rho: polarities, ascending, 0 included.
+        truncation: ψ of the images, descending.
         top_k: k.
-        seed: of the draws.
-        label: the labels drawn from; empty for those of the volumes.
-        bn_truncation: ψ of batch-norm statistics; 0 where that is the truncation.
-        reference: sha256 of the hashes of its images; empty for fresh draws from the prior.
+        seed: seed of the draws.
+        label: labels drawn from; () for those of the volumes.
+        bn_truncation: ψ of batch-norm statistics; 0 for the truncation.
+        reference: hex sha256 of the hashes of its images; "" for new draws from the prior.
         features: name of the image model whose features are compared.
-        features_key: sha256 of all that these depend on.
-        nearest_k: of precision, recall, density and coverage.
+        features_key: its key.
+        nearest_k: k of precision, recall, density and coverage.
         models: names of the image models whose classes are counted.
-        keys: of each, as features_key.
-        pick: what chooses the point: the name of a metric, or MODEL.gap, MODEL.total_variation; empty for no choice.
+        keys: their keys.
+        pick: what picks the point: name of a metric, or MODEL.gap, MODEL.total_variation; "" for no choice.
     """
 
     generator: str
@@ -61,12 +58,12 @@ class SweepSpec:
 
 @dataclass(frozen=True)
 class Pool:
-    """What is drawn from at one truncation.
+    """The rows that are drawn from at one truncation.
 
     Attributes:
-        truncation: ψ the images are rendered at.
+        truncation: ψ of the images.
         volume: the volume.
-        index: its rows, those of other labels left out.
+        index: index of its rows, without those of other labels.
     """
 
     truncation: float
@@ -81,7 +78,7 @@ class Point:
     Attributes:
         rho: the polarity.
         truncation: ψ.
-        half: of the rows, 1 or 2; 0 for all.
+        half: half of the rows, 1 or 2; 0 for all.
     """
 
     rho: float
@@ -90,44 +87,44 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Of its sample's folder."""
+        """Name of the sample's folder."""
         rho, truncation = (np.format_float_positional(value, trim="-") for value in (self.rho, self.truncation))
         return f"rho{rho}-truncation{truncation}" + "-half2" * (self.half == 2)
 
 
 @dataclass(frozen=True)
-class Judges:
-    """Who judges the images.
+class Scorers:
+    """The image models of a sweep.
 
     Attributes:
         features: the model whose features are compared.
-        models: those whose classes are counted.
+        classes: the models whose classes are counted.
     """
 
     features: ImageScorer
-    models: tuple[ImageScorer, ...] = ()
+    classes: tuple[ImageScorer, ...] = ()
 
-    def remembering(self) -> "Judges":
-        """The same, who look at each image once."""
-        return Judges(image_models.with_memory(self.features), tuple(map(image_models.with_memory, self.models)))
+    def with_memory(self) -> "Scorers":
+        """Return scorers that run once on each image."""
+        return Scorers(image_models.with_memory(self.features), tuple(map(image_models.with_memory, self.classes)))
 
 
 def halves(spec: SweepSpec) -> tuple[int, ...]:
-    """Those that points are drawn from: 1 and 2; 0, all rows, where nothing is picked."""
+    """Return the halves that points are drawn from: 1 and 2; 0, all rows, where nothing is picked."""
     return (1, 2) if spec.pick else (0,)
 
 
 def points(spec: SweepSpec, truncation: float) -> list[Point]:
-    """Those at one truncation, from which one is picked."""
+    """Return the points at one truncation that one is picked from."""
     return [Point(rho, truncation, 1 if spec.pick else 0) for rho in spec.rho]
 
 
 def rows(pool: Pool, half: int) -> Index:
-    """The rows that compete for points of a half."""
+    """Return the index of the rows that compete for points of a half."""
     return index.half(pool.index, half, len(pool.volume.spec.classes) or 1) if half else pool.index
 
 
 def draws(spec: SweepSpec, pool: Pool, group: list[Point]) -> dict[Point, Draw]:
-    """The rows of points of one truncation and half."""
+    """Return the draw of each point, for points of one truncation and half."""
     competing = rows(pool, group[0].half)
     return {point: index.draw(competing, spec.n, point.rho, spec.seed) for point in group}

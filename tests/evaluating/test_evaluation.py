@@ -9,7 +9,7 @@ from magnet_cli import models
 from magnet_cli.catalog import cache
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import GeneratorError, SampleError
-from magnet_cli.evaluating import evaluate
+from magnet_cli.evaluating import evaluation
 from magnet_cli.files import image_folder
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.maths.priors import Prior
@@ -34,18 +34,18 @@ def digits(tmp_path_factory):
     return folders | {"threes": save_images(place / "threes", many[digit == 3][:300])}
 
 
-def of(sample, reference, judge=None, **how):
+def of(sample, reference, scorer=None, **how):
     sets = [ImageSet.open(path) for path in (sample if isinstance(sample, list) else [sample])]
-    return evaluate.evaluate(sets, ImageSet.open(reference), judge or image_models.load_scorer("digits"), **how)
+    return evaluation.compare(sets, ImageSet.open(reference), scorer or image_models.load_scorer("digits"), **how)
 
 
 @pytest.mark.slow
 def test_a_prior_sample_against_another_is_at_the_floor(digits):
     """FID of two draws of one generator is its finite-sample floor: other pairs of draws lie within the interval."""
     found = of(digits[0], digits[1])
-    metrics = found["metrics"]
-    assert (found["n"], found["reference_n"], found["interval"]) == (N, N, "within this draw")
-    floor = of(digits[2], digits[3])["metrics"]["fid[digits]"].value
+    metrics = found.metrics
+    assert (found.n, found.reference_n, found.interval) == (N, N, "within this draw")
+    floor = of(digits[2], digits[3]).metrics["fid[digits]"].value
     fid = metrics["fid[digits]"]
     assert fid.low <= floor <= fid.high
     kid = metrics["kid[digits]"]
@@ -58,8 +58,8 @@ def test_a_prior_sample_against_another_is_at_the_floor(digits):
 
 
 def test_one_digit_against_all_loses_recall(digits):
-    metrics = of(digits["threes"], digits[1])["metrics"]
-    fair = of(digits[0], digits[1])["metrics"]
+    metrics = of(digits["threes"], digits[1]).metrics
+    fair = of(digits[0], digits[1]).metrics
     assert metrics["recall[digits]"].high < fair["recall[digits]"].low / 2
     assert metrics["coverage[digits]"].high < fair["coverage[digits]"].low / 2
     assert metrics["precision[digits]"].value > 0.9
@@ -69,10 +69,10 @@ def test_one_digit_against_all_loses_recall(digits):
 
 def test_several_samples_give_intervals_over_them(digits):
     found = of([digits[0], digits[1], digits[2]], digits[3])
-    assert (found["n"], found["reference_n"], found["interval"]) == (N, N // 3, "over 3 samples")
-    parts = np.random.default_rng(evaluate._PARTS).permutation(N)[: N // 3 * 3].reshape(3, -1)
+    assert (found.n, found.reference_n, found.interval) == (N, N // 3, "over 3 samples")
+    parts = np.random.default_rng(evaluation._PARTS).permutation(N)[: N // 3 * 3].reshape(3, -1)
     assert len(np.unique(parts)) == N // 3 * 3  # each against images of its own
-    recall = found["metrics"]["recall[digits]"]
+    recall = found.metrics["recall[digits]"]
     assert recall.low < recall.value < recall.high
 
 
@@ -86,14 +86,14 @@ def test_samples_that_are_no_repeats_are_refused(digits, tmp_path):
 
 
 def test_images_in_both_sets_are_counted(digits):
-    assert "400 images" in of(digits[0], digits[0])["warnings"][0]
-    assert of(digits[0], digits[1])["warnings"] == []
+    assert "400 images" in of(digits[0], digits[0]).warnings[0]
+    assert of(digits[0], digits[1]).warnings == []
 
 
 def test_copies_within_a_sample_are_counted(digits, tmp_path):
     pixels = np.concatenate(list(ImageSet.open(digits[0]).batches(0, N)))
     copied = save_images(tmp_path / "copied", np.concatenate([pixels[:300], pixels[:100]]))
-    found = of(copied, digits[1])["metrics"]["duplicates"]
+    found = of(copied, digits[1]).metrics["duplicates"]
     assert found.value == 0.25
     assert found.low < 0.25 < found.high
 

@@ -1,0 +1,214 @@
+"""Shares of classes in samples: measured, compared with other samples, and written into the samples."""
+
+import json
+import time
+from collections.abc import Generator as Steps
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from magnet_cli.errors import ArtifactError, SampleError
+from magnet_cli.evaluating import shares
+from magnet_cli.evaluating.evaluation import interval_name
+from magnet_cli.files import atomic, documents
+from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.progress import SILENT, Messages
+from magnet_cli.maths.metrics import class_shares
+from magnet_cli.maths.metrics.class_shares import Tally
+from magnet_cli.models import default_device, image_models, kept_outputs
+from magnet_cli.models.image_models import ImageScorer
+from magnet_cli.sampling import sample_folder
+
+_RESERVED = {"file_name", "row", "log_volume", "label", "source"}  # fields of metadata.jsonl in every sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotateRequest:
+    """Arguments of `magnet attributes SAMPLE...`.
+
+    Attributes:
+        samples: samples or folders of images; several are independent pools.
+        model: image models with classes, as in `load_scorer`.
+        compare: samples to compare with, as many as `samples`.
+        device: where images are scored.
+        trust: True to run the code in a TorchScript file that `model` names.
+    """
+
+    samples: tuple[Path, ...]
+    model: tuple[str, ...]
+    compare: tuple[Path, ...] | None = None
+    device: str | None = None
+    trust: bool = False
+
+
+@dataclass(frozen=True)
+class AnnotatePlan:
+    """Samples before they are scored.
+
+    Attributes:
+        request: the arguments.
+        samples: images of the samples.
+        others: images of the samples to compare with.
+        scorers: image models.
+        paired: True if samples and others are pairs from the same volumes.
+        start: time.monotonic() of the request.
+    """
+
+    request: AnnotateRequest
+    samples: list[ImageSet]
+    others: list[ImageSet]
+    scorers: list[ImageScorer]
+    paired: bool
+    start: float
+
+    @property
+    def work(self) -> int:
+        """Number of images scored, counted once for each model."""
+        return sum(map(len, self.samples + self.others)) * len(self.scorers)
+
+
+def plan(request: AnnotateRequest) -> AnnotatePlan:
+    """Open the samples and load the models; nothing is written.
+
+    Raises:
+        SampleError: no images, samples of different lengths, or comparisons that do not fit.
+        ArtifactError: no such model.
+    """
+    start = time.monotonic()
+    device = request.device or default_device()
+    scorers = [image_models.load_scorer(name, device, trust=request.trust) for name in dict.fromkeys(request.model)]
+    samples, others = ([ImageSet.open(path) for path in side] for side in (request.samples, request.compare or ()))
+    return AnnotatePlan(request, samples, others, scorers, are_pairs(samples, others), start)
+
+
+def run(plan: AnnotatePlan, messages: Messages = SILENT) -> Steps[int, None, dict]:
+    """Measure the shares of classes, and write the class of each image into the samples.
+
+    Args:
+        plan: the plan.
+        messages: receives what was written, and reasons to doubt the shares.
+
+    Yields:
+        Number of images scored since the last time.
+
+    Returns:
+        The report: "models" has, for each model, n, shares, gap, total_variation and the change.
+
+    Raises:
+        SampleError: two samples share images, a model has one class, or a sample was changed.
+        MagnetError: no space, no permission.
+    """
+    samples, others = plan.samples, plan.others
+    models: dict[str, dict] = {}
+    for scorer in plan.scorers:
+        tallies, probabilities = yield from _score(samples, scorer)
+        models[scorer.name] = asdict(class_shares.summary(tallies))
+        shares.warn_of_empty_classes(messages, scorer.name, tallies)
+        if others:
+            other_tallies, _ = yield from _score(others, scorer)
+            change = class_shares.change(tallies, other_tallies, paired=plan.paired)
+            paths = [str(path) for path in plan.request.compare or ()]
+            about = {"from": paths, "from_n": len(others[0]), "paired": plan.paired}
+            models[scorer.name]["change"] = about | asdict(change)
+        for images, tally, values in zip(samples, tallies, probabilities, strict=True):
+            if images.is_sample:
+                annotate(images, scorer, values, asdict(class_shares.summary([tally])))
+    for warning in kept_outputs.warnings(samples) + kept_outputs.warnings(others):
+        messages.warning(warning)
+    for images in samples:
+        if images.is_sample:
+            messages.note(f"written into {images.path / 'metadata.jsonl'}")
+    return {
+        "sample": [str(path) for path in plan.request.samples],
+        "n": len(samples[0]),
+        "interval": interval_name(len(samples)),
+        "models": models,
+        "seconds": round(time.monotonic() - plan.start, 3),
+    }
+
+
+def _score(samples: list[ImageSet], scorer: ImageScorer) -> Steps[int, None, tuple[list[Tally], list[np.ndarray]]]:
+    outputs = []
+    for images in samples:
+        pieces = []
+        for piece in shares.score(images, scorer):
+            pieces.append(piece)
+            yield len(piece.values)
+        outputs.append(kept_outputs.concatenated(iter(pieces)))
+    kept_outputs.check_repeats(samples, outputs)
+    return [shares.tally(scorer, each.values) for each in outputs], [each.values for each in outputs]
+
+
+def are_pairs(samples: list[ImageSet], others: list[ImageSet]) -> bool:
+    """Return True if sample and comparison in the same place come from the same volume, False if all are independent.
+
+    Raises:
+        SampleError: samples of different lengths, one against several, or some in pairs and some not.
+    """
+    kept_outputs.check_lengths(samples)
+    if not others:
+        return False
+    kept_outputs.check_lengths(others)
+    if len(samples) == len(others) == 1:
+        return False
+    if 1 in {len(samples), len(others)}:
+        raise SampleError(
+            f"{len(samples)} and {len(others)} samples are compared: one says nothing of the spread over samples",
+            "pass as many in `compare` as there are samples, or one sample of each",
+        )
+    ours, theirs = ([images.fingerprint for images in side] for side in (samples, others))
+    if not set(ours) & set(theirs) - {""}:
+        return False
+    if ours != theirs or "" in ours:
+        raise SampleError(
+            "some samples come from the volumes of those they are compared with, others do not",
+            "pass `compare` in the order of the samples, each from the same volume",
+        )
+    return len(set(ours)) == len(ours)
+
+
+def annotate(images: ImageSet, scorer: ImageScorer, probabilities: np.ndarray, summary: dict) -> None:
+    """Write class and probability of each image into a sample: metadata.jsonl, checksums and sample.json as one.
+
+    Args:
+        images: images of a finished sample.
+        scorer: the model; its name becomes a field, NAME_probability another.
+        probabilities: [n, C].
+        summary: goes into sample.json, under "attributes" and the model's name.
+
+    Raises:
+        ArtifactError: the model has the name of a field that all samples have.
+        SampleError: the sample was changed since it was written.
+        MagnetError: no space, no permission; the sample is then unchanged.
+    """
+    if scorer.name in _RESERVED:
+        raise ArtifactError(
+            f"a model has the name {scorer.name!r}, which is a field of metadata.jsonl",
+            "give it another name in the list of artifacts",
+        )
+    if problems := sample_folder.check(images.path):
+        raise SampleError(
+            f"{images.path} is not as it was written: {problems[0]}",
+            "draw it again with `magnet sample … --force`, or restore it from a copy",
+        )
+    fields = sample_folder.read(images.path)
+    index = {f"images/{path.name}": i for i, path in enumerate(images.files)}
+    classes, best = scorer.classes(probabilities.shape[1]), probabilities.argmax(axis=1)
+    lines = []
+    for line in (images.path / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        i = index[record["file_name"]]
+        probability = round(float(probabilities[i, best[i]]), 6)
+        record |= {scorer.name: classes[best[i]], f"{scorer.name}_probability": probability}
+        lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+    metadata = "".join(lines).encode()
+    sums = []
+    for line in (images.path / "checksums.txt").read_text(encoding="utf-8").splitlines():
+        sha256, _, name = line.partition("  ")
+        sums.append(f"{documents.sha256_bytes(metadata) if name == 'metadata.jsonl' else sha256}  {name}\n")
+    checksums = "".join(sums).encode()
+    fields["checksums_sha256"] = documents.sha256_bytes(checksums)
+    fields["attributes"] = fields.get("attributes", {}) | {scorer.name: {"sha256": scorer.sha256} | summary}
+    contents = {"metadata.jsonl": metadata, "checksums.txt": checksums, "sample.json": documents.encode(fields)}
+    atomic.replace_together(images.path, contents)
