@@ -215,7 +215,7 @@ def join(out: Path, spec: AttributesSpec, scorers: list[ImageScorer]) -> tuple[l
         with atomic.appearing(path) as file:
             npz.write_blocks(file, (spec.n, *first[path.stem].shape[1:]), _rows(out, spec, path.stem))
     path, tallies = out / "scores.npz", []
-    with atomic.appearing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with atomic.appearing(path) as file, npz.new_archive(file) as archive:
         for i, scorer in enumerate(scorers):
             num_classes = first[f"model{i}"].shape[1]
             classes, counts = scorer.classes(num_classes), np.zeros(num_classes, np.int64)
