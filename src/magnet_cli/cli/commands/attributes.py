@@ -62,7 +62,7 @@ def run(
     compare: Compare = None,
     trust: options.Trust = False,
 ) -> None:
-    """Measure the share of each class, and how far the shares are from equal.
+    """Measure the share of images in each class, and its imbalance.
 
     For a generator, draws from its prior are rendered and scored, and their images are not kept; latents.npy and
     scores.npz are, and the same command goes on after a stop. For a sample, the class of each image is also written

@@ -41,7 +41,7 @@ def run(
     device: options.Device = None,
     trust: options.Trust = False,
 ) -> None:
-    """Compare a sample with a reference: quality and diversity, with intervals.
+    """Measure quality and diversity of a sample, with intervals.
 
     FID and KID (lower is closer), precision and density (do its images look like the reference's), recall and coverage
     (does it reach all of the reference), diversity (mean distance between two of its images), duplicates. A metric has

@@ -105,7 +105,7 @@ def run(
     output: OutputFlags,
     trust: options.Trust = False,
 ) -> None:
-    """Try many rho, measure each, and pick one.
+    """Measure samples at many rho and choose one.
 
     At every rho (and every ψ of --truncation) a sample is drawn from the volume and compared with the reference, its
     classes are counted, and all figures are plotted. The best point is picked on one half of the volume's rows and of
