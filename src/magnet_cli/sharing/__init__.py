@@ -1,1 +1,3 @@
-"""Exchange volumes with others: published arrays, fetch, publish."""
+"""Exchange volumes with others: fetch, import, export, publish."""
+
+from magnet_cli.sharing.fetching import fetch as fetch

@@ -1,7 +1,4 @@
-"""Publish a volume as a dataset of the Hugging Face Hub: its files, a manifest of them, a card, an entry for a list.
-
-Owns what is published and the words that go with it. What the hub's client says becomes an error in `sources`.
-"""
+"""Publish a volume as a dataset of the Hugging Face Hub: its files, a manifest, a card, an entry for artifacts.toml."""
 
 import json
 import re
@@ -19,14 +16,14 @@ _CARD, _ENTRY = "README.md", "artifacts.toml"
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """What is sent.
+class Publication:
+    """A volume, checked and ready to be publication.
 
     Attributes:
         repository: OWNER/NAME.
-        volume: the folder.
-        names: of its files, in order.
-        manifest: the bytes of manifest.json.
+        volume: the volume.
+        names: names of its files, sorted.
+        manifest: bytes of manifest.json.
         size: bytes in all.
     """
 
@@ -37,11 +34,11 @@ class Parcel:
     size: int
 
     def source(self, commit: str) -> str:
-        """Where the volume is, at a commit: what `magnet fetch` takes."""
+        """Return what `magnet fetch` takes to get the volume of a commit."""
         return f"hub:datasets/{self.repository}@{commit}/{MANIFEST}"
 
     def entry(self, commit: str, license_: str) -> str:
-        """The table for artifacts.toml that fetches it."""
+        """Return the table for artifacts.toml that fetches the volume of a commit."""
         spec = self.volume.spec
         fields = {"kind": "volume", "generator": spec.generator, "family": spec.family, "output": spec.output}
         fields |= {"source": self.source(commit), "sha256": documents.sha256_bytes(self.manifest)}
@@ -52,12 +49,12 @@ class Parcel:
         return "\n".join([f"[{name}]", *lines, f"description = {json.dumps(rows, ensure_ascii=False)}", ""])
 
 
-def parcel(volume: Volume, repository: str) -> Parcel:
-    """What would be sent of a volume; every byte of it is checked first.
+def prepare(volume: Volume, repository: str) -> Publication:
+    """Check every byte of a volume, and return what would be publication.
 
     Raises:
         VolumeError: it holds no rows, or is damaged.
-        ArtifactError: the repository's name is none.
+        ArtifactError: the repository's name is not OWNER/NAME.
         MagnetError: a file cannot be read.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository, re.ASCII) or ".." in repository:
@@ -75,12 +72,12 @@ def parcel(volume: Volume, repository: str) -> Parcel:
     names = tuple(sorted(p.relative_to(volume.path).as_posix() for p in paths))
     listing = manifest.of_folder(volume.path, list(names))
     size = len(listing) + sum((volume.path / name).stat().st_size for name in names)
-    return Parcel(repository, volume, names, listing, size)
+    return Publication(repository, volume, names, listing, size)
 
 
-def card(sent: Parcel, commit: str, license_: str) -> str:
-    """The dataset's card: what, how, the spec, effective sizes, how to use it."""
-    spec, volume = sent.volume.spec, sent.volume
+def card(publication: Publication, commit: str, license_: str) -> str:
+    """Return the dataset's card: contents, use, effective sizes, spec."""
+    spec, volume = publication.volume.spec, publication.volume
     k = index.default_top_k(spec.top_k, spec.latent_dim)
     rows = "\n".join(f"| {key} | {value} |" for key, value in asdict(spec).items() if value not in {"", 0, ()})
     try:
@@ -102,14 +99,14 @@ Float32, in HDF5 shards; magnet {__version__}, solver {spec.solver}. With weight
 ## Use
 
 ```sh
-magnet fetch {sent.source(commit)}
-magnet sample {spec.generator} --volume "$(magnet fetch --quiet {sent.source(commit)})" --rho 0.5
+magnet fetch {publication.source(commit)}
+magnet sample {spec.generator} --volume "$(magnet fetch --quiet {publication.source(commit)})" --rho 0.5
 ```
 
 Or with this in a list of your own (`MAGNET_ARTIFACTS`), where `magnet sample {spec.generator}` finds it:
 
 ```toml
-{sent.entry(commit, license_)}```
+{publication.entry(commit, license_)}```
 
 `{MANIFEST}` has the size and sha256 of every file; magnet verifies them.
 
@@ -129,35 +126,35 @@ Licence of these files: {license_}.
 """
 
 
-def push(sent: Parcel, license_: str) -> str:
-    """Send a volume: one commit with its files and the manifest; one, which names the first, with card and entry.
+def push(publication: Publication, license_: str) -> str:
+    """Send a volume: a commit with its files and the manifest, then a commit with card and entry, which name the first.
 
-    What is there already is not sent again; where all of it is, nothing is.
+    Files that the repository has are not sent again.
 
     Returns:
-        The commit at which the volume is.
+        The first commit.
 
     Raises:
         ArtifactError: offline, no access, or the hub is in trouble; what was sent stays, the same command goes on.
     """
     if cache.offline():
-        message = f"{sent.repository} is to be published, and MAGNET_OFFLINE=1 forbids it"
+        message = f"{publication.repository} is to be published, and MAGNET_OFFLINE=1 forbids it"
         raise ArtifactError(message, "unset MAGNET_OFFLINE")
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi()
-    where = {"repo_id": sent.repository, "repo_type": "dataset"}
-    what = f"{sent.volume.path} could not be published as {sent.repository}"
+    where = {"repo_id": publication.repository, "repo_type": "dataset"}
+    what = f"{publication.volume.path} could not be published as {publication.repository}"
     with sources.hub_errors(what):
         api.create_repo(**where, exist_ok=True)
         head = api.repo_info(**where).sha
-        adds = [CommitOperationAdd(name, str(sent.volume.path / name)) for name in sent.names]
-        adds.append(CommitOperationAdd(MANIFEST, sent.manifest))
-        message = f"Volume of {sent.volume.spec.generator}, {sent.volume.num_rows:,} rows"
+        adds = [CommitOperationAdd(name, str(publication.volume.path / name)) for name in publication.names]
+        adds.append(CommitOperationAdd(MANIFEST, publication.manifest))
+        message = f"Volume of {publication.volume.spec.generator}, {publication.volume.num_rows:,} rows"
         commit = api.create_commit(**where, operations=adds, commit_message=message).oid
         there = {sibling.rfilename for sibling in api.repo_info(**where, revision=commit).siblings or []}
     if commit != head or _ENTRY not in there:
-        texts = {_CARD: card(sent, commit, license_), _ENTRY: sent.entry(commit, license_)}
+        texts = {_CARD: card(publication, commit, license_), _ENTRY: publication.entry(commit, license_)}
         adds = [CommitOperationAdd(name, text.encode()) for name, text in texts.items()]
         with sources.hub_errors(f"{what}: its card is missing"):
             api.create_commit(**where, operations=adds, commit_message="Card, and entry for a list of artifacts")

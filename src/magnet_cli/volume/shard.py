@@ -52,11 +52,22 @@ class Shard:
     singular_values: np.ndarray
     labels: np.ndarray | None = None
 
+    def part(self, rows: slice) -> "Shard":
+        """Return some of the rows."""
+        labels = None if self.labels is None else self.labels[rows]
+        return Shard(self.latents[rows], self.singular_values[rows], labels)
+
+    @classmethod
+    def join(cls, shards: "list[Shard]") -> "Shard":
+        """Return the rows of several shards, one after the other."""
+        labels = [shard.labels for shard in shards if shard.labels is not None]
+        latents = np.concatenate([shard.latents for shard in shards])
+        values = np.concatenate([shard.singular_values for shard in shards])
+        return cls(latents, values, np.concatenate(labels) if labels else None)
+
     def extended(self, longer: "Shard") -> "Shard":
-        """These rows, and behind them those that a longer shard has more."""
-        done = len(self.latents)
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(longer), strict=True)
-        return Shard(*(None if ours is None else np.concatenate([ours, more[done:]]) for ours, more in pairs))
+        """Return these rows, and after them the further rows of a longer shard."""
+        return Shard.join([self, longer.part(slice(len(self.latents), None))])
 
 
 def mark_of(fields: dict, path: Path) -> Mark:

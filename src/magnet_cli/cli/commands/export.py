@@ -37,18 +37,17 @@ def run(
       magnet export mnist-volume digits.npz --force --json
     """
     from magnet_cli.sampling.select import named_volume
-    from magnet_cli.sharing import npz
+    from magnet_cli.sharing import exporting
 
     console = Console(as_json=json, quiet=quiet)
-    found = named_volume(volume)
-    rows = found.num_rows
-    if not force and npz.exported(found, file):
+    source = named_volume(volume)
+    rows = source.num_rows
+    if not force and exporting.is_export(source, file):
         console.note(f"{file} already holds these {rows:,} rows")
     else:
-        first = next((shard for _, shard in found.rows()), None)
-        arrays = 2 + bool(first and first.labels is not None)
-        with console.progress(f"exporting {found.spec.generator}", arrays * rows, "rows of arrays") as advance:
-            for written in npz.export(found, file):
+        steps = exporting.num_steps(source)
+        with console.progress(f"exporting {source.spec.generator}", steps, "rows of arrays") as advance:
+            for written in exporting.export(source, file):
                 advance(written)
-    console.result({"file": str(file), "rows": rows, "volume": str(found.path)}, str(file))
-    console.hint(f"magnet import {file} {found.spec.generator}")
+    console.result({"file": str(file), "rows": rows, "volume": str(source.path)}, str(file))
+    console.hint(f"magnet import {file} {source.spec.generator}")

@@ -49,7 +49,7 @@ def run(
       magnet fetch mnist digits --json
     """
     from magnet_cli.catalog import cache, entries
-    from magnet_cli.sharing import fetch
+    from magnet_cli.sharing import fetching
 
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the hub's client has bars of its own
@@ -59,7 +59,7 @@ def run(
     for artifact in artifacts:
         if not cache.is_cached(artifact):
             console.note(f"{artifact.name}: {artifact.license}")
-        found = fetch.fetch(artifact, console.progress, accept_license=accept_license, trust=trust)
+        found = fetching.fetch_artifact(artifact, console.progress, accept_license=accept_license, trust=trust)
         if found.downloaded and not found.pinned:
             console.note(f"{artifact.name} is trusted as it came first: sha256 {found.sha256}")
         fetched.append(dataclasses.asdict(found) | {"path": str(found.path)})

@@ -44,19 +44,19 @@ def run(
     from magnet_cli.sharing import publish
 
     console = Console(as_json=json, quiet=quiet)
-    sent = publish.parcel(named_volume(volume), repository)
-    fields = {"repository": repository, "volume": str(sent.volume.path), "rows": sent.volume.num_rows}
-    fields |= {"files": len(sent.names) + 1, "size": sent.size}
+    publication = publish.prepare(named_volume(volume), repository)
+    fields = {"repository": repository, "volume": str(publication.volume.path), "rows": publication.volume.num_rows}
+    fields |= {"files": len(publication.names) + 1, "size": publication.size}
     if dry_run:
         commit = "0" * 40
         console.note(
-            f"{len(sent.names) + 1} files, {sent.size:,} bytes, would be sent to {repository}; nothing was done"
+            f"{fields['files']} files, {publication.size:,} bytes, would be sent to {repository}; nothing was done"
         )
-        console.note(publish.card(sent, commit, license_))
+        console.note(publish.card(publication, commit, license_))
     else:
-        commit = publish.push(sent, license_)
-    source = sent.source(commit if not dry_run else "COMMIT")
-    fields |= {"commit": None if dry_run else commit, "source": source, "entry": sent.entry(commit, license_)}
+        commit = publish.push(publication, license_)
+    source = publication.source(commit if not dry_run else "COMMIT")
+    fields |= {"commit": None if dry_run else commit, "source": source, "entry": publication.entry(commit, license_)}
     console.result(fields, source)
     if not dry_run:
         console.hint(f"magnet fetch {source}")

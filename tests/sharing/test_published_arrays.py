@@ -18,7 +18,7 @@ from magnet_cli import index
 from magnet_cli.catalog import entries
 from magnet_cli.errors import MagnetError, VolumeError
 from magnet_cli.files import documents
-from magnet_cli.sharing import npz
+from magnet_cli.sharing import exporting, importing, published_arrays
 from magnet_cli.volume import Shard, Volume
 
 FACES = "stylegan2-ffhq"  # in the list, never in the cache of a test
@@ -37,7 +37,7 @@ def save(path, compressed=False, **members):
 
 def stored(outcome):
     volume = Volume.open(Path(outcome.json["volume"]))
-    return volume, npz._joined([shard for _, shard in volume.rows()])
+    return volume, Shard.join([shard for _, shard in volume.rows()])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4", ">f8"])
@@ -86,16 +86,17 @@ def test_again_it_does_nothing(magnet, tmp_path):
 
 
 def test_an_import_that_was_stopped_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(npz, "_SHARD_WORK", 1)  # shards of 64 rows, a row at a time
-    archive = npz.open_archive(save(tmp_path / "a.npz", **arrays(rows=200)))
+    monkeypatch.setattr(importing, "_SHARD_WORK", 1)
+    monkeypatch.setattr(published_arrays, "_BLOCK_WORK", 1)  # shards of 64 rows, a row at a time
+    archive = published_arrays.open_archive(save(tmp_path / "a.npz", **arrays(rows=200)))
     about = {"generator": "g", "sha256": "0" * 64, "family": "dcgan", "prior": "normal"}
-    spec = npz.spec(archive, **about, space="z", output="pixel", truncation=1.0)
+    spec = importing.spec_of(archive, **about, space="z", output="pixel", truncation=1.0)
     volume = Volume.create(tmp_path / "v", spec)
-    steps = npz.fill(volume, archive, 200)
+    steps = importing.fill(volume, archive, 200)
     assert [next(steps), next(steps)] == [(0, 64), (1, 64)]
     steps.close()
-    assert list(npz.fill(volume, archive, 200)) == [(2, 64), (3, 8)]
-    whole = npz._joined([shard for _, shard in volume.rows()])
+    assert list(importing.fill(volume, archive, 200)) == [(2, 64), (3, 8)]
+    whole = Shard.join([shard for _, shard in volume.rows()])
     np.testing.assert_array_equal(whole.latents, arrays(rows=200)["latents"])
 
 
@@ -110,7 +111,7 @@ def test_import_of_an_export_has_the_same_rows_bit_for_bit(tmp_path_factory, row
         else save(folder / "a.npz", **arrays(rows, width, 4, seed=seed), labels=np.eye(5)[rng.integers(0, 5, rows)])
     )
     first, before = imported(source, folder / "first.vol")
-    list(npz.export(first, folder / "b.npz"))
+    list(exporting.export(first, folder / "b.npz"))
     with np.load(folder / "b.npz") as file:
         assert {array.dtype for array in file.values()} == {np.dtype("<f4")}
         assert set(file) == {"svds", "latents"} | ({"labels"} if labelled else set())
@@ -119,20 +120,20 @@ def test_import_of_an_export_has_the_same_rows_bit_for_bit(tmp_path_factory, row
     np.testing.assert_array_equal(before.latents, after.latents)
     assert (before.labels is None) == (not labelled)
     np.testing.assert_array_equal(before.labels, after.labels)
-    assert npz.exported(first, folder / "b.npz")
+    assert exporting.is_export(first, folder / "b.npz")
     data = (folder / "b.npz").read_bytes()
-    list(npz.export(first, folder / "b.npz"))
+    list(exporting.export(first, folder / "b.npz"))
     assert (folder / "b.npz").read_bytes() == data
 
 
 def imported(path, folder, prior="normal"):
-    archive = npz.open_archive(path)
-    tally = npz.inspect(archive)
+    archive = published_arrays.open_archive(path)
+    tally = published_arrays.inspect(archive)
     about = {"generator": "g", "sha256": "0" * 64, "family": "dcgan", "prior": prior}
-    spec = npz.spec(archive, **about, space="z", output="pixel", truncation=1.0)
+    spec = importing.spec_of(archive, **about, space="z", output="pixel", truncation=1.0)
     volume = Volume.create(folder, spec)
-    list(npz.fill(volume, archive, tally.rows))
-    return volume, npz._joined([shard for _, shard in volume.rows()])
+    list(importing.fill(volume, archive, tally.rows))
+    return volume, Shard.join([shard for _, shard in volume.rows()])
 
 
 def test_labels_become_class_numbers(tmp_path):
@@ -216,7 +217,7 @@ def test_arrays_that_are_refused(magnet, tmp_path, members, said):
     done = magnet("import", path, FACES)
     assert (done.code, done.out) == (1, "")
     with pytest.raises(VolumeError, match=said):
-        npz.inspect(npz.open_archive(path))
+        published_arrays.inspect(published_arrays.open_archive(path))
     assert not list(tmp_path.glob("home/volumes/*"))
 
 
@@ -260,7 +261,7 @@ GOOD = npy((50, 8), arrays()["latents"].tobytes())
 )
 def test_claims_that_do_not_hold(tmp_path, svds, said):
     with pytest.raises(VolumeError, match=said):
-        npz.open_archive(archive_of(tmp_path / "a.npz", svds=svds, latents=GOOD))
+        published_arrays.open_archive(archive_of(tmp_path / "a.npz", svds=svds, latents=GOOD))
 
 
 def test_bombs_and_encrypted_files(tmp_path):
@@ -269,21 +270,21 @@ def test_bombs_and_encrypted_files(tmp_path):
     )
     assert bomb.stat().st_size < 300_000
     with pytest.raises(VolumeError, match="claims to inflate"):
-        npz.open_archive(bomb)
+        published_arrays.open_archive(bomb)
     path = archive_of(tmp_path / "b.npz", svds=GOOD, latents=GOOD)
     data = bytearray(path.read_bytes())
     for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         data[data.index(signature) + flags] |= 1
     path.write_bytes(data)
     with pytest.raises(VolumeError, match="is encrypted"):
-        npz.open_archive(path)
+        published_arrays.open_archive(path)
     packed = archive_of(tmp_path / "c.npz", zipfile.ZIP_LZMA, svds=GOOD, latents=GOOD)
     with pytest.raises(VolumeError, match="compressed in a way"):
-        npz.open_archive(packed)
+        published_arrays.open_archive(packed)
     path = archive_of(tmp_path / "d.npz", svds=GOOD, abcd=GOOD, latents=GOOD)
     path.write_bytes(path.read_bytes().replace(b"abcd.npy", b"svds.npy"))
     with pytest.raises(VolumeError, match="more than once"):
-        npz.open_archive(path)
+        published_arrays.open_archive(path)
 
 
 @given(st.data())
@@ -313,9 +314,9 @@ def test_memory_stays_small_whatever_a_file_claims(tmp_path):
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from magnet_cli import index\nfrom magnet_cli.sharing import npz as exchange\n"
+        "from magnet_cli import index\nfrom magnet_cli.sharing import published_arrays as exchange\n"
         "from magnet_cli.errors import MagnetError\n"
-        "from test_npz import imported\n"
+        "from test_published_arrays import imported\n"
         "folder = Path(sys.argv[1])\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 600_000_000, used + 600_000_000))\n"
@@ -371,11 +372,11 @@ def test_rows_with_and_without_labels_do_not_go_together(toy_volume, tmp_path):
     toy_volume.shard_path(3).unlink()
     toy_volume.write(3, Shard(rows.latents, rows.singular_values, np.zeros(8, np.int64)))
     with pytest.raises(VolumeError, match="some have none"):
-        list(npz.export(toy_volume, tmp_path / "a.npz"))
+        list(exporting.export(toy_volume, tmp_path / "a.npz"))
 
 
 def test_needs_no_torch():
-    code = "import sys; sys.modules['torch'] = None; import magnet_cli.sharing.npz"
+    code = "import sys; sys.modules['torch'] = None; import magnet_cli.sharing.importing, magnet_cli.sharing.exporting"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
