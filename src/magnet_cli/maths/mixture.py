@@ -1,7 +1,6 @@
 """A Gaussian mixture: the prior of generators that learned their own imbalance (Hwang et al., ICLR 2022: SLOGAN).
 
-Owns its density, its draws, and the region that holds a share of it. In numpy alone: an index evaluates it where torch
-is not installed. Knows nothing of generators or of how it was learned.
+In numpy, because an index evaluates densities without torch.
 """
 
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ import numpy as np
 
 from magnet_cli.errors import SpecError
 
-_REGION = 0x726567696F6E  # keeps the stream that measures the region apart from all others
-_REGION_DRAWS = 100_000  # of it: the share it holds is right to 3e-4 (one standard deviation, at 0.99)
-_BLOCK = 1 << 22  # numbers worked on at a time
+_REGION = 0x726567696F6E  # separates the stream that measures the region from all others
+_REGION_DRAWS = 100_000  # the share of the region is right to 3e-4 (one standard deviation, at 0.99)
+_BLOCK = 1 << 22  # numbers in a block of work
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,10 @@ class Mixture:
     factors: np.ndarray
 
     def __post_init__(self) -> None:
-        """Check that it is one.
+        """Check shapes and values.
 
         Raises:
-            SpecError: shapes that do not fit, or values that are no mixture's.
+            SpecError: these are not the parameters of a Gaussian mixture.
         """
         k, d = self.means.shape if self.means.ndim == 2 else (0, 0)
         shapes = self.weights.shape == (k,) and self.factors.shape == (k, d, d) and k > 0 and d > 0
@@ -48,16 +47,16 @@ class Mixture:
 
     @property
     def latent_dim(self) -> int:
-        """D."""
+        """D, length of a latent."""
         return self.means.shape[1]
 
     @property
     def num_components(self) -> int:
-        """K."""
+        """K, number of components."""
         return len(self.weights)
 
     def of(self, label: tuple[int, ...]) -> "Mixture":
-        """The mixture of some components alone, their weights in proportion; itself where none are named."""
+        """Return the mixture of some components, their weights in proportion; of all if `label` is empty."""
         if not label:
             return self
         kept = list(dict.fromkeys(label))
@@ -65,11 +64,11 @@ class Mixture:
         return Mixture(weights / weights.sum(), self.means[kept], self.factors[kept])
 
     def draw(self, rng: np.random.Generator, rows: int, label: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
-        """Latents, and the component of each; fewer rows of the same stream are a prefix of more.
+        """Draw latents and their components; fewer rows of a stream are a prefix of more rows.
 
         Args:
-            rng: of the latents; components come from a stream that it spawns.
-            rows: how many.
+            rng: stream of the latents; the stream of the components is spawned from it.
+            rows: number of latents.
             label: components drawn from, in proportion to their weights; empty for all.
 
         Returns:
@@ -87,28 +86,27 @@ class Mixture:
         return latents, components
 
     def log_densities(self, latents: np.ndarray) -> np.ndarray:
-        """Log π_c N(z; μ_c, Σ_c) of latents [n, D], each component by itself: [n, K] float64."""
-        from scipy.linalg import solve_triangular  # it takes its time to load, which nothing else pays
+        """Return log π_c N(z; μ_c, Σ_c) of latents [n, D] for each component: [n, K] float64."""
+        from scipy.linalg import solve_triangular  # slow to import
 
-        found = np.empty((len(latents), self.num_components))
+        logs = np.empty((len(latents), self.num_components))
         for c, (weight, mean, factor) in enumerate(zip(self.weights, self.means, self.factors, strict=True)):
             constant = np.log(weight) - np.log(np.diagonal(factor)).sum() - 0.5 * len(mean) * np.log(2 * np.pi)
             size = max(1, _BLOCK // len(mean))
             for start in range(0, len(latents), size):
                 away = latents[start : start + size].astype(np.float64) - mean
                 white = solve_triangular(factor, away.T, lower=True)
-                found[start : start + size, c] = constant - 0.5 * np.einsum("ij,ij->j", white, white)
-        return found
+                logs[start : start + size, c] = constant - 0.5 * np.einsum("ij,ij->j", white, white)
+        return logs
 
     def log_density(self, latents: np.ndarray) -> np.ndarray:
-        """Log Σ_c π_c N(z; μ_c, Σ_c) of latents [n, D]: [n] float64."""
+        """Return log Σ_c π_c N(z; μ_c, Σ_c) of latents [n, D]: [n] float64."""
         return np.logaddexp.reduce(self.log_densities(latents), axis=1)
 
     def lowest(self, mass: float) -> float:
-        """The log of the density t for which {z: p(z) ≥ t} holds a share of the prior: its smallest such region.
+        """Return log t such that {z: p(z) ≥ t}, the region of highest density, holds a share of the prior.
 
-        For one component it is the ellipsoid that its chi-square distribution gives; for N(0, I) the ball around 0. Of
-        a mixture no closed form is known: the quantile of log p over 100,000 draws from a fixed stream.
+        There is no closed form for a mixture: the quantile of log p over 100,000 draws from a fixed stream.
         """
         latents, _ = self.draw(np.random.default_rng(_REGION), _REGION_DRAWS)
         return float(np.quantile(self.log_density(latents), 1 - mass))

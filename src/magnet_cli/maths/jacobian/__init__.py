@@ -1,4 +1,4 @@
-"""Singular values of Jacobians."""
+"""Singular values of the Jacobian of any function that torch.func can differentiate."""
 
 from magnet_cli.maths.jacobian.leading import singular_values as singular_values
 from magnet_cli.maths.jacobian.precision import PRECISIONS as PRECISIONS

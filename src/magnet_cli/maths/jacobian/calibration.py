@@ -1,8 +1,7 @@
-"""How many products are enough: solvers' errors of log-volume, from exact JᵀJ at a few latents.
+"""Predict the errors of solvers from exact JᵀJ at a few latents (docs/method.md#tolerance).
 
-Owns the arithmetic of the choice (METHOD: tolerance). A solver's answer depends on J through JᵀJ alone, so that once
-JᵀJ is known at some latents, the error of every solver at every size there costs no further product. Knows nothing of
-generators or volumes.
+The result of a solver depends on J through JᵀJ alone. So once JᵀJ is computed at some latents, the error of every
+solver at every size costs no further product.
 """
 
 from collections.abc import Callable
@@ -18,9 +17,9 @@ class Candidate:
 
     Attributes:
         solver: "exact", "pilot", "sketch" or "projection".
-        size: m, vectors a pass; D for exact, P for projection.
-        power: further passes (sketch).
-        sweep: whether reverse products follow (pilot).
+        size: m, number of vectors of a pass; D for exact, P for projection.
+        power: number of further passes of a sketch.
+        sweep: whether the forward products of a pilot are followed by reverse products.
     """
 
     solver: str
@@ -30,18 +29,18 @@ class Candidate:
 
     @property
     def products(self) -> int:
-        """Forward and reverse products a latent."""
+        """Number of forward and reverse products for each latent."""
         passes = {"exact": 1, "projection": 1, "pilot": 1 + self.sweep, "sketch": 2 * (1 + self.power)}
         return self.size * passes[self.solver]
 
     def __str__(self) -> str:
-        """As people say it: "pilot 50", "pilot 40 + sweep", "sketch 44, power 1"."""
+        """Return "pilot 50", "pilot 40 + sweep", "sketch 44, power 1"."""
         more = " + sweep" if self.sweep else f", power {self.power}" if self.power else ""
         return self.solver if self.solver == "exact" else f"{self.solver} {self.size}{more}"
 
 
 def pilot_basis(grams: Tensor) -> Tensor:
-    """The eigenvectors of the mean JᵀJ over pilot latents, strongest first: the columns of [D, D] float64.
+    """Return the eigenvectors of the mean JᵀJ over pilot latents: columns of [D, D] float64, strongest first.
 
     Args:
         grams: [B, D, D] float64, JᵀJ at the pilot latents.
@@ -52,7 +51,7 @@ def pilot_basis(grams: Tensor) -> Tensor:
 
 
 def predicted(candidate: Candidate, grams: Tensor, top_k: int, basis: Tensor, tests: Tensor) -> Tensor:
-    """The log-volumes a solver would give in exact arithmetic, without a single product.
+    """Return the log-volumes that a solver gives in exact arithmetic.
 
     Args:
         candidate: pilot, sketch or exact.
@@ -83,14 +82,14 @@ def predicted(candidate: Candidate, grams: Tensor, top_k: int, basis: Tensor, te
     return _log_volume(whitened.mT @ whitened, top_k)
 
 
-def errors(found: Tensor, truth: Tensor) -> tuple[float, float]:
-    """Root mean square and largest error of log-volumes, the mean offset removed: the zero carries no meaning.
+def errors(values: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Return the rms and the largest error of log-volumes, in nats, after the mean offset is removed.
 
     Args:
-        found: [B] float64, as a solver gives them.
+        values: [B] float64, by a solver.
         truth: [B] float64.
     """
-    difference = found - truth
+    difference = values - truth
     difference = difference - difference.mean()
     return float(difference.square().mean().sqrt()), float(difference.abs().max())
 
@@ -98,19 +97,19 @@ def errors(found: Tensor, truth: Tensor) -> tuple[float, float]:
 def smallest(
     kind: Callable[[int], Candidate], top_k: int, dim: int, tolerance: float, rms: Callable[[Candidate], float]
 ) -> Candidate | None:
-    """The smallest size of a kind of solver whose error is within the tolerance; None where none below D is.
+    """Return the candidate of the smallest size below D whose error is within the tolerance; None if there is none.
 
     Args:
-        kind: the candidate of a given size.
-        top_k: k, the smallest size there is.
+        kind: returns the candidate of a size.
+        top_k: k, the smallest size.
         dim: D.
-        tolerance: nats.
-        rms: the error of a candidate.
+        tolerance: in nats.
+        rms: returns the error of a candidate.
     """
     low, high = top_k, dim - 1
     if low > high or rms(kind(high)) > tolerance:
         return None
-    while low < high:  # errors fall with the size, up to noise: bisection finds a size that is within the tolerance
+    while low < high:  # errors fall with the size up to noise, so that bisection finds a size within the tolerance
         middle = (low + high) // 2
         low, high = (low, middle) if rms(kind(middle)) <= tolerance else (middle + 1, high)
     return kind(high)

@@ -1,7 +1,4 @@
-"""Whether a function is one whose Jacobian at a latent means anything.
-
-Owns the checks made before a run. Knows nothing of what the function is.
-"""
+"""Checks that a function has a Jacobian at each latent, and that torch computes it."""
 
 import torch
 from torch import Tensor
@@ -10,21 +7,21 @@ from magnet_cli.errors import GeneratorError
 from magnet_cli.maths.jacobian.products import Function, forward, reverse
 
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
-_STEPS = (3e-2, 1e-2, 1e-3, 1e-4)  # of finite differences; kinks trouble the long ones, rounding the short ones
+_STEPS = (3e-2, 1e-2, 1e-3, 1e-4)  # of finite differences: kinks spoil long steps, rounding spoils short ones
 _SUSPECTS = "look for detach, no_grad, rounding or straight-through estimators in the module"
-_SLOPE_ERROR = 0.05  # relative; the best of the steps is far below it where the derivative is the function's own
+_SLOPE_ERROR = 0.05  # relative; the best step is far below it if the derivative is right
 
 
 def check(function: Function, latents: Tensor) -> None:
-    """Call the function twice on the same latents, and alone and in a batch; all have to agree but for rounding.
+    """Check that a function gives the same values twice, and for each latent alone and in a batch.
 
     Args:
         function: maps [B, D] to [B, ...].
         latents: [B, D], B ≥ 2.
 
     Raises:
-        GeneratorError: it returns no floating tensor of B rows, values that are not finite, or values that differ from
-            call to call (noise) or with the others in the batch (batch statistics).
+        GeneratorError: the output is no floating tensor of B rows or not finite, or values change from call to call
+            (noise) or with the other rows of the batch (batch statistics).
     """
     with torch.no_grad():
         first = function(latents)
@@ -40,7 +37,7 @@ def check(function: Function, latents: Tensor) -> None:
         if not first.isfinite().all():
             rows = (~first.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
             message = f"the function returns values that are not finite, at {len(rows)} of {len(latents)} latents"
-            raise GeneratorError(message, "check the weights, or pass --precision float64")
+            raise GeneratorError(message, 'check the weights, or pass `precision="float64"`')
         limit = _ROUNDING[first.dtype] * first.abs().max().clamp_min(1e-30)
         if (function(latents) - first).abs().max() > limit:
             message = "the function gives different values for the same latents: it draws noise or drops units"
@@ -51,14 +48,14 @@ def check(function: Function, latents: Tensor) -> None:
 
 
 def check_slope(function: Function, latents: Tensor) -> None:
-    """Hold a forward product against central finite differences: a `detach` inside makes the derivative a lie.
+    """Compare a forward product with central finite differences, which differ after a `detach` in the function.
 
     Args:
-        function: maps [B, D] to [B, ...], one that `check` has passed.
-        latents: [B, D], float32 or float64: coarser arithmetic drowns the differences.
+        function: maps [B, D] to [B, ...]; it has passed `check`.
+        latents: [B, D], float32 or float64; in coarser arithmetic the differences are rounding.
 
     Raises:
-        GeneratorError: the derivative is not that of the function, or the function cannot be differentiated.
+        GeneratorError: the derivative is wrong, or the function cannot be differentiated.
     """
     direction = _direction(latents)
     slope = forward(function, latents, direction[None])[:, 0]
@@ -72,7 +69,7 @@ def check_slope(function: Function, latents: Tensor) -> None:
             errors.append((difference - slope).norm(dim=1) - rounding)
     scale = torch.stack([*lengths, slope.norm(dim=1)]).amax(dim=0)
     if not scale.any():
-        return  # constant along this direction, as far as this arithmetic can tell
+        return  # constant along this direction, within rounding
     error = float((torch.stack(errors).amin(dim=0) / scale.clamp_min(1e-30)).median())
     if error > _SLOPE_ERROR or not slope.any():
         message = f"the derivative torch computes is not that of the function: {error:.0%} off finite differences"
@@ -81,15 +78,14 @@ def check_slope(function: Function, latents: Tensor) -> None:
 
 
 def check_modes(function: Function, latents: Tensor) -> None:
-    """Hold a reverse product against a forward one: what `no_grad` hides, it hides from one of them alone.
+    """Compare a reverse product with a forward product, which differ after a `no_grad` in the function.
 
     Args:
-        function: maps [B, D] to [B, ...], one that `check_slope` has passed.
+        function: maps [B, D] to [B, ...]; it has passed `check_slope`.
         latents: [B, D], float32 or float64.
 
     Raises:
-        GeneratorError: the two derivatives differ or are not finite, or the function cannot be differentiated in
-            reverse mode.
+        GeneratorError: the derivatives differ or are not finite, or the function has no reverse mode.
     """
     direction = _direction(latents)
     pushed = forward(function, latents, direction[None])[:, 0]  # [B, M]
@@ -104,7 +100,7 @@ def check_modes(function: Function, latents: Tensor) -> None:
 
 
 def _direction(latents: Tensor) -> Tensor:
-    """A unit vector [D] for each latent [B, D]; not along z itself, where a function that normalises z is constant."""
+    """A unit vector [D] for each latent [B, D]; not along z, where a function that normalises z is constant."""
     direction = torch.ones_like(latents) / latents.shape[1] ** 0.5
     direction[:, ::2] *= -1
     return direction

@@ -1,7 +1,4 @@
-"""Forward and reverse products of a function's Jacobian with many vectors, at a batch of inputs.
-
-Owns the calls of torch.func and their chunks. Knows nothing of singular values.
-"""
+"""Products of the Jacobian of a function with many vectors at a batch of inputs, by torch.func."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,16 +12,16 @@ Function = Callable[[Tensor], Tensor]
 
 
 def forward(function: Function, latents: Tensor, tangents: Tensor, chunk_size: int | None = None) -> Tensor:
-    """J t for each tangent, by forward mode.
+    """Return J t for each tangent t, by forward mode.
 
     Args:
-        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        function: maps [B, D] to [B, ...]; the output for a row is a function of that row alone.
         latents: [B, D].
         tangents: [T, D], the same for all latents, or [T, B, D].
-        chunk_size: tangents pushed at a time; bounds memory. Default: all.
+        chunk_size: number of tangents at a time, to bound memory; default all.
 
     Returns:
-        [B, T, M], M the size of one output; a view where it can be. Cost: T forward products a latent.
+        [B, T, M], M the size of one output. Cost: T forward products for each latent.
 
     Raises:
         GeneratorError: the function cannot be differentiated in forward mode.
@@ -40,16 +37,16 @@ def forward(function: Function, latents: Tensor, tangents: Tensor, chunk_size: i
 
 
 def reverse(function: Function, latents: Tensor, cotangents: Tensor, chunk_size: int | None = None) -> Tensor:
-    """Jᵀ c for each cotangent, by reverse mode.
+    """Return Jᵀ c for each cotangent c, by reverse mode.
 
     Args:
-        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        function: maps [B, D] to [B, ...]; the output for a row is a function of that row alone.
         latents: [B, D].
         cotangents: [T, M], the same for all latents, or [T, B, M]; M the size of one output.
-        chunk_size: cotangents pulled at a time; bounds memory. Default: all.
+        chunk_size: number of cotangents at a time, to bound memory; default all.
 
     Returns:
-        [B, T, D]. Cost: one evaluation and T reverse products a latent.
+        [B, T, D]. Cost: one evaluation and T reverse products for each latent.
 
     Raises:
         GeneratorError: the function cannot be differentiated in reverse mode.
@@ -66,13 +63,13 @@ def reverse(function: Function, latents: Tensor, cotangents: Tensor, chunk_size:
 
 @contextlib.contextmanager
 def _differentiable(mode: str) -> Iterator[None]:
-    """Turn torch's refusal to differentiate into a GeneratorError; lack of memory passes through."""
+    """Turn torch's refusal to differentiate into a GeneratorError, but not a lack of memory."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError) as error:
-        if "can't allocate memory" in str(error):  # the CPU's allocator has no error class of its own
+        if "can't allocate memory" in str(error):  # the CPU's allocator raises a plain RuntimeError
             raise
         message = f"the function cannot be differentiated in {mode} mode: {error}"
         hint = "write the module in differentiable torch operations, without detach"

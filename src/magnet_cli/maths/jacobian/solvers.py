@@ -1,9 +1,10 @@
-"""Solvers: the leading singular values of a function's Jacobian, exact or from fewer products.
+"""Solvers: the leading singular values of the Jacobian of a function, exact or from fewer products.
 
-Owns the algorithms, one function each. Knows nothing of generators, files, or how a solver is chosen.
+One function for each algorithm. How a solver is chosen: docs/method.md#tolerance.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,28 +13,28 @@ from torch import Tensor
 from magnet_cli.errors import SpecError
 from magnet_cli.maths.jacobian.products import Function, forward, reverse
 
-PROJECTION_ROWS = 128  # of the published algorithm (Humayun et al. 2022, released code)
+PROJECTION_ROWS = 128  # P in the released code of Humayun et al. 2022
 _TESTS = 0x746573  # separates the random stream of the test matrices from that of the latents
-_SLICE = 1 << 16  # outputs whose float64 copy is held at once
-_DEPENDENT = 1e-12  # directions of a range below this share of its largest squared length are rounding
+_SLICE = 1 << 16  # outputs that are copied to float64 at a time
+_DEPENDENT = 1e-12  # smaller squared lengths, relative to the largest, are rounding
 
 
 def exact(function: Function, latents: Tensor, top_k: int, chunk_size: int | None = None) -> Tensor:
-    """The top_k singular values of the Jacobian of `function` at each latent, from all D forward products.
+    """Return the top_k singular values of the Jacobian at each latent, from all D forward products.
 
-    Each column J e_i is one forward-mode product; JᵀJ is formed in float64 and its eigenvalues are the squares of the
-    singular values. Forming JᵀJ squares the condition number, which float64 has room for: values down to 1e-7 of the
+    Each column J eᵢ is one forward-mode product; JᵀJ is formed in float64, and its eigenvalues are the squares of the
+    singular values. Forming JᵀJ squares the condition number, for which float64 has room: values down to 1e-7 of the
     largest keep three digits, far below the rounding of float32 products.
 
     Args:
-        function: maps [B, D] to [B, ...], differentiable, row b of the result a function of row b alone.
-        latents: [B, D], the dtype the products are made in.
+        function: maps [B, D] to [B, ...]; the output for a row is a function of that row alone.
+        latents: [B, D]; products are made in this dtype.
         top_k: K, 1 ≤ K ≤ D.
-        chunk_size: tangents pushed at a time; bounds memory. Default: all D.
+        chunk_size: number of tangents at a time, to bound memory; default all D.
 
     Returns:
         [B, K] float64, descending, ≥ 0, nan where J is not finite; units of the output per unit of latent. Cost: D
-        forward products a latent.
+        forward products for each latent.
 
     Raises:
         SpecError: top_k outside 1..D.
@@ -44,12 +45,12 @@ def exact(function: Function, latents: Tensor, top_k: int, chunk_size: int | Non
 
 
 def gram(function: Function, latents: Tensor, chunk_size: int | None = None) -> Tensor:
-    """JᵀJ at each latent, from D forward products; all of J is held at once.
+    """Return JᵀJ at each latent, from D forward products; J is in memory as a whole.
 
     Args:
-        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        function: maps [B, D] to [B, ...]; the output for a row is a function of that row alone.
         latents: [B, D].
-        chunk_size: tangents pushed at a time.
+        chunk_size: number of tangents at a time.
 
     Returns:
         [B, D, D] float64.
@@ -61,15 +62,15 @@ def gram(function: Function, latents: Tensor, chunk_size: int | None = None) -> 
 
 
 def gram_by_columns(function: Function, latents: Tensor, chunk_size: int = 1) -> Tensor:
-    """JᵀJ at each latent where J does not fit: its columns Jᵀ(J e_i), by one forward and one reverse product each.
+    """Return JᵀJ at each latent if J does not fit into memory: columns Jᵀ(J eᵢ) (docs/method.md#jᵀj-without-j).
 
     Args:
-        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        function: maps [B, D] to [B, ...]; the output for a row is a function of that row alone.
         latents: [B, D].
-        chunk_size: columns at a time; nothing but these and D×D numbers is held.
+        chunk_size: number of columns at a time; only these and D × D numbers are in memory.
 
     Returns:
-        [B, D, D] float64. Cost: 2D products a latent.
+        [B, D, D] float64. Cost: one forward and one reverse product for each column, 2D for each latent.
 
     Raises:
         GeneratorError: the function cannot be differentiated in both modes.
@@ -85,22 +86,23 @@ def gram_by_columns(function: Function, latents: Tensor, chunk_size: int = 1) ->
 def pilot(
     function: Function, latents: Tensor, top_k: int, basis: Tensor, *, sweep: bool, chunk_size: int | None = None
 ) -> Tensor:
-    """Approximate leading singular values from products along directions known to be strong elsewhere.
+    """Approximate leading singular values from products along the strongest directions of other latents.
 
-    The leading eigenvectors of the mean JᵀJ over pilot latents span much of each latent's strongest directions. Without
-    the reverse sweep the values are those of J restricted to their span, which can only be too small; with it, those of
-    J projected on the range they reach (Halko et al. 2011, algorithms 4.1 and 5.1, with a fixed test matrix).
+    The leading eigenvectors of the mean JᵀJ over pilot latents span much of the strongest directions of every latent.
+    Without the reverse sweep the values are those of J restricted to their span, and never too large. With the sweep
+    they are those of J projected on the range of J on that span (Halko, Martinsson and Tropp 2011, algorithms 4.1 and
+    5.1, with a fixed test matrix).
 
     Args:
-        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        function: maps [B, D] to [B, ...]; the output for a row is a function of that row alone.
         latents: [B, D].
         top_k: K, 1 ≤ K ≤ m.
         basis: [D, m], orthonormal columns.
         sweep: follow the forward products with as many reverse products.
-        chunk_size: vectors at a time.
+        chunk_size: number of vectors at a time.
 
     Returns:
-        [B, K] float64, descending. Cost: m forward products a latent, with `sweep` m reverse products more.
+        [B, K] float64, descending. Cost: m forward products for each latent, and m reverse products with `sweep`.
 
     Raises:
         SpecError: top_k outside 1..m.
@@ -119,15 +121,15 @@ def sketch(
     """Approximate leading singular values by randomised subspace iteration (Halko et al. 2011, algorithms 4.4, 5.1).
 
     Args:
-        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        function: maps [B, D] to [B, ...]; the output for a row is a function of that row alone.
         latents: [B, D].
         top_k: K, 1 ≤ K ≤ m.
-        tests: [B, D, m], test matrices; a function of each row's number, so that its values are too.
-        power: further passes of J and Jᵀ before the last; each doubles the gap between the values.
-        chunk_size: vectors at a time.
+        tests: [B, D, m], test matrices, functions of the numbers of the rows (`test_matrices`).
+        power: q, number of further passes of J and Jᵀ: the range of J (JᵀJ)^q is taken, more accurate with each pass.
+        chunk_size: number of vectors at a time.
 
     Returns:
-        [B, K] float64, descending. Cost: (1 + power)·m forward and as many reverse products a latent.
+        [B, K] float64, descending. Cost: (1 + power)·m forward and as many reverse products for each latent.
 
     Raises:
         SpecError: top_k outside 1..m.
@@ -143,20 +145,20 @@ def sketch(
 
 
 def projection(function: Function, latents: Tensor, top_k: int, rows: Tensor, chunk_size: int | None = None) -> Tensor:
-    """The published algorithm: singular values of W J, W a fixed semi-orthonormal map of the output to P numbers.
+    """Return singular values of W J, with W a fixed semi-orthonormal map of the output to P numbers.
 
-    Humayun et al. 2022 (Polarity Sampling, section on approximation; P = 128 in their code). The values are those of
-    W J, not of J, and at most P of them are not zero: an approximation whose error the authors do not state.
+    The published algorithm (Humayun et al. 2022, Polarity Sampling, section on approximation; P = 128 in their code).
+    The values are those of W J, not of J, and at most P of them are not zero. The authors state no error.
 
     Args:
-        function: maps [B, D] to [B, ...], row b of the result a function of row b alone.
+        function: maps [B, D] to [B, ...]; the output for a row is a function of that row alone.
         latents: [B, D].
         top_k: K, 1 ≤ K ≤ min(P, D).
         rows: [P, M], the rows of W (`projection_rows`).
-        chunk_size: rows at a time.
+        chunk_size: number of rows at a time.
 
     Returns:
-        [B, K] float64, descending. Cost: P reverse products a latent.
+        [B, K] float64, descending. Cost: P reverse products for each latent.
 
     Raises:
         SpecError: top_k outside 1..min(P, D).
@@ -168,9 +170,9 @@ def projection(function: Function, latents: Tensor, top_k: int, rows: Tensor, ch
 
 
 def projection_rows(outputs: int, seed: int = 0) -> Tensor:
-    """The fixed semi-orthonormal map of the published algorithm: [P, M] float32, P = min(128, M), W Wᵀ = 1.
+    """Return the map W of `projection`: [P, M] float32 with W Wᵀ = 1, P = min(128, M), a function of (M, seed).
 
-    A function of (M, seed); not bit for bit that of the published code, whose generator is TensorFlow's.
+    The published code draws another W, with TensorFlow's random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(outputs, min(PROJECTION_ROWS, outputs), generator=generator)
@@ -196,7 +198,7 @@ def test_matrices(latent_dim: int, size: int, seed: int, rows: Sequence[int]) ->
 def _check_top_k(top_k: int, largest: int) -> None:
     if not 1 <= top_k <= largest:
         message = f"top_k {top_k} is outside 1..{largest}, what the Jacobian or the solver's size allow"
-        raise SpecError(message, f"pass --top-k between 1 and {largest}")
+        raise SpecError(message, f"pass `top_k` between 1 and {largest}")
 
 
 def _basis(latents: Tensor) -> Tensor:
@@ -204,35 +206,35 @@ def _basis(latents: Tensor) -> Tensor:
 
 
 def _inner(vectors: Tensor) -> Tensor:
-    """[B, T, M] to the inner products [B, T, T], accumulated in float64, a slice of M at a time."""
+    """Inner products [B, T, T] of vectors [B, T, M], in float64."""
     slices = (part.to(torch.float64) for part in vectors.split(_SLICE, dim=2))
-    return sum(part @ part.mT for part in slices)
+    return cast(Tensor, sum(part @ part.mT for part in slices))
 
 
 def roots(squares: Tensor, top_k: int) -> Tensor:
-    """Square roots of the top_k eigenvalues of symmetric [B, n, n] float64: [B, K] descending, nan where not finite."""
+    """Return roots of the top_k eigenvalues of symmetric [B, n, n] float64: [B, K] descending, nan if not finite."""
     finite = squares.isfinite().all(dim=2).all(dim=1)
-    usable = torch.where(finite[:, None, None], squares, 0)  # the library raises, or does not end, on the others
+    usable = torch.where(finite[:, None, None], squares, 0)  # LAPACK fails or hangs on values that are not finite
     values = torch.linalg.eigvalsh(usable).clamp_min(0).sqrt().flip(-1)[:, :top_k]
     return torch.where(finite[:, None], values, torch.nan)
 
 
 def _orthonormal(vectors: Tensor) -> Tensor:
-    """Rows [B, T, M] replaced by orthonormal ones of the same span; by zeros where the span has fewer directions."""
-    values, rotation = torch.linalg.eigh(_inner(vectors).nan_to_num(0, 0, 0))  # what is not finite stays so below
+    """Orthonormal rows with the span of rows [B, T, M]; zeros for missing directions."""
+    values, rotation = torch.linalg.eigh(_inner(vectors).nan_to_num(0, 0, 0))  # not finite rows stay so below
     kept = values > _DEPENDENT * values[:, -1:]
     scale = torch.where(kept, values, 1).rsqrt() * kept
     return ((rotation * scale[:, None, :]).mT @ vectors.to(torch.float64)).to(vectors)
 
 
 def _swept(function: Function, latents: Tensor, top_k: int, pushed: Tensor, chunk_size: int | None) -> Tensor:
-    """Singular values of QᵀJ, Q an orthonormal basis of the range [B, m, M] that was reached."""
+    """Singular values of QᵀJ, with Q an orthonormal basis of the range [B, m, M] of the forward products."""
     pulled = reverse(function, latents, _orthonormal(pushed).transpose(0, 1), chunk_size)  # [B, m, D]
     return _values(pulled, top_k)
 
 
 def _values(matrices: Tensor, top_k: int) -> Tensor:
-    """Leading singular values of [B, m, D], in float64; nan where a matrix is not finite."""
+    """Leading singular values of matrices [B, m, D], float64; nan where a matrix is not finite."""
     finite = matrices.isfinite().all(dim=2).all(dim=1)
     usable = torch.where(finite[:, None, None], matrices.to(torch.float64), 0)
     return torch.where(finite[:, None], torch.linalg.svdvals(usable)[:, :top_k], torch.nan)

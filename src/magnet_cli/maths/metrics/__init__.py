@@ -1,7 +1,5 @@
-"""Metrics of two sets of features, each with its replicas for the jackknife.
+"""Metrics of two sets of features, with the replicas that the jackknife needs; in numpy and scikit-learn.
 
-Owns the mathematics, in numpy and scikit-learn. Knows nothing of images, networks or files.
-
-Every metric takes points in groups (`intervals.groups`), and gives its value on all of them and, for each group, its
-value without that group on either side.
+Every metric takes points that are divided into groups (`intervals.groups`), and returns its value on all points and,
+for each group, its value without that group on both sides.
 """

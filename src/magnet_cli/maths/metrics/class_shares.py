@@ -1,8 +1,8 @@
-"""Shares of classes, how far they are from equal, and whether two sets differ in that.
+"""Shares of classes, two measures of their imbalance, and tests of whether two sets of images differ.
 
-Owns two measures of imbalance. The gap is the largest share less the smallest: for two classes the difference that
-MaGNET's "gender bias" is about (its paper prints no formula). Total variation, ½ Σ|share - 1/C|, is the part of the
-images that would have to change class for the shares to be equal: for two classes half the gap.
+The gap is the largest share less the smallest: for two classes the difference behind MaGNET's "gender bias" (its paper
+prints no formula). Total variation, ½ Σ|share - 1/C|, is the part of the images that would have to change class for
+equal shares: for two classes half the gap. Intervals: docs/method.md#intervals.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ _AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Tally:
-    """How many images fell into each class.
+    """Number of images in each class.
 
     Attributes:
-        classes: their names, two or more.
+        classes: names of the classes, two or more.
         counts: [C] int64.
     """
 
@@ -38,20 +38,20 @@ class Tally:
 
     @classmethod
     def of(cls, classes: tuple[str, ...], probabilities: np.ndarray) -> "Tally":
-        """Of probabilities [n, C]: each image counts for its most probable class."""
+        """Count each image for its most probable class, from probabilities [n, C]."""
         return cls(classes, np.bincount(probabilities.argmax(axis=1), minlength=len(classes)))
 
     @property
     def n(self) -> int:
-        """Images."""
+        """Number of images."""
         return int(self.counts.sum())
 
     def shares(self) -> dict[str, Estimate]:
-        """Each class's share, with Wilson's interval."""
+        """Return the share of each class, with Wilson's interval."""
         return {name: wilson(int(count), self.n) for name, count in zip(self.classes, self.counts, strict=True)}
 
     def gap(self) -> Estimate:
-        """The largest share less the smallest."""
+        """Return the largest share less the smallest, with its interval."""
         shares = self.counts / self.n
         high, low = shares.max(), shares.min()
         if len(shares) == 2:
@@ -61,7 +61,7 @@ class Tally:
         return Estimate(float(high - low), float(high - low - reach), float(high - low + reach)).within(0, 1)
 
     def total_variation(self) -> Estimate:
-        """½ Σ|share - 1/C|: the joint share of the classes above 1/C, less what they would have were all equal."""
+        """Return ½ Σ|share - 1/C|, which is Σ over classes with share > 1/C of (share - 1/C), with its interval."""
         above = self.counts * len(self.counts) > self.n
         joint, equal = wilson(int(self.counts[above].sum()), self.n), above.sum() / len(self.counts)
         return Estimate(float(joint.value - equal), float(joint.low - equal), float(joint.high - equal)).within(0, 1)
@@ -72,8 +72,8 @@ class Summary:
     """Shares and imbalance, with their intervals.
 
     Attributes:
-        n: images; of each sample, where there are several.
-        shares: of each class, by its name.
+        n: number of images of each sample.
+        shares: by name of the class.
         gap: the largest share less the smallest.
         total_variation: ½ Σ|share - 1/C|.
     """
@@ -86,13 +86,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Change:
-    """How shares and imbalance differ between two sets of images.
+    """Differences of shares and imbalance between two sets of images, the first less the second.
 
     Attributes:
-        shares: of each class, by its name, that of the one less that of the other.
-        gap: of the one less that of the other.
-        total_variation: likewise.
-        p_value: how often a change in total variation as large as this comes up where there is none.
+        shares: by name of the class.
+        gap: the largest share less the smallest.
+        total_variation: ½ Σ|share - 1/C|.
+        p_value: probability of a change in total variation as large as this if both sets have the same shares.
     """
 
     shares: dict[str, Estimate]
@@ -102,10 +102,10 @@ class Change:
 
 
 def summary(tallies: Sequence[Tally]) -> Summary:
-    """Shares and imbalance of one sample, with intervals within it; of several of one length, with Student's over them.
+    """Return shares and imbalance of one sample, or of several samples of one length with Student's intervals.
 
-    The imbalance of several is the mean of theirs, for few images look less equal than many. No interval is narrower
-    than if all images were one draw: where all samples agree, Student's has no width.
+    The imbalance of several samples is the mean over samples, because few images look less equal than many. No interval
+    is narrower than for all images as one draw: if all samples agree, Student's interval has no width.
     """
     pooled = _pooled(tallies)
     if len(tallies) == 1:
@@ -118,32 +118,42 @@ def summary(tallies: Sequence[Tally]) -> Summary:
 
 
 def change(ones: Sequence[Tally], others: Sequence[Tally], *, paired: bool = False) -> Change:
-    """How shares and imbalance change from others to ones.
+    """Return how shares and imbalance change from `others` to `ones`.
 
-    One sample each: Newcombe's intervals, and the permutation test. Several each: Student's over the differences of
-    pairs, or Welch's where they are no pairs.
+    One sample each: Newcombe's intervals (1998), and a permutation test. Several samples each: Student's intervals over
+    differences of pairs, or Welch's without pairs.
 
     Args:
-        ones: of a sample; or of several of one length, from independent pools.
-        others: likewise.
-        paired: whether the i-th of both come from one pool.
+        ones: one sample; or several of one length, from independent pools.
+        others: the same for the other side.
+        paired: the i-th samples of both sides come from one pool.
     """
     classes = ones[0].classes
-    each = {name: _changed(ones, others, lambda t, name=name: t.shares()[name], paired=paired)[0] for name in classes}
+    each = {name: _changed(ones, others, _Share(name), paired=paired)[0] for name in classes}
     gap, _ = _changed(ones, others, Tally.gap, paired=paired)
     variation, p = _changed(ones, others, Tally.total_variation, paired=paired)
     return Change(each, gap, variation, p_value(_pooled(ones), _pooled(others)) if p is None else p)
 
 
+@dataclass(frozen=True)
+class _Share:
+    """The share of one class, as a measure of a tally."""
+
+    name: str
+
+    def __call__(self, tally: Tally) -> Estimate:
+        return tally.shares()[self.name]
+
+
 def _changed(
     ones: Sequence[Tally], others: Sequence[Tally], measure: Callable[[Tally], Estimate], *, paired: bool
 ) -> tuple[Estimate, float | None]:
-    """The change of a measure, and the p-value of its t-test; None where there is no spread over samples to go by."""
-    values = [np.array([measure(tally).value for tally in side]) for side in (ones, others)]
-    found = None
+    """The change of a measure, and the p-value of its t-test; None if there is no spread over samples."""
+    one, other = (np.array([measure(tally).value for tally in side]) for side in (ones, others))
+    tested = None
     if len(ones) > 1:
-        found = difference_of_pairs(*values) if paired else difference_of_means(*values)
-    return found or (joined(measure(_pooled(ones)), measure(_pooled(others))), None)
+        tested = difference_of_pairs(one, other) if paired else difference_of_means(one, other)
+    return tested or (joined(measure(_pooled(ones)), measure(_pooled(others))), None)
 
 
 def _pooled(tallies: Sequence[Tally]) -> Tally:
@@ -152,13 +162,13 @@ def _pooled(tallies: Sequence[Tally]) -> Tally:
 
 def _over(tallies: Sequence[Tally], measure: Callable[[Tally], Estimate]) -> Estimate:
     """The mean of a measure over samples, its interval no narrower than that of all images as one draw."""
-    found, whole = over_repeats(np.array([measure(tally).value for tally in tallies])), measure(_pooled(tallies))
-    least = Estimate(found.value, found.value - whole.value + whole.low, found.value - whole.value + whole.high)
-    return found.no_narrower(least).within(0, 1)
+    mean, whole = over_repeats(np.array([measure(tally).value for tally in tallies])), measure(_pooled(tallies))
+    least = Estimate(mean.value, mean.value - whole.value + whole.low, mean.value - whole.value + whole.high)
+    return mean.no_narrower(least).within(0, 1)
 
 
 def joined(one: Estimate, other: Estimate) -> Estimate:
-    """One - other of two independent estimates, their intervals joined by Newcombe's method (1998)."""
+    """Return one - other of two independent estimates, with Newcombe's interval (1998)."""
     value = one.value - other.value
     down = np.hypot(one.value - one.low, other.high - other.value)
     up = np.hypot(one.high - one.value, other.value - other.low)
@@ -166,9 +176,9 @@ def joined(one: Estimate, other: Estimate) -> Estimate:
 
 
 def p_value(one: Tally, other: Tally) -> float:
-    """How often a change in total variation as large as this comes up if both are draws of the same shares.
+    """Return the p-value of a permutation test of total variation, with 9,999 permutations from a fixed seed.
 
-    The permutation test: all images are dealt anew to two sets of these sizes, 9,999 times, from a fixed seed.
+    All images are dealt at random to two sets of these sizes.
     """
     pooled = one.counts + other.counts
     equal = 1 / len(pooled)
@@ -176,10 +186,10 @@ def p_value(one: Tally, other: Tally) -> float:
     def variation(counts: np.ndarray) -> np.ndarray:
         return np.abs(counts / counts.sum(axis=-1, keepdims=True) - equal).sum(axis=-1) / 2
 
-    found = abs(variation(one.counts) - variation(other.counts))
+    observed = abs(variation(one.counts) - variation(other.counts))
     rng, as_large, left = np.random.default_rng(_STREAM), 0, PERMUTATIONS
     while left:
         dealt = rng.multivariate_hypergeometric(pooled, one.n, size=min(left, _AT_ONCE), method="marginals")
-        as_large += int((np.abs(variation(dealt) - variation(pooled - dealt)) >= found - 1e-12).sum())
+        as_large += int((np.abs(variation(dealt) - variation(pooled - dealt)) >= observed - 1e-12).sum())
         left -= len(dealt)
     return (1 + as_large) / (1 + PERMUTATIONS)

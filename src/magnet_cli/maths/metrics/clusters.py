@@ -1,7 +1,4 @@
-"""How well clusters are classes: purity, adjusted Rand index, normalised mutual information; and which is which.
-
-Owns the numbers, by scikit-learn where it has them. Knows nothing of what was clustered.
-"""
+"""Agreement of clusters with classes: purity, adjusted Rand index, normalised mutual information, matching."""
 
 import numpy as np
 
@@ -9,7 +6,7 @@ from magnet_cli.errors import require
 
 
 def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """Purity, ARI and NMI (arithmetic mean below, scikit-learn's default) of clusters [n] against true labels [n].
+    """Return purity, ARI and NMI (scikit-learn's default, arithmetic) of clusters [n] against true labels [n].
 
     Raises:
         MagnetError: scikit-learn is not installed.
@@ -24,7 +21,7 @@ def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
 
 
 def counts(labels: np.ndarray, clusters: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """How many of each class [C] are in each cluster [K]: [C, K] int64."""
+    """Return the number of samples of each class in each cluster: [C, K] int64."""
     shape = shape or (int(labels.max()) + 1, int(clusters.max()) + 1)
     table = np.zeros(shape, np.int64)
     np.add.at(table, (labels, clusters), 1)
@@ -32,29 +29,29 @@ def counts(labels: np.ndarray, clusters: np.ndarray, shape: tuple[int, int] | No
 
 
 def matched(table: np.ndarray) -> np.ndarray:
-    """The class of each cluster, so that most samples are where they belong (the Hungarian method).
+    """Return the class of each cluster that puts most samples into their class (the Hungarian method, Kuhn 1955).
 
     Args:
-        table: [C, K] of `counts`, C ≤ K or C ≥ K.
+        table: [C, K], from `counts`.
 
     Returns:
-        [K] int64; -1 for clusters that no class is left for.
+        [K] int64; -1 for clusters without a class, if K > C.
     """
-    from scipy.optimize import linear_sum_assignment  # it takes its time to load
+    from scipy.optimize import linear_sum_assignment  # slow to import
 
-    found = np.full(table.shape[1], -1)
+    class_of = np.full(table.shape[1], -1)
     classes, clusters = linear_sum_assignment(table, maximize=True)
-    found[clusters] = classes
-    return found
+    class_of[clusters] = classes
+    return class_of
 
 
 def weight_errors(weights: np.ndarray, shares: np.ndarray, class_of: np.ndarray) -> dict[str, float]:
-    """How far learned weights are from true shares: the mean and the largest of |π_c − π*_c| over the classes.
+    """Return the mean and the largest of |π_c − π*_c| over the classes, π the learned weights and π* the true shares.
 
     Args:
-        weights: [K], of clusters.
-        shares: [C], of classes.
-        class_of: [K], of `matched`; a class without a cluster has weight 0, clusters without a class count for none.
+        weights: [K], of the clusters.
+        shares: [C], of the classes.
+        class_of: [K], from `matched`; a class without a cluster has weight 0, clusters without a class are left out.
     """
     there = class_of >= 0
     learned = np.bincount(class_of[there], weights[there], minlength=len(shares))

@@ -1,7 +1,7 @@
 """The Fréchet distance of two Gaussians fitted to features: FID (Heusel et al. 2017) with features of any kind.
 
-Owns the closed form, in float64. Needs more rows than features on each side: with fewer a covariance has no full rank,
-and the distance says little but how few there are.
+In float64. Needs more rows than features on each side: with fewer rows a covariance does not have full rank, and the
+distance measures the number of rows.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from magnet_cli.maths.metrics.intervals import GROUPS
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over rows, to be added and taken away.
+    """Sums over rows, which can be added and subtracted.
 
     Attributes:
-        n: rows.
+        n: number of rows.
         first: [F] sum.
         second: [F, F] sum of outer products.
     """
@@ -28,7 +28,7 @@ class Moments:
 
     @classmethod
     def of(cls, points: np.ndarray) -> "Moments":
-        """Of points [n, F] float64."""
+        """Return the sums over points [n, F] float64."""
         return cls(len(points), points.sum(axis=0), points.T @ points)
 
     def __add__(self, other: "Moments") -> "Moments":
@@ -38,16 +38,16 @@ class Moments:
         return Moments(self.n - other.n, self.first - other.first, self.second - other.second)
 
     def gaussian(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [F], and covariance [F, F] with n - 1 below."""
+        """Return the mean [F] and the covariance [F, F], with denominator n - 1."""
         mean = self.first / self.n
         return mean, (self.second - self.n * np.outer(mean, mean)) / (self.n - 1)
 
 
 def distance(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> float:
-    """|m₁ - m₂|² + tr(S₁ + S₂ - 2 (S₁ S₂)^½) of two Gaussians (mean [F], covariance [F, F]), float64.
+    """Return |m₁ - m₂|² + tr(S₁ + S₂ - 2 (S₁ S₂)^½) of two Gaussians (mean [F], covariance [F, F]), float64.
 
-    The trace of the root is the sum of the roots of the eigenvalues of R S₂ R, R the root of S₁: symmetric throughout,
-    so that rounding gives no imaginary part to throw away.
+    The trace of the root is the sum of the roots of the eigenvalues of R S₂ R, with R the root of S₁. These matrices
+    are symmetric, so that rounding gives no imaginary part.
     """
     (mean, covariance), (other_mean, other_covariance) = one, other
     values, vectors = np.linalg.eigh(covariance)
@@ -63,7 +63,7 @@ def fid(
     dealt: tuple[np.ndarray, np.ndarray] | None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[float, np.ndarray]:
-    """The distance, and that without each group.
+    """Return the Fréchet distance, and the distance without each group.
 
     Args:
         points: [n, F] float64, n > F.
@@ -74,7 +74,7 @@ def fid(
     Returns:
         The distance; [GROUPS] of replicas, or [0].
     """
-    centre = reference.mean(axis=0)  # near 0, sums of squares lose no digits
+    centre = reference.mean(axis=0)  # near 0 sums of squares lose no digits
     sides = (points - centre, reference - centre)
     sums = [Moments.of(side) for side in sides]
     value = distance(*(m.gaussian() for m in sums))

@@ -1,6 +1,6 @@
-"""ICFID: FID class by class, between the classes of one set and the labels of another (Hwang et al. 2022).
+"""ICFID: the mean FID between the labels of one set and the matching classes of another (Hwang et al. 2022, SLOGAN).
 
-Owns which label is held against which class, and the mean. Of few distances and of many the numbers do not compare.
+Values with different numbers of classes cannot be compared.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from magnet_cli.maths.metrics import frechet
 
 
 def matched(table: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (row, column) of a table [K, C] of distances: the smallest first, then that of the rest (the paper's)."""
+    """Return pairs (row, column) of a table [K, C] of distances: the smallest, then the smallest of the rest, …."""
     left, pairs = table.copy(), []
     for _ in range(min(table.shape)):
         row, column = np.unravel_index(np.argmin(left), left.shape)
@@ -26,16 +26,16 @@ def icfid(
     dealt: tuple[np.ndarray, np.ndarray],
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[float, np.ndarray, list[tuple[int, int]]]:
-    """The mean Fréchet distance of matched labels and classes.
+    """Return the mean Fréchet distance of matched labels and classes.
 
     Args:
-        sides: features [n, F] and of the reference [m, F], float64.
-        labels: [n] and [m] int64; of each value that occurs more rows than features.
-        dealt: the groups of both, [n] and [m].
+        sides: features [n, F] and reference features [m, F], float64.
+        labels: [n] and [m] int64; each value has more rows than there are features.
+        dealt: groups of both sides, [n] and [m].
         advance: called with 1 for each distance of the table.
 
     Returns:
-        The mean; [GROUPS] without each group, the pairs being those of the whole; the pairs (label, class).
+        The mean; the mean without each group, [GROUPS], with the pairs of the whole; the pairs (label, class).
     """
     named = [np.unique(each).tolist() for each in labels]
     rows = [[np.flatnonzero(each == name) for name in names] for each, names in zip(labels, named, strict=True)]
@@ -43,10 +43,10 @@ def icfid(
     for i, j in np.ndindex(*table.shape):
         table[i, j], _ = frechet.fid(sides[0][rows[0][i]], sides[1][rows[1][j]], None)
         advance(1)
-    found = []
+    distances = []
     pairs = matched(table)
     for i, j in pairs:
         ours, theirs = rows[0][i], rows[1][j]
-        found.append(frechet.fid(sides[0][ours], sides[1][theirs], (dealt[0][ours], dealt[1][theirs])))
-    values, replicas = zip(*found, strict=True)
+        distances.append(frechet.fid(sides[0][ours], sides[1][theirs], (dealt[0][ours], dealt[1][theirs])))
+    values, replicas = zip(*distances, strict=True)
     return float(np.mean(values)), np.mean(replicas, axis=0), [(named[0][i], named[1][j]) for i, j in pairs]

@@ -1,7 +1,7 @@
-"""Intervals: the delete-d jackknife within one draw, Student-t over independent repeats, Wilson's for shares.
+"""Intervals: the delete-d jackknife within one draw, Student's t over repeats, Wilson's for shares.
 
-Owns these and the groups of the jackknife. Never a naive bootstrap: repeats of a row inside a resample pull FID,
-precision and recall away, and its intervals miss the truth.
+Definition: docs/method.md#intervals. There is no naive bootstrap: repeated rows in a resample bias FID, precision and
+recall, and its intervals miss the truth.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from magnet_cli.errors import require
 GROUPS = 20  # of the jackknife: a twentieth of the rows is left out at a time
 LEVEL = 0.95
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-_ROUNDING = 1e-12  # of shares: what differs by less is the same
-_STREAM = 0x67726F75  # keeps the stream that deals rows to groups apart from all others
+_ROUNDING = 1e-12  # smaller differences of shares are rounding
+_STREAM = 0x67726F75  # separates the stream that deals rows to groups from all others
 
 
 @dataclass(frozen=True)
@@ -33,26 +33,30 @@ class Estimate:
     high: float
 
     def within(self, lowest: float, highest: float = np.inf) -> "Estimate":
-        """The same, its interval cut to where the quantity can be."""
+        """Return the estimate with its interval cut to the range of the quantity."""
         return Estimate(self.value, max(self.low, lowest), min(self.high, highest))
 
     def no_narrower(self, other: "Estimate") -> "Estimate":
-        """The same, its interval widened to hold another's."""
+        """Return the estimate with its interval widened to include another interval."""
         return Estimate(self.value, min(self.low, other.low), max(self.high, other.high))
 
 
 def groups(n: int, side: int) -> np.ndarray:
-    """The group [n] int64 of each row: 0 to GROUPS-1, dealt at random, a function of n and side alone.
+    """Return the group of each row, [n] int64 from 0 to GROUPS-1, a function of n and side alone.
 
-    At random because rows come in an order: of weight in a sample, of class in many folders.
+    Groups are dealt at random because rows come in an order: by weight in a sample, by class in many folders.
     """
     return np.random.default_rng([_STREAM, side]).permutation(n) % GROUPS
 
 
 def jackknife(value: float, replicas: np.ndarray) -> Estimate:
-    """The delete-d jackknife (Shao & Wu 1989): `replicas` [g] are the value without each group of rows.
+    """Return a value with its delete-d jackknife interval (Shao and Wu 1989).
 
-    With two independent sets of rows, group j is left out of both at once: their variances add.
+    With two independent sets of rows, group j is left out of both at once, and their variances add.
+
+    Args:
+        value: the metric on all rows.
+        replicas: [g], the metric without each group of rows.
     """
     g = len(replicas)
     error = np.sqrt((g - 1) / g * np.sum((replicas - replicas.mean()) ** 2))
@@ -61,16 +65,16 @@ def jackknife(value: float, replicas: np.ndarray) -> Estimate:
 
 
 def over_repeats(values: np.ndarray) -> Estimate:
-    """The mean of independent repeats [r], r ≥ 2, with Student's interval."""
+    """Return the mean of independent repeats [r], r ≥ 2, with Student's interval."""
     reach = _student(len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     mean = float(np.mean(values))
     return Estimate(mean, mean - float(reach), mean + float(reach))
 
 
 def difference_of_pairs(ones: np.ndarray, others: np.ndarray) -> tuple[Estimate, float] | None:
-    """Mean of ones - others [r], r ≥ 2 independent pairs, with Student's interval, and the p-value of its t-test.
+    """Return the mean of ones - others [r], r ≥ 2 pairs, with Student's interval and the p-value of its t-test.
 
-    None where all differences are the same: they have no spread to go by.
+    None if all differences are equal: there is no spread.
     """
     differences = np.asarray(ones) - np.asarray(others)
     if np.ptp(differences) < _ROUNDING:
@@ -80,9 +84,9 @@ def difference_of_pairs(ones: np.ndarray, others: np.ndarray) -> tuple[Estimate,
 
 
 def difference_of_means(ones: np.ndarray, others: np.ndarray) -> tuple[Estimate, float] | None:
-    """Mean of ones [r] less that of others [s], all independent, r and s ≥ 2, with Welch's interval and p-value.
+    """Return the mean of ones [r] less the mean of others [s], r and s ≥ 2, with Welch's interval and p-value.
 
-    None where neither has any spread to go by.
+    None if neither side has any spread.
     """
     if max(np.ptp(ones), np.ptp(others)) < _ROUNDING:
         return None
@@ -93,7 +97,7 @@ def difference_of_means(ones: np.ndarray, others: np.ndarray) -> tuple[Estimate,
 
 
 def wilson(count: float, n: int) -> Estimate:
-    """The share count / n of n independent draws, with Wilson's interval (1927)."""
+    """Return the share count / n of n independent draws, with Wilson's interval (1927)."""
     share, z2 = count / n, _Z**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     reach = _Z / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
@@ -102,10 +106,10 @@ def wilson(count: float, n: int) -> Estimate:
 
 
 def z() -> float:
-    """The quantile of N(0, 1) that 95 % of it lie within."""
+    """Return z such that 95 % of N(0, 1) lies in [-z, z]."""
     return _Z
 
 
 def _student(freedom: int) -> float:
-    """The quantile of Student's t that 95 % of it lie within."""
+    """T such that 95 % of Student's distribution lies in [-t, t]."""
     return float(require("scipy.special", "evaluate").stdtrit(freedom, (1 + LEVEL) / 2))

@@ -1,8 +1,7 @@
 """Means over all pairs of points: KID (Bińkowski et al. 2018) and diversity, the mean pairwise distance.
 
-Owns both, from one product of matrices a pair of groups: sums over pairs of groups give every replica of the jackknife
-at once. All pairs enter, none is drawn at random, so that the numbers are repeatable. O((n + m)² F) time; memory is
-that of one block.
+Sums over pairs of groups give every replica of the jackknife from one pass. All pairs are used, so that the numbers are
+repeatable. Time O((n + m)² F); memory is that of one block.
 """
 
 from collections.abc import Callable
@@ -21,16 +20,16 @@ def kid_and_diversity(
     dealt: tuple[np.ndarray, np.ndarray],
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, np.ndarray]:
-    """KID with the kernel (x·y/F + 1)³, unbiased, and the mean distance of two points on each side.
+    """Return unbiased KID with the kernel (x·y/F + 1)³, and the mean distance of two points of each side.
 
     Args:
         points: [n, F] float64.
         reference: [m, F] float64.
-        dealt: the groups of both, [n] and [m].
-        advance: called with the number of pairs of points that are done.
+        dealt: groups of both sides, [n] and [m].
+        advance: called with the number of pairs that are done.
 
     Returns:
-        "kid", "diversity", "reference_diversity": [GROUPS + 1] each, without each group, and last without none.
+        "kid", "diversity", "reference_diversity": [GROUPS + 1]; entry g leaves group g out, the last uses all points.
     """
     ours, theirs = ([side[of == g] for g in range(GROUPS)] for side, of in zip((points, reference), dealt, strict=True))
     sizes, other_sizes = (np.array([len(part) for part in parts]) for parts in (ours, theirs))
@@ -62,7 +61,7 @@ def _within(parts: list[np.ndarray], advance: Callable[[int], None]) -> tuple[np
 
 
 def _sums(one: np.ndarray, other: np.ndarray, *, same: bool = False) -> tuple[float, float]:
-    """Sums of kernel and distance over all pairs of two groups; where they are the same, of different points."""
+    """Sums of kernel and distance over all pairs of two groups; over pairs of different points of the same group."""
     features = one.shape[1]
     norms, other_norms = (np.einsum("ij,ij->i", side, side) for side in (one, other))
     kernel = distances = 0.0
@@ -81,12 +80,12 @@ def _sums(one: np.ndarray, other: np.ndarray, *, same: bool = False) -> tuple[fl
 
 
 def _without(table: np.ndarray) -> np.ndarray:
-    """Sums of a table [G, G] without row and column g, for each g; and last of all of it, [G + 1]."""
+    """[G + 1] sums of a table [G, G]: entry g leaves row and column g out, the last is the sum of all."""
     whole = table.sum()
     return np.append(whole - table.sum(axis=0) - table.sum(axis=1) + np.diag(table), whole)
 
 
 def _mean_pair(table: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The mean over pairs of different points, from sums over pairs of groups; [G + 1] as `_without`."""
+    """[G + 1] means over pairs of different points, from sums over pairs of groups, as `_without`."""
     n = sizes.sum() - np.append(sizes, 0)
     return _without(table) / (n * (n - 1.0))

@@ -1,8 +1,7 @@
 """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020), by nearest neighbours.
 
-Owns the balls around points, to their k-th nearest other, and who lies in whose. Equal to the `prdc` package, with
-every replica of the jackknife from one pass over the distances: without a group, balls of few points change, and pairs
-that count for no replica are dropped at once.
+Each point has a ball that reaches to its k-th nearest other point. The values equal those of the `prdc` package; all
+replicas of the jackknife come from one pass over the distances.
 """
 
 from collections.abc import Callable
@@ -14,53 +13,53 @@ from magnet_cli.errors import require
 from magnet_cli.maths.metrics.intervals import GROUPS
 
 METRICS = ("precision", "recall", "density", "coverage")
-_BLOCK = 1 << 23  # distances held at once: 64 MB
-_ROWS = 1024  # whose neighbours are asked for at once
-_PAIRS = 1 << 17  # pairs held against all replicas at once
+_BLOCK = 1 << 23  # distances in memory: 64 MB
+_ROWS = 1024  # rows in a neighbour query
+_PAIRS = 1 << 17  # pairs compared with all replicas at once
 
 
 def radii(points: np.ndarray, k: int, dealt: np.ndarray, advance: Callable[[int], None] = lambda _: None) -> np.ndarray:
-    """Distance of each point to its k-th nearest other: among those of all groups but one, and last among all.
+    """Return the distance of each point to its k-th nearest other point.
 
     Args:
-        points: [n, F] float64; without any group more than k are left.
-        k: which neighbour.
-        dealt: the group of each, [n].
+        points: [n, F] float64; without any one group more than k points are left.
+        k: number of the neighbour.
+        dealt: group of each point, [n].
         advance: called with the number of points that are done.
 
     Returns:
-        [n, GROUPS + 1] float64.
+        [n, GROUPS + 1] float64; column g leaves group g out, the last uses all points.
     """
     library = require("sklearn.neighbors", "evaluate")
     search = library.NearestNeighbors().fit(points)
-    found = np.empty((len(points), GROUPS + 1))
+    radius = np.empty((len(points), GROUPS + 1))
     for start in range(0, len(points), _ROWS):
         rows = np.arange(start, min(start + _ROWS, len(points)))
-        asked = min(3 * k + 10, len(points) - 1)
+        count = min(3 * k + 10, len(points) - 1)
         while len(rows):
-            distances, places = _others(search, points, rows, asked)
-            found[rows] = values = _kth(distances, dealt[places], k)
+            distances, places = _others(search, points, rows, count)
+            radius[rows] = values = _kth(distances, dealt[places], k)
             rows = rows[np.isnan(values).any(axis=1)]  # too many neighbours of one group: look further
-            asked = min(2 * asked, len(points) - 1)
+            count = min(2 * count, len(points) - 1)
         advance(min(_ROWS, len(points) - start))
-    return found
+    return radius
 
 
 def _others(
     search: Any,  # noqa: ANN401
     points: np.ndarray,
     rows: np.ndarray,
-    asked: int,
+    count: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distances and places [r, asked] of the nearest others of some rows, the rows themselves left out."""
-    distances, places = search.kneighbors(points[rows], asked + 1)
+    """Distances and places [r, count] of the nearest other points of some rows."""
+    distances, places = search.kneighbors(points[rows], count + 1)
     keep = places != rows[:, None]
-    keep[keep.all(axis=1), -1] = False  # more than `asked` points lie on it: any of them stands for it
-    return distances[keep].reshape(-1, asked), places[keep].reshape(-1, asked)
+    keep[keep.all(axis=1), -1] = False  # more than `count` points coincide with it: any of them will do
+    return distances[keep].reshape(-1, count), places[keep].reshape(-1, count)
 
 
 def _kth(distances: np.ndarray, of: np.ndarray, k: int) -> np.ndarray:
-    """[r, GROUPS + 1]: the k-th distance among those not of a group; NaN where fewer are known."""
+    """[r, GROUPS + 1]: the k-th distance without each group, the last with all; NaN if there are fewer."""
     columns = [distances[:, k - 1]]
     for group in reversed(range(GROUPS)):
         place = np.cumsum(of != group, axis=1) == k
@@ -76,17 +75,17 @@ def prdc(
     dealt: tuple[np.ndarray, np.ndarray],
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, np.ndarray]:
-    """Precision, recall, density and coverage of points against a reference.
+    """Return precision, recall, density and coverage of points against a reference.
 
     Args:
         points: [n, F] float64.
         reference: [m, F] float64.
         k: balls reach to the k-th nearest other.
-        dealt: the groups of both, [n] and [m].
+        dealt: groups of both sides, [n] and [m].
         advance: called with the number of points that are done: n + 2 m in all.
 
     Returns:
-        METRICS, [GROUPS + 1] each: without each group on either side, and last without none.
+        {metric: [GROUPS + 1]}; entry g leaves group g out on both sides, the last uses all points.
     """
     library = require("sklearn.metrics", "evaluate")
     own, theirs = dealt
@@ -119,7 +118,7 @@ def prdc(
 
 
 def _left(*groups: np.ndarray) -> np.ndarray:
-    """Whether rows [p], of one group or two each, are there without each group, and without none; [p, GROUPS + 1]."""
+    """mask[p, g]: row p is kept when group g is left out; the last column is all True. [p, GROUPS + 1]."""
     places = np.arange(GROUPS + 1)
     return np.logical_and.reduce([of[:, None] != places for of in groups])
 
