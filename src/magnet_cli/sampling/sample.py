@@ -270,6 +270,9 @@ def sample_steps(
 
     Returns:
         The sample.
+
+    >>> list(sample_steps("mnist", 6, 0.2, out="six", batch_size=4))
+    [4, 2]
     """
     if isinstance(volume := options.get("volume"), Volume):
         options["volume"] = volume.path

@@ -329,6 +329,11 @@ class Sample:
         path: the folder.
         report: what `magnet sample` printed: "effective_size", "displaced_share", "target", …
         spec: what decides which images the sample holds, as SampleSpec.
+
+    >>> from magnet_cli import sample
+    >>> path = sample("mnist", 4, 0.5, out="kept").path
+    >>> len(Sample.open(path)), Sample.open(path).labels is None
+    (4, True)
     """
 
     def __init__(self, path: Path, fields: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ _LARGEST_BATCH = 64
 
 def singular_values(
     function: Function,
-    z: Tensor,
+    z: Tensor | np.ndarray,
     top_k: int,
     *,
     solver: str = "exact",
@@ -38,7 +39,8 @@ def singular_values(
     Args:
         function: maps [B, D] to [B, ...], the output for a row a function of that row alone; for a single latent, maps
             [D] to [...]. It has to be differentiable by torch.func. A module has to be in eval mode.
-        z: [N, D], or [D] for a single latent; floating. Products are made in its dtype and on its device.
+        z: [N, D], or [D] for a single latent; floating. Products are made in its dtype and on its device; an array is
+            taken to the CPU.
         top_k: K, 1 ≤ K ≤ D.
         solver: "exact", "sketch" or "projection".
         size: m, number of vectors of a sketch; default min(K + 10, D).
@@ -63,6 +65,7 @@ def singular_values(
         >>> singular_values(lambda z: (a @ z).exp(), z[0], top_k=1)
         tensor([4.], dtype=torch.float64)
     """
+    z = torch.as_tensor(z)
     if z.ndim not in {1, 2} or not z.is_floating_point() or not z.numel():
         raise SpecError(f"latents are {z.dtype} {list(z.shape)}", "pass `z` as [N, D], or [D], of floating numbers")
     if z.ndim == 1:
