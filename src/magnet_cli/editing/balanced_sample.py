@@ -328,7 +328,7 @@ def _metadata(
     """Return one line for each image: the record of the source, then class and probability of each attribute."""
     lines = []
     for i, row in enumerate(selection.rows.tolist()):
-        record = {"file_name": names[i]} if names else {}
+        record: dict[str, object] = {"file_name": names[i]} if names else {}
         if latents.records:
             record |= {name: value for name, value in latents.records[row].items() if name != "file_name"}
         else:

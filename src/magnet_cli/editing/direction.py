@@ -6,7 +6,7 @@ as in InterFaceGAN (Shen et al. 2020). `rescore` measures what a direction does,
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -216,13 +216,14 @@ def to_space(
     import torch
 
     weight = next(generator.module.parameters())
+    network: Any = generator.module
     mapped = []
     for start in range(0, len(latents), batch):
         part = slice(start, start + batch)
         z = torch.from_numpy(latents[part]).to(weight)
         classes = None if labels is None else torch.from_numpy(labels[part]).to(weight.device)
         with torch.inference_mode():
-            mapped.append(generator.module.mapping(z, classes).to(device="cpu", dtype=torch.float32).numpy())
+            mapped.append(network.mapping(z, classes).to(device="cpu", dtype=torch.float32).numpy())
     return np.concatenate(mapped)
 
 

@@ -187,7 +187,7 @@ def run(request: EvaluateRequest, stages: Stages = no_stages, messages: Messages
     }
 
 
-def default_features(shape: tuple[int, int, int]) -> str:
+def default_features(shape: tuple[int, ...]) -> str:
     """Return the name of the model whose features are used by default for images of shape (H, W, C)."""
     return "digits" if shape == (32, 32, 1) else "efficientnet-lite0"
 

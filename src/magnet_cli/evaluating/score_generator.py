@@ -12,7 +12,7 @@ from collections.abc import Generator as Steps
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -196,9 +196,10 @@ def write(
         if not _is_intact(path):
             first = shard * spec.shard_rows
             latents, labels = generator.prior.draw_shard(spec.seed, shard, rows, spec.label, first)
-            arrays = {"latents": latents} | ({} if labels is None else {"labels": labels})
+            arrays: dict[str, Any] = {"latents": latents} | ({} if labels is None else {"labels": labels})
+            arrays |= _score(generator, scorers, latents, labels, spec.truncation, size)
             buffer = io.BytesIO()
-            np.savez(buffer, **arrays, **_score(generator, scorers, latents, labels, spec.truncation, size))
+            np.savez(buffer, **arrays)
             atomic.publish(path, buffer.getvalue())
         yield rows
 

@@ -34,7 +34,7 @@ def tally(scorer: ImageScorer, probabilities: np.ndarray) -> Tally:
 
 def warn_of_empty_classes(messages: Messages, name: str, tallies: list[Tally]) -> None:
     """Warn of classes that no image is in."""
-    counts = sum(each.counts for each in tallies)
+    counts = np.sum([each.counts for each in tallies], axis=0)
     empty = [each for each, count in zip(tallies[0].classes, counts, strict=True) if count == 0]
     if empty:
         messages.warning(f"{name}: never seen among {counts.sum():,} images: {', '.join(empty)}")

@@ -136,8 +136,11 @@ def open_scored(
 def _open_attributes(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> ScoredLatents:
     fields = documents.read(path / "attributes.json")
     spec, sums = fields.get("spec"), fields.get("files")
-    valid = isinstance(spec, dict) and isinstance(sums, dict) and spec.keys() >= _SPEC_FIELDS.keys()
-    if not valid or not all(isinstance(spec[name], kind) for name, kind in _SPEC_FIELDS.items()):
+    if (
+        not isinstance(spec, dict)
+        or not isinstance(sums, dict)
+        or not all(isinstance(spec.get(name), kind) for name, kind in _SPEC_FIELDS.items())
+    ):
         raise SampleError(
             f"{path} holds attributes of format {fields.get('format')}, which this magnet does not read",
             "use the magnet that made it, or score again into another folder: pass `out`",

@@ -60,7 +60,7 @@ def _columns(path: Path, names: tuple[str, ...]) -> tuple[dict[str, list], int]:
     """Return the cells of the columns, those of probabilities included, and the number of rows."""
     optional = {f"{name}_probability" for name in names}
     columns: dict[str, list] = defaultdict(list)
-    count, header = 0, []
+    count, header = 0, list[str]()
     for record in _records(path):
         count += 1
         header = header or list(record)
@@ -124,14 +124,14 @@ def _from_column(name: str, columns: dict[str, list], path: Path, cut: str | Non
         )
     index = {each: i for i, each in enumerate(classes)}
     probability = None
-    if (given := columns.get(f"{name}_probability")) is not None:
-        check_length(len(given), len(cells), f"{name}_probability", str(path))
-        if not all(isinstance(each, float | int) for each in given):
+    if (values := columns.get(f"{name}_probability")) is not None:
+        check_length(len(values), len(cells), f"{name}_probability", str(path))
+        if not all(isinstance(each, float | int) for each in values):
             raise SpecError(
                 f"{name}_probability has to hold numbers in [0, 1], and {path} holds others",
                 "give the probability of the class in every row, or leave that column out",
             )
-        probability = np.array(given, np.float64)
+        probability = np.array(values, np.float64)
         check_scores(probability, f"{name}_probability", 0, str(path))
     return from_labels(name, classes, np.array([index[cell] for cell in cells], np.int32), probability, cut)
 

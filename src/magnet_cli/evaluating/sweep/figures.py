@@ -22,16 +22,16 @@ def draw(fields: dict) -> dict[str, str]:
         for name, points in by_truncation.items()
     ]
     title = f"effective size over rho, of {fields['points'][0]['pool']:,} rows"
-    labels = {"x_label": "rho", "y_label": "effective size, rows"}
-    drawings["effective-size"] = plots.lines(sizes, title=title, log_y=True, **labels)
+    label = "effective size, rows"
+    drawings["effective-size"] = plots.lines(sizes, title=title, x_label="rho", y_label=label, log_y=True)
     shares = [
         Line(name, [p["rho"] for p in points], [p["displaced_share"] for p in points], dotted=True)
         for name, points in by_truncation.items()
     ]
     level = {"above this a draw is not what rho asks": DISPLACED_WARNING}
     title = f"displaced share over rho, of {fields['spec']['n']:,} draws"
-    style = {"title": title, "x_label": "rho", "y_label": "displaced share", "levels": level}
-    drawings["displaced-share"] = plots.lines(shares, **style)
+    label = "displaced share"
+    drawings["displaced-share"] = plots.lines(shares, title=title, x_label="rho", y_label=label, levels=level)
     for model, about in fields["models"].items():
         drawings |= _of_classes(fields, by_truncation, model, about["classes"])
     return drawings
@@ -69,30 +69,29 @@ def _front(fields: dict, by_truncation: dict[str, list[dict]], drift: str) -> di
     features = fields["features"]["name"]
     names = f"recall[{features}]", f"precision[{features}]"
 
-    def line(name: str, points: list[dict], note: str, **how: object) -> Line:
+    def line(name: str, points: list[dict], note: str, *, joined: bool = True) -> Line:
         (x, (reach,)), (y, bands) = (_ends(points, "metrics", each) for each in names)
-        return Line(name, x, y, bands, reach, [f"{point[note]:g}" for point in points], **how)
+        notes = [f"{point[note]:g}" for point in points]
+        return Line(name, x, y, bands, reach, notes, joined=joined, dotted=joined)
 
-    drawn = [line(name or "along rho", points, "rho", dotted=True) for name, points in by_truncation.items()]
+    drawn = [line(name or "along rho", points, "rho") for name, points in by_truncation.items()]
     if len(by_truncation) > 1:
         plain = [point for point in fields["points"] if point["rho"] == 0]
-        drawn.append(line("along truncation, rho 0", plain, "truncation", dotted=True))
+        drawn.append(line("along truncation, rho 0", plain, "truncation"))
     if others := _others(fields):
         drawn.append(line(_OTHER, others, "rho", joined=False))
-    labels = {"x_label": names[0] + drift, "y_label": names[1] + drift}
-    return {"precision-recall": plots.lines(drawn, title=f"precision against recall{drift}", height=4.4, **labels)}
+    title, (x_label, y_label) = f"precision against recall{drift}", (name + drift for name in names)
+    return {"precision-recall": plots.lines(drawn, title=title, height=4.4, x_label=x_label, y_label=y_label)}
 
 
 def _over_rho(
     fields: dict, by_truncation: dict[str, list[dict]], where: tuple[str, ...], title: str, label: str
 ) -> str:
     """Plot a figure over rho, one line for each truncation."""
-
-    def line(name: str, points: list[dict], **how: object) -> Line:
+    drawn = []
+    for name, points in by_truncation.items():
         y, bands = _ends(points, *where)
-        return Line(name, [point["rho"] for point in points], y, bands, **how)
-
-    drawn = [line(name, points, dotted=True) for name, points in by_truncation.items()]
+        drawn.append(Line(name, [point["rho"] for point in points], y, bands, dotted=True))
     if others := _others(fields):
         y, bands = _ends(others, *where)
         x = [point["rho"] for point in others]

@@ -174,11 +174,12 @@ def plan(source: "Source", request: SweepRequest, messages: Messages = SILENT) -
     folder = ResultFolder(out, SWEEP)
     done = None if request.force else folder.finished(spec)
     done = done and _with_points(done, folder.read())
-    report = {"sweep": str(out), "n": spec.n, "pick": spec.pick or None, "work": _work(spec, pools)}
+    work = _work(spec, pools)
+    report = {"sweep": str(out), "n": spec.n, "pick": spec.pick or None, "work": work}
     if done and not request.dry_run:
         messages.note(f"{out} already holds this sweep")
     else:
-        _announce(messages, spec, report["work"], out, reference)
+        _announce(messages, spec, work, out, reference)
     if request.dry_run:
         messages.note("nothing was done")
     return SweepPlan(request, out, spec, pools, generator, scorers, reference, report, done, start)
