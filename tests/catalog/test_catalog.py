@@ -513,6 +513,7 @@ def hub_answer(data, commit=COMMIT, announced=None):
     return answer
 
 
+@pytest.mark.slow
 def test_files_of_the_hub_are_pinned_and_kept_where_the_hub_keeps_them(tmp_path, monkeypatch, home):
     hub = tmp_path / "hub"
     sources = {name: f"hub:owner/model@{COMMIT}/{name}.bin" for name in ("good", "wrong", "missing", "short")}

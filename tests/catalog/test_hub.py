@@ -92,6 +92,7 @@ def test_a_pinned_file_is_fetched_once_and_then_without_a_request(hub, steps, tm
     assert everything(home) == []
 
 
+@pytest.mark.slow
 def test_the_token_goes_to_the_hub_and_nowhere_else(hub, steps, tmp_path, monkeypatch):
     """The files lie on another host, as the hub's do; https sources never see it."""
     commit = hub.commit("model", "owner/model", {"weights.bin": DATA})
@@ -133,6 +134,7 @@ TROUBLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", TROUBLE)
 def test_trouble_is_told_apart(hub, steps, tmp_path, monkeypatch, what, home):
     status, file, said, hint = TROUBLE[what]
@@ -249,6 +251,7 @@ def test_what_cannot_be_pushed_is_said(magnet, toy_volume, tmp_path, monkeypatch
     assert "holds no rows yet" in magnet("push", toy_volume.path, "me/toy", "--dry-run").err
 
 
+@pytest.mark.slow
 def test_a_push_that_is_refused_is_said(hub, steps, toy_volume):
     hub.token = "hf_other"
     code, out, err = steps("push", toy_volume.path, "me/toy", HF_TOKEN="hf_mine")

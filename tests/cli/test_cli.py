@@ -416,6 +416,7 @@ def test_a_bug_keeps_its_traceback(toy):
     assert "'NoneType' object is not callable" in done.stderr
 
 
+@pytest.mark.slow
 def test_debug_shows_the_trace_of_an_expected_failure():
     assert "Traceback" in process("info", "nothing", MAGNET_DEBUG="1").stderr
     assert "Traceback" not in process("info", "nothing").stderr

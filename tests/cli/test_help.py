@@ -70,6 +70,7 @@ def complete(line, shell="bash"):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_commands_and_flags_are_completed():
     assert complete("magnet sw") == ["sweep"]
     assert complete("magnet cache pr") == ["prune"]

@@ -141,6 +141,7 @@ def test_a_function_that_is_not_finite_is_refused_at_once(tmp_path):
 # --- plans and memory ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_less_memory_cuts_the_work_and_changes_nothing_but_rounding(tmp_path):
     save_file(toy_weights(latent_dim=60), tmp_path / "many.safetensors")  # its Jacobian takes more than a vector's way
     generator = models.load(Checkpoint.find(str(tmp_path / "many.safetensors")))

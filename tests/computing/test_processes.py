@@ -27,6 +27,7 @@ def weights(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there(magnet, weights):
     for address in ("127.0.0.1:1", "127.0.0.1:99999", "no address"):
         done = magnet("compute", weights, "--n", 8, "--volume", "v", "--engine", "ray", "--address", address)
@@ -35,6 +36,7 @@ def test_a_cluster_that_is_not_there(magnet, weights):
         assert "docs/howto/many-workers.md" in done.err
 
 
+@pytest.mark.slow
 def test_without_ray_the_extra_is_named(magnet, weights, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed: importing it fails
     done = magnet("compute", weights, "--n", 8, "--engine", "ray")

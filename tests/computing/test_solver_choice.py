@@ -69,6 +69,7 @@ def test_rows_are_within_the_tolerance(tmp_path, load, dense, solver, tolerance)
     assert verified["products_per_latent"] < 48
 
 
+@pytest.mark.slow
 def test_a_smaller_tolerance_takes_more_products(load):
     sizes = [
         resolve(load, computing.volume_spec(load("float32"), top_k=6, solver="pilot", tolerance=t)).measured
@@ -87,6 +88,7 @@ def test_all_values_need_all_directions(load):
     assert resolution.spec.fingerprint == computing.volume_spec(load("float32"), solver="exact").fingerprint
 
 
+@pytest.mark.slow
 def test_auto_takes_the_cheapest_of_those_it_timed(load):
     resolution = resolve(load, computing.volume_spec(load("float32"), top_k=6, solver="auto", tolerance=0.3))
     timed = resolution.measured["timed"]

@@ -59,6 +59,7 @@ def ask(folder, cwd):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_its_list_and_its_assets_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         members = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -69,6 +70,7 @@ def test_the_wheel_holds_the_package_its_list_and_its_assets_and_nothing_else(wh
     assert wheel.stat().st_size < 30e6
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_finds_its_list_and_its_assets(wheel, tmp_path):
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
     elsewhere.mkdir()

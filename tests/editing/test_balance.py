@@ -231,6 +231,7 @@ def test_a_million_latents_in_bounded_memory(tmp_path):
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_balanced_sample_is_a_sample_like_any_other(magnet, here):
     done = magnet("balance", "scored", "--n", 60, "--attributes", "digits", "--out", "even", "--json")
     assert done.code == 0, done.err

@@ -244,6 +244,7 @@ def test_a_balanced_sample_is_taken_as_it_is(magnet, here):
         assert f"balanced already, and is taken as it is; {flag[0]}" in refused.err
 
 
+@pytest.mark.slow
 def test_rescoring_is_printed_as_a_table_and_kept(magnet, here):
     line = ["direction", "scored", "--attribute", "digits", "--cut", "digits=5", "--rescore", "--moved", 8]
     done = magnet(*line, "--out", "high.npy")

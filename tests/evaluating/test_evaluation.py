@@ -57,6 +57,7 @@ def test_a_prior_sample_against_another_is_at_the_floor(digits):
     assert metrics["duplicates"].high == pytest.approx(3.84 / (N + 3.84), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_one_digit_against_all_loses_recall(digits):
     metrics = of(digits["threes"], digits[1]).metrics
     fair = of(digits[0], digits[1]).metrics

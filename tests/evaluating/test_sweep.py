@@ -149,6 +149,7 @@ def swept(made):
     return made[1]
 
 
+@pytest.mark.slow
 def test_points_are_what_their_samples_say(magnet, swept):
     out = Path("s")
     fields = documents.read(out / "sweep.json")
@@ -313,6 +314,7 @@ def test_killed_it_goes_on_to_the_same_numbers(magnet, made):
     assert done.json["choice"]["rho"] == made[1]["choice"]["rho"]
 
 
+@pytest.mark.slow
 def test_truncation_and_a_reference_that_was_given(magnet, tmp_path):
     assert magnet("sample", "--n", 150, "--rho", 0, "--seed", 5, "--out", "r").code == 0
     asked = ("sweep", "--rho", ".2", "--n", 40, "--truncation", "1,.7", "--reference", "r", "--out", "s")
@@ -335,6 +337,7 @@ def test_truncation_and_a_reference_that_was_given(magnet, tmp_path):
     assert (rendered["spec"]["truncation"], rendered["volume_truncation"]) == (0.7, 1)
 
 
+@pytest.mark.slow
 def test_every_plot_is_drawn_from_sweep_json_alone(magnet):
     done = magnet("sweep", "--rho", "-.2", "--n", 80, "--truncation", "1,.8", "--model", "digits", "--out", "s")
     assert done.code == 0, done.err

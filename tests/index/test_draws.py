@@ -136,6 +136,7 @@ def agree(ours, theirs):
     return stats.chi2_contingency([[c[key] for key in counts[0] | counts[1]] for c in counts]).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_inclusion_agrees_with_numpy():
     """Which 3 of 6 rows, 10,000 times, beside numpy.random.choice without replacement; not so for other weights."""
     weights = np.array([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])

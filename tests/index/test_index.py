@@ -86,6 +86,7 @@ def test_effective_size_by_hand():
     assert index.effective_size(of(np.log(weights)), 1.0) == pytest.approx(1 / (weights**2).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replace", [False, True])
 def test_first_draws_follow_the_weights(replace):
     """χ² of 20,000 first draws on five rows; fails for exp(0.9·log-volume)."""
@@ -102,6 +103,7 @@ def test_first_draws_follow_the_weights(replace):
     assert chi2(0.9) > 23.5
 
 
+@pytest.mark.slow
 def test_draw_without_replacement_is_sequential_sampling():
     """Ordered pairs of three rows have probability w_i w_j / (1 - w_i)."""
     weights = np.array([0.6, 0.3, 0.1])

@@ -47,6 +47,7 @@ def folders(path, seed, names=("dark", "bright"), each=130):
     return path
 
 
+@pytest.mark.slow
 def test_evaluate_by_class(magnet, tmp_path):
     one, other = folders(tmp_path / "one", 0), folders(tmp_path / "other", 1, ("a-bright", "b-dark"))
     for i in range(130):  # the same two kinds under names in another order

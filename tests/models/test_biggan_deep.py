@@ -159,6 +159,7 @@ def test_second_derivatives_exist_in_both_modes():
 # --- what a state dict tells ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_biggan_deep_256_has_the_published_size():
     """55.9 M; the published file has 234,411,737 bytes, names and all."""
     state = biggan_weights(**BIGGAN_DEEP_256, device="meta")
@@ -246,6 +247,7 @@ def saved(tmp_path):
 SMALL = ("--solver", "exact", "--memory", "16MB", "--top-k", 10)
 
 
+@pytest.mark.slow
 def test_from_the_file_to_a_sample(magnet, saved, dense):
     told = magnet("info", saved, "--json").json
     assert (told["family"], told["prior"], told["latent_dim"]) == ("biggan-deep", "truncated-normal", 16)
@@ -277,6 +279,7 @@ def test_from_the_file_to_a_sample(magnet, saved, dense):
     assert magnet("index", saved, *flags[:4], "--label", 9).code == 0
 
 
+@pytest.mark.slow
 def test_sampling_as_magnet_did(magnet, saved):
     """A volume without truncation, z scaled, statistics at 1; the same statistics asked for are no other volume."""
     assert magnet("compute", saved, "--n", 3, *SMALL, "--label", 2).code == 0

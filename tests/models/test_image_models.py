@@ -214,6 +214,7 @@ def listed(tmp_path, monkeypatch, name, network):
     monkeypatch.setenv("MAGNET_ARTIFACTS", str(tmp_path / "list.toml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "network", "count", "size"),
     [
@@ -239,6 +240,7 @@ def test_networks_have_the_weights_of_their_files_and_give_features(tmp_path, mo
         judge.probabilities(pixels)
 
 
+@pytest.mark.slow
 def test_vgg16_has_the_weights_of_its_file_and_gives_features():
     """Without the file: half a gigabyte."""
     torch.manual_seed(0)
@@ -490,6 +492,7 @@ def plain_resnet(state, x):
     return x.mean(dim=(2, 3))
 
 
+@pytest.mark.slow
 def test_the_celeba_predictor_is_built_from_the_authors_layout(tmp_path, monkeypatch):
     """A file of the layout that is known, with random weights; the authors' own was not at hand."""
     torch_rng = torch.Generator().manual_seed(0)

@@ -250,6 +250,7 @@ def first_image(folder, net, truncation=1.0):
     return np.abs(stored - ((image + 1) * 127.5).numpy()).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("latents", "size"), [("top", 8), ("all", 40)])
 def test_from_the_command_line(magnet, saved, dense, latents, size):
     """Each setting has a volume of its own, which `sample` and `index` take where it is asked for."""

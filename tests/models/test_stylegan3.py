@@ -197,6 +197,7 @@ def test_layers_equal_their_description_where_the_clamp_binds(name):
 # --- derivatives ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_products_agree_with_each_other_and_with_differences(name):
     net, record = network(name)
@@ -346,6 +347,7 @@ def test_a_checkpoint_from_the_command_line(magnet, saved, dense):
     assert magnet("info", "drawn", "--check").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "output", "rank"), [("w", "pixel", 8), ("z", "style", 7), ("z", "affine", 7), ("w", "affine", 8)]
 )

@@ -68,6 +68,7 @@ def test_of_many_rows_some_are_read_evenly_chosen(toy_volume, monkeypatch):
 # --- the file ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_report_is_made_once_and_again_when_its_subject_changes(magnet, toy_volume, toy, toy_generator):
     first = magnet("report", toy_volume.path, "--generator", toy, "--json")
     assert first.code == 0, first.err
@@ -90,6 +91,7 @@ def test_a_report_is_made_once_and_again_when_its_subject_changes(magnet, toy_vo
     assert "230 latents of toy" in path.read_text()
 
 
+@pytest.mark.slow
 def test_what_is_not_its_own_is_left_alone(magnet, toy_volume):
     Path("notes.html").write_text("mine")
     done = magnet("report", toy_volume.path, "--out", "notes.html")
@@ -178,6 +180,7 @@ def test_equal_log_volumes_share_the_places_there_are():
     assert not any(7 in places for places in found.values())
 
 
+@pytest.mark.slow
 def test_where_there_is_no_generator_the_page_says_so(magnet, toy_volume, toy):
     assert magnet("report", toy_volume.path).code == 0
     shown = Path("reports/toy.vol.html").read_text()
@@ -241,6 +244,7 @@ def test_ranks_that_differ_are_plotted(toy_volume, tmp_path, magnet):
 INCLUDED = [f"--include={name}.json" for name in ("typical-against-prior", "prior-against-prior", "bias-of-prior")]
 
 
+@pytest.mark.slow
 def test_the_page_of_a_sample_says_its_numbers(magnet, samples):
     done = magnet("report", "typical", "--compare", "prior", *INCLUDED, "--json")
     assert done.code == 0, done.err
@@ -350,6 +354,7 @@ def test_of_many_classes_the_largest_are_drawn():
 # --- sweeps ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_of_a_sweep_says_its_numbers(magnet, swept):
     done = magnet("report", swept, "--json")
     assert done.code == 0, done.err
@@ -398,6 +403,7 @@ def tags(text):
     return parser
 
 
+@pytest.mark.slow
 def test_names_of_strangers_are_text(magnet, samples, hostile_volume):
     assert magnet("report", hostile_volume.path, "--out", "volume.html").code == 0
     name = hostile_sample("typical")

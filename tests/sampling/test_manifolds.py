@@ -75,6 +75,7 @@ def test_draws_have_the_density_that_is_asked_for(known, rho):
     assert is_uniform(known.p_values(rho, rho))
 
 
+@pytest.mark.slow
 def test_other_weights_are_told_apart(known):
     """exp(0.9 log-volume), and none."""
     assert not is_uniform(known.p_values(0.9, 1.0))

@@ -185,6 +185,7 @@ WITHOUT = (
 )
 
 
+@pytest.mark.slow
 def test_latents_alone_need_no_torch_and_no_generator(magnet, toy, tmp_path):
     """The generator's file is gone: its entry in a list says whose volume it is."""
     gone = tmp_path / "gone.safetensors"
@@ -365,6 +366,7 @@ def test_warnings_of_a_draw_are_python_warnings(toy_volume, toy_generator):
         sample(toy_generator, 150, 2.0, volume=toy_volume, no_images=True)
 
 
+@pytest.mark.slow
 def test_tempered_latents_from_python_are_those_of_the_command(magnet, toy, toy_generator):
     magnet("compute", toy, "--n", 60)
     line = ("sample", toy, "--n", 9, "--rho", 0.1, "--method", "tempered", "--particles", 8)

@@ -259,6 +259,7 @@ def run_of(home):
     return path
 
 
+@pytest.mark.slow
 def test_a_sample_of_fresh_latents(magnet, toy, toy_volume, home):
     done = magnet(*asked_of(toy, toy_volume, 40, "--json", "--out", "s"))
     assert done.code == 0, done.err
@@ -295,6 +296,7 @@ def test_a_sample_of_fresh_latents(magnet, toy, toy_volume, home):
     assert magnet("info", "s", "--check").code == 0
 
 
+@pytest.mark.slow
 def test_fewer_are_a_prefix_and_nothing_is_computed_twice(magnet, toy, toy_volume, home):
     assert magnet(*asked_of(toy, toy_volume, 40, "--out", "more")).code == 0
     before = {path.name: path.stat().st_mtime_ns for path in (run_of(home) / "islands").iterdir()}
@@ -438,6 +440,7 @@ def test_r_hat_tells_islands_apart():
     assert tempered.r_hat(np.ones((4, 128)), weights) == 1
 
 
+@pytest.mark.slow
 def test_what_is_not_converged_is_said(magnet, toy, toy_volume, monkeypatch):
     monkeypatch.setattr(
         "magnet_cli.sampling.tempered.temper.r_hat", lambda values, _weights: 1.2 if len(values) else 1.0

@@ -264,6 +264,7 @@ def test_claims_that_do_not_hold(tmp_path, svds, said):
         published_arrays.open_archive(archive_of(tmp_path / "a.npz", svds=svds, latents=GOOD))
 
 
+@pytest.mark.slow
 def test_bombs_and_encrypted_files(tmp_path):
     bomb = archive_of(
         tmp_path / "a.npz", zipfile.ZIP_DEFLATED, svds=npy((10_000_000, 6), bytes(240_000_000)), latents=GOOD
@@ -304,6 +305,7 @@ def test_a_damaged_file_gives_a_clear_error_or_its_rows(tmp_path_factory, data):
         np.testing.assert_array_equal(found.singular_values, arrays(rows=20)["svds"])
 
 
+@pytest.mark.slow
 def test_memory_stays_small_whatever_a_file_claims(tmp_path):
     """In 600 MB of address space above what the imports take: bombs, and 200 MB of rows that are all taken."""
     rows = 1_000_000

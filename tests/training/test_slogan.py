@@ -212,6 +212,7 @@ def _written(png):
     return "grid.png"
 
 
+@pytest.mark.slow
 def test_labelled_samples_teach_the_encoder_alone_what_component_they_are_of():
     loaded = data.load(str(two_blobs()))
     rng = np.random.default_rng(3)
@@ -563,6 +564,7 @@ def test_uniform_on_the_manifold_whatever_the_mixture():
     assert min(pvalues) > 1e-3
 
 
+@pytest.mark.slow
 def test_every_command_takes_it(magnet):
     path, _, mixture = checkpoint(shape=(1, 32, 32))
     computed = magnet("compute", path, "--n", 240, "--solver", "exact", "--json")
