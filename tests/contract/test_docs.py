@@ -37,6 +37,7 @@ SHORTER = {  # page: {part of a command: what stands in its place here}
     "docs/howto/choose-rho.md": {"--pick recall --out front": "--dry-run"},
     "docs/howto/render.md": {"--n 5000": "--n 50"},
     "docs/howto/many-workers.md": {"--quiet": ""},
+    "docs/howto/publish.md": {"--n 2000": "--n 100"},
 }
 PLANNED = ("docs/howto/many-workers.md", "docs/explanation/tempered.md")  # with --dry-run: hours, or other machines
 NETWORK = ("docs/tutorials/faces.md",)
