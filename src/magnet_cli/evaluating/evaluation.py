@@ -119,7 +119,7 @@ def evaluate(
         MagnetError: scikit-learn is not installed.
 
     >>> from magnet_cli.sampling.sample import sample
-    >>> near, far = (sample("mnist", 60, rho, out=f"rho{rho}", seed=seed) for seed, rho in enumerate((0, 0.2)))
+    >>> near, far = (sample("mnist", 80, rho, out=f"rho{rho}", seed=seed) for seed, rho in enumerate((0, 0.2)))
     >>> metrics = evaluate(far, near)
     >>> sorted(metrics)[:3]
     ['coverage[digits]', 'density[digits]', 'diversity[digits]']
