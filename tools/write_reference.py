@@ -5,7 +5,6 @@ in docs/architecture.md from the imports, and the tables of families and of arti
 """
 
 import ast
-import functools
 import html
 import inspect
 import json
@@ -42,25 +41,34 @@ def command_line() -> str:
     return "\n".join(parts)
 
 
+MEMBERS = {  # of the classes, what scripts may rely on
+    "Generator": ["latent_dim", "num_classes"],
+    "Volume": ["open", "num_rows", "latents", "singular_values", "labels", "check"],
+    "Index": ["of", "num_rows", "weights", "effective_size", "draw"],
+    "Sample": ["open", "latents", "labels", "images"],
+}
+WIDTH = 100  # characters of a line of a signature
 SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Examples?):$", re.MULTILINE)
-ENTRY = re.compile(r"^(\*{0,2}[\w.]+)(?: \([^)]*\))?: ", re.MULTILINE)
+ENTRY = re.compile(r"^(\*{0,2}[\w.]+(?:, [\w.]+)*)(?: \([^)]*\))?: ", re.MULTILINE)
 
 
 def prose(text: str) -> str:
-    """Return text of a docstring as Markdown: what looks like a tag stays text, examples are blocks."""
-    paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(
-        f"```pycon\n{one}\n```" if one.lstrip().startswith(">>>") else one.replace("<", "&lt;") for one in paragraphs
-    )
+    """Return text of a docstring as Markdown: examples are blocks, what looks like a tag stays text."""
+    paragraphs = (one if one.startswith(">>>") else one.replace("<", "&lt;") for one in text.strip().split("\n\n"))
+    blocks = (f"```pycon\n{one}\n```" if one.startswith(">>>") else one for one in paragraphs)
+    return re.sub(r"docs/method\.md#([\w-]+)", r"[method: \1](../method.md#\1)", "\n\n".join(blocks))
 
 
 def section(name: str, body: str) -> str:
-    """Return a section of a docstring as Markdown."""
+    """Return a section of a docstring, and the text that follows, as Markdown."""
+    end = re.search(r"^\S", body, re.MULTILINE)
+    inside, after = (body[: end.start()], body[end.start() :]) if end else (body, "")
+    inside = inspect.cleandoc(inside)
     if name in {"Args", "Attributes", "Raises"}:
-        entries = ENTRY.split(inspect.cleandoc(body))[1:]
+        entries = ENTRY.split(inside)[1:]
         pairs = zip(entries[::2], entries[1::2], strict=True)
-        return f"**{name}**\n\n" + "\n".join(f"- `{entry}`: {' '.join(about.split())}" for entry, about in pairs)
-    return f"**{name}**\n\n{prose(body)}"
+        inside = "\n".join(f"- `{entry}`: {' '.join(about.split())}" for entry, about in pairs)
+    return f"**{name}**\n\n{prose(inside)}\n\n{prose(after)}".rstrip()
 
 
 def docstring(text: str) -> str:
@@ -70,22 +78,32 @@ def docstring(text: str) -> str:
     return "\n\n".join([prose(summary), *sections])
 
 
-def entry(level: str, name: str, thing: Callable | type, *, called: bool = True) -> str:
+def signature(name: str, function: Callable) -> str:
+    """Return a signature, its types without their modules."""
+    text = (
+        f"{name}{inspect.signature(function)}".replace("(self, ", "(").replace("(self)", "()").replace("numpy.", "np.")
+    )
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", re.sub(r"= <[^>]*>", "= ...", text))
+    text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
+    if len(text) <= WIDTH:
+        return text
+    opening, _, rest = text.partition("(")
+    inside, closing, result = rest.rpartition(") -> ")
+    parameters = re.split(r", (?![^\[(]*[\])])", inside)  # at commas outside brackets
+    return "\n".join([f"{opening}(", *(f"    {parameter}," for parameter in parameters), f"{closing}{result}"])
+
+
+def entry(level: str, name: str, thing: object, *, called: bool = True) -> str:
     """Return the part of the page for one name: its signature, where it is called, and its docstring."""
-    code = f"{name.rpartition('.')[2]}{inspect.signature(thing)}" if called else ""
-    code = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])|'", "", code)  # types without their modules
-    block = f"```python\n{code}\n```\n\n" if called else ""
+    block = f"```py\n{signature(name.rpartition('.')[2], thing)}\n```\n\n" if called else ""
     return f"{level} {name}\n\n{block}{docstring(thing.__doc__ or '')}\n"
 
 
-def members(name: str, kind: type) -> Iterator[str]:
-    """Yield the part of each documented member of a class."""
-    for member, attribute in vars(kind).items():
-        if member.startswith("_") or not inspect.getdoc(attribute):
-            continue
-        function = getattr(attribute, "__func__", attribute)  # of a class or static method
-        if inspect.isfunction(function) or isinstance(attribute, property | functools.cached_property):
-            yield entry("###", f"{name}.{member}", function, called=inspect.isfunction(function))
+def members(name: str, kind: object) -> Iterator[str]:
+    """Yield the part of each promised member of a class."""
+    for member in MEMBERS.get(name, []):
+        attribute = getattr(kind, member)
+        yield entry("###", f"{name}.{member}", attribute, called=callable(attribute))
 
 
 def python() -> str:
@@ -96,11 +114,7 @@ def python() -> str:
     for name in magnet_cli.__all__:
         thing = getattr(magnet_cli, name)
         parts.append(entry("##", name, thing, called=not inspect.isclass(thing)))
-        if inspect.isclass(thing):
-            parts += members(name, thing)
-        else:
-            forms = [(form, other) for form, other in vars(thing).items() if callable(other) and form[0] != "_"]
-            parts += [entry("###", f"{name}.{form}", other) for form, other in forms]
+        parts += members(name, thing)
     return "\n".join(parts)
 
 
@@ -251,6 +265,7 @@ def pages() -> dict[str, str]:
     storeys = floors(text("docs/architecture.md"))
     return {
         "docs/reference/cli.md": command_line(),
+        "docs/reference/python.md": python(),
         "docs/reference/families.md": filled(text("docs/reference/families.md"), "families", families_table()),
         "docs/reference/catalogue.md": filled(text("docs/reference/catalogue.md"), "artifacts", artifacts_table()),
         "docs/architecture.md": filled(text("docs/architecture.md"), "imports", imports_table(storeys)),
