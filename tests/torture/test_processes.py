@@ -206,7 +206,7 @@ def test_a_failure_in_a_worker_is_that_of_the_command(tmp_path):
     steps, warnings = fill(tmp_path / "broken.safetensors")
     with pytest.raises(GeneratorError, match="the Jacobian of broken is not finite at shard") as caught:
         list(steps)
-    assert "--precision float64" in caught.value.hint
+    assert '`precision="float64"`' in caught.value.hint
     assert warnings == []
     assert not multiprocessing.active_children()
 

@@ -210,7 +210,7 @@ class Index:
         """Return the numbers in the volume, int64, of rows at places of the index."""
         ends = np.cumsum([part.rows for part in self.parts])
         shifts = np.array([part.first_row for part in self.parts]) - ends + [part.rows for part in self.parts]
-        return places + shifts[np.searchsorted(ends, places, side="right")]
+        return np.asarray(places + shifts[np.searchsorted(ends, places, side="right")])
 
     def _tilts(self, start: int) -> np.ndarray:
         """[b] float64: log-volume, less log p_z(z) with prior correction, of the block from `start`."""
