@@ -20,12 +20,10 @@ _MAX_NAMED = 3  # combinations that an error names
 
 @dataclass(frozen=True)
 class Selection:
-    """n latents drawn from a table.
+    """n latents drawn from a table, in the order drawn: the first m are the draw for n = m.
 
-    Attributes:
-        rows: [n] int64, in the order drawn; the first m are the draw for n = m.
-        cells: [n] int32, cell of each row.
-        displaced: [n] bool, True where the cell drawn first had no latents left, so that another was drawn.
+    `rows` [n] int64 are of `cells` [n] int32; `displaced` [n] bool is True where the cell drawn first had no latents
+    left, so that another was drawn.
     """
 
     rows: np.ndarray
@@ -57,16 +55,7 @@ def draw(table: Table, n: int, seed: int, *, allow_unbalanced: bool = False) -> 
     """Draw n latents: for each a cell by the target, at random or in turn, then one of its latents, none twice.
 
     Where the cell has no latents left, another is drawn from those that have; with equal shares this is the published
-    algorithm. It never happens up to `largest_balanced_n`.
-
-    Args:
-        table: the contingency table.
-        n: number of latents, ≥ 1. The first m of n are those of n = m.
-        seed: seed of the draw, ≥ 0.
-        allow_unbalanced: True to draw more than `largest_balanced_n`; the rest does not meet the target.
-
-    Raises:
-        SampleError: n exceeds `largest_balanced_n` without `allow_unbalanced`, or the number of latents kept.
+    algorithm. It never happens up to `largest_balanced_n`; to draw more than that has to be allowed.
     """
     balanced = largest_balanced_n(table, seed)
     if n > balanced and not allow_unbalanced:
@@ -86,11 +75,7 @@ def draw(table: Table, n: int, seed: int, *, allow_unbalanced: bool = False) -> 
 
 
 def draw_unbalanced(table: Table, n: int, seed: int) -> np.ndarray:
-    """Return rows [n] int64 of those in a cell: all with the same probability, none twice.
-
-    Raises:
-        SampleError: there are fewer than n.
-    """
+    """Return rows [n] int64 of those in a cell: all with the same probability, none twice."""
     if n > table.num_kept:
         raise SampleError(
             f"{n:,} latents are requested, and {table.num_kept:,} are kept",

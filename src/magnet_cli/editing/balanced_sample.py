@@ -31,19 +31,7 @@ _COPIES = 64  # files at a time
 
 @dataclass(frozen=True, kw_only=True)
 class BalanceRequest(ScoredRequest):
-    """Arguments of `magnet balance`.
-
-    Attributes:
-        n: number of latents to choose.
-        allow_unbalanced: True to choose more than are balanced.
-        generator: of the latents; None for the one that they name.
-        no_images: True to write only the latents.
-        out: folder of the sample; None for samples/<source>-balanced-n<n>-seed<seed>.
-        device: where images are rendered.
-        batch_size: images at a time.
-        dry_run: True to end with the plan.
-        force: True to replace another sample in the folder.
-    """
+    """Arguments of `magnet balance`; the fields are its arguments and flags, described in docs/reference/cli.md."""
 
     n: int
     allow_unbalanced: bool = False
@@ -60,20 +48,8 @@ class BalanceRequest(ScoredRequest):
 class BalanceSpec:
     """Exactly what decides which images a balanced sample holds.
 
-    Attributes:
-        generator: name of the generator, "" if unknown.
-        sha256: hex sha256 of its checkpoint.
-        fingerprint: of the volume that the source was drawn from, or "".
-        source: hex sha256 of the scored latents.
-        attributes: names of the balanced attributes.
-        cut: "attribute=class" of attributes that were cut into two classes.
-        confidence: every attribute has a higher probability.
-        target: "attribute:class=share" of all classes.
-        n: number of images.
-        seed: seed of the draw.
-        even: True if combinations take turns.
-        truncation: ψ that the images are rendered at.
-        no_images: True if only latents are written.
+    `source` is the sha256 of the scored latents; generator, its sha256 and the fingerprint of the volume that they were
+    drawn from are "" where unknown. `cut` is as "attribute=class", `target` as "attribute:class=share" of all classes.
     """
 
     generator: str
@@ -95,16 +71,7 @@ class BalanceSpec:
 class BalancePlan:
     """A balanced sample before it is written.
 
-    Attributes:
-        request: the arguments.
-        out: folder of the sample.
-        spec: what the sample is.
-        latents: the scored latents.
-        table: their contingency table.
-        selection: the rows chosen; None if the sample is already there.
-        report: what the command prints.
-        generator: where images have to be rendered.
-        start: time.monotonic() of the request.
+    `selection` is None if the sample is already there; `generator` is there where images have to be rendered.
     """
 
     request: BalanceRequest
@@ -170,15 +137,7 @@ def plan(request: BalanceRequest, messages: Messages = SILENT) -> BalancePlan:
 def run(plan: BalancePlan, command: list[str]) -> Steps[int, None, dict]:
     """Write a balanced sample; a stopped run goes on where it stopped.
 
-    Args:
-        plan: a plan that is not done.
-        command: the command line, for sample.json.
-
-    Yields:
-        Number of images written since the last time.
-
-    Returns:
-        The report.
+    Yields numbers of images written; returns the report.
 
     Raises:
         SpecError: a latent is not finite.

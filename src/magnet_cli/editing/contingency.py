@@ -23,16 +23,11 @@ Target = dict[str, np.ndarray]  # attribute → shares [C] float64 of its classe
 
 @dataclass(frozen=True)
 class Table:
-    """The contingency table: one cell for each combination of classes.
+    """The contingency table: one cell for each combination of classes; the last attribute changes fastest.
 
-    Attributes:
-        attributes: in the order of the cell numbers; the last one changes fastest.
-        cells: [N] int32, cell of each latent; -1 where an attribute is not confident enough.
-        counts: [M] int64, number of latents in each cell.
-        target: [M] float64, requested share of each cell; they sum to 1.
-        shares: requested shares of the classes of each attribute.
-        confidence: latents in a cell have a higher probability than this for every attribute.
-        even: True if cells take turns, in proportion to the target; False if each is drawn at random, as published.
+    `cells` [N] int32 is the cell of each latent, -1 where an attribute does not have a probability above `confidence`;
+    `counts` [M] int64 is the number of latents in each cell, `target` [M] float64 its requested share. Cells take turns
+    if `even`, in proportion to the target; else each is drawn at random, as published.
     """
 
     attributes: tuple[Attribute, ...]
@@ -94,13 +89,8 @@ def equal_target(attributes: tuple[Attribute, ...]) -> Target:
 def make_target(attributes: tuple[Attribute, ...], shares: dict[str, float | dict[str, float]]) -> Target:
     """Return the shares of all classes; attributes without requested shares have equal ones.
 
-    Args:
-        attributes: the attributes to balance.
-        shares: attribute → {class: share}, the other classes share the rest equally; or attribute → share of the second
-            of two classes.
-
-    Raises:
-        SpecError: no such attribute or class, or shares outside [0, 1] or that do not sum to 1.
+    Requested are attribute → {class: share}, where the other classes share the rest equally, or attribute → share of
+    the second of two classes.
     """
     by_name, target = {each.name: each for each in attributes}, equal_target(attributes)
     for name, requested in shares.items():
@@ -139,18 +129,10 @@ def _shares(attribute: Attribute, requested: dict[str, float]) -> np.ndarray:
 
 
 def tabulate(attributes: tuple[Attribute, ...], confidence: float, target: Target, *, even: bool = False) -> Table:
-    """Return the contingency table of scored latents.
+    """Return the contingency table of attributes of the same N latents.
 
-    Args:
-        attributes: attributes of the same N latents.
-        confidence: t in [0, 1): keep latents whose probability exceeds t for every attribute (for a score p of two
-            classes: p > t or p < 1 - t). 0 keeps all.
-        target: shares of the classes; the share of a combination is their product.
-        even: True if combinations take turns.
-
-    Raises:
-        SpecError: there are more than 65,536 combinations.
-        SampleError: a class with a positive share has no latents.
+    Latents are kept whose probability exceeds the confidence in [0, 1) for every attribute (for a score p of two
+    classes: p > t or p < 1 - t); 0 keeps all. The share of a combination is the product of the shares of its classes.
     """
     shape, num_rows = _shape(attributes), len(attributes[0].labels)
     if np.prod(shape, dtype=float) > _MAX_CELLS:
@@ -194,18 +176,7 @@ def _check_classes(table: Table) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredRequest:
-    """Which scored latents are balanced by which attributes.
-
-    Attributes:
-        sample: folder or file of scored latents, as in `open_scored`.
-        scores: file of scores, for latents in a file.
-        attributes: names of the attributes to balance; () for all.
-        confidence: as in `tabulate`; None for 0.9.
-        cut: (attribute, class) pairs: reduce the attribute to two classes, those before this class and from it on.
-        target: (attribute, share of its second class), ("attribute:class", share), or a TOML or JSON file of shares.
-        even: True if combinations take turns; False to draw each at random.
-        seed: seed of the draw.
-    """
+    """Which scored latents are balanced, by which attributes; the flags are described in docs/reference/cli.md."""
 
     sample: Path
     scores: Path | None = None

@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttributeTarget:
-    """The class of an attribute that a direction leads to.
-
-    Attributes:
-        attribute: the attribute.
-        index: index of the class.
-    """
+    """The class of an attribute that a direction leads to."""
 
     attribute: Attribute
     index: int
@@ -55,25 +50,8 @@ class AttributeTarget:
 class DirectionSpec:
     """Exactly what decides a direction and its report.
 
-    Attributes:
-        generator: name of the generator, "" if unknown.
-        sha256: hex sha256 of its checkpoint.
-        source: hex sha256 of the scored latents.
-        attribute: name of the target.
-        attributes: names of the balanced attributes.
-        cut: "attribute=class" of attributes that were cut into two classes.
-        confidence: every attribute of a latent has a higher probability.
-        target: "attribute:class=share" of all classes.
-        n: number of latents.
-        seed: seed of the draw.
-        even: True if combinations take turns.
-        balanced: True if combinations are drawn in the target's shares, False as they come.
-        method: "centroid" or "svm".
-        space: "z" or "w".
-        rescored: number of latents moved along each direction; 0 without re-scoring.
-        from_: distance of the first end of the move.
-        to: distance of the second end.
-        models: keys of the image models that score the moved latents.
+    Fields are as in BalanceSpec; `attribute` is the name of the target, `rescored` the number of latents moved along
+    each direction, from distance `from_` to `to`; `models` are the keys of the image models that score them.
     """
 
     generator: str
@@ -98,13 +76,7 @@ class DirectionSpec:
 
 @dataclass(frozen=True)
 class Direction:
-    """A direction from a file.
-
-    Attributes:
-        vector: [1, D] float32, of length 1.
-        sha256: hex sha256 of the file.
-        fields: the document beside the file, with spec and report; {} if there is none.
-    """
+    """A direction [1, D] float32 of length 1, from a file; `fields` is the document beside it, {} if there is none."""
 
     vector: np.ndarray
     sha256: str
@@ -121,11 +93,7 @@ def all_targets(attributes: tuple[Attribute, ...]) -> list[AttributeTarget]:
 
 
 def find_target(attributes: tuple[Attribute, ...], text: str) -> AttributeTarget:
-    """Return the target of "gender", "gender=female" or "age=60-69".
-
-    Raises:
-        SpecError: no such attribute or class, or no class is named and there are more than two.
-    """
+    """Return the target of "gender", "gender=female" or "age=60-69"."""
     by_name = {each.name: each for each in attributes}
     name, _, value = (text, "", "") if text in by_name else text.partition("=")
     if name not in by_name:
@@ -145,16 +113,9 @@ def find_target(attributes: tuple[Attribute, ...], text: str) -> AttributeTarget
 
 
 def learn(latents: np.ndarray, positive: np.ndarray, method: str) -> np.ndarray:
-    """Return the unit vector [1, D] float32 from one class to the other.
+    """Return the unit vector [1, D] float32 from one class of latents [n, D] to the other, the `positive` [n].
 
-    Args:
-        latents: [n, D] float32.
-        positive: [n] bool, True for latents of the class that the direction leads to.
-        method: "centroid", the difference of the two means; "svm", the normal of a linear SVM with C = 1.
-
-    Raises:
-        SampleError: one class is empty, or the means are equal.
-        MagnetError: scikit-learn is not installed.
+    The method "centroid" is the difference of the two means; "svm" is the normal of a linear SVM with C = 1.
     """
     if positive.all() or not positive.any():
         raise SampleError(
@@ -183,18 +144,9 @@ def learn_all(
     spec: DirectionSpec,
     generator: "Generator | None",
 ) -> dict[str, np.ndarray]:
-    """Return directions [1, D] float32 by name of the target, where rows have latents of both classes.
+    """Return directions [1, D] float32 by name of the target, where rows [n] have latents of both classes.
 
-    Args:
-        scored: the scored latents.
-        targets: the targets.
-        rows: [n] rows to learn from.
-        spec: method and space.
-        generator: needed to map latents of a folder from z to w.
-
-    Raises:
-        SpecError: the generator has no such space, or a latent is not finite.
-        SampleError: as `learn`.
+    The generator is needed to map latents of a folder from z to w.
     """
     latents = scored.rows(rows)
     if spec.space != "z" and scored.kind != "latents":  # latents in a file are taken as they are
@@ -235,12 +187,7 @@ def default_out(scored: ScoredLatents, spec: DirectionSpec) -> Path:
 
 
 def finished(out: Path, spec: DirectionSpec) -> dict | None:
-    """Return the report of the direction in a file, or None if there is none.
-
-    Raises:
-        SampleError: another direction (the error names all differing fields), or another file.
-        MagnetError: the document is damaged, or the file was changed.
-    """
+    """Return the report of the direction in a file, or None if there is none; refuse another direction or file."""
     if not _is_ours(out):
         return None
     fields = read(out).fields
@@ -249,12 +196,7 @@ def finished(out: Path, spec: DirectionSpec) -> dict | None:
 
 
 def _is_ours(out: Path) -> bool:
-    """Return True if the file is a direction, False if there is none or its writing was interrupted.
-
-    Raises:
-        SampleError: there is another file or document.
-        MagnetError: the document is damaged.
-    """
+    """Return True if the file is a direction, False if there is none or its writing was interrupted; refuse others."""
     document = document_of(out)
     if document.exists() and {"format", "spec", "sha256", "report"} <= documents.read(document).keys():
         return out.exists()
@@ -267,20 +209,12 @@ def _is_ours(out: Path) -> bool:
 
 
 def check_place(out: Path) -> None:
-    """Check that a direction may be written or replaced at a path.
-
-    Raises:
-        SampleError, MagnetError: there is another file.
-    """
+    """Check that a direction may be written or replaced at a path."""
     _is_ours(out)
 
 
 def write(out: Path, spec: DirectionSpec, vector: np.ndarray, command: list[str], report: dict) -> None:
-    """Write a direction: its document, then the vector [1, D] float32 as NPY, which makes it complete.
-
-    Raises:
-        MagnetError: no space, no permission.
-    """
+    """Write a direction: its document, then the vector [1, D] float32 as NPY, which makes it complete."""
     atomic.make_folder(out.parent)
     data = pictures.npy(vector)
     fields = {

@@ -31,27 +31,7 @@ _SHEET_ROWS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class EditRequest:
-    """Arguments of `magnet edit`.
-
-    Attributes:
-        direction: NPY file of the direction.
-        latents: NPY file of latents [n, D] in the space of the direction; None to draw them.
-        labels: NPY file of their labels.
-        n: number of latents, one row of images each.
-        seed: seed of drawn latents; None for 0.
-        from_: distance of the first step, in units of the space.
-        to: distance of the last step.
-        steps: images a row.
-        space: "z" or "w"; None for that of the direction.
-        model: image models that score the images.
-        truncation: ψ.
-        label: labels of drawn latents, by number or ImageNet name, in turn; None for all.
-        out: folder of the edit; None for edits/<generator>-<direction>-seed<seed>.
-        device: where images are rendered and scored.
-        batch_size: images at a time.
-        trust: True to run the code in a TorchScript file that `model` names.
-        force: True to replace another edit in the folder.
-    """
+    """Arguments of `magnet edit`; the fields are its arguments and flags, described in docs/reference/cli.md."""
 
     direction: Path
     latents: Path | None = None
@@ -76,21 +56,8 @@ class EditRequest:
 class EditSpec:
     """Exactly what decides which images an edit holds.
 
-    Attributes:
-        generator: name of the generator.
-        sha256: hex sha256 of its checkpoint.
-        direction: hex sha256 of the direction's file.
-        n: number of latents, one row of images each.
-        from_: distance of the first step, in units of the space.
-        to: distance of the last step.
-        steps: images a row.
-        latents: hex sha256 of the file of latents, "" if they are drawn.
-        labels: hex sha256 of the file of labels, or "".
-        seed: seed of drawn latents.
-        space: "z" or "w", that of the direction.
-        truncation: ψ.
-        label: labels of drawn latents, in turn; () for all.
-        models: keys of the image models that score the images.
+    `direction`, `latents` and `labels` are the sha256 of files, "" where latents are drawn; `models` are keys of the
+    image models that score the images.
     """
 
     generator: str
@@ -111,19 +78,9 @@ class EditSpec:
 
 @dataclass(frozen=True)
 class EditPlan:
-    """An edit before it is rendered.
+    """An edit before it is rendered; `generator` is None if it is done already, and `done` is its report.
 
-    Attributes:
-        request: the arguments.
-        out: folder of the edit.
-        spec: what the edit is.
-        direction: the direction.
-        scorers: image models.
-        done: the report, if the folder already holds this edit.
-        generator: the generator; None if done.
-        moved: [n * steps, D] float32, latents at all steps, row by row, in the space of the direction.
-        labels: [n] int64 of a conditional generator, or None.
-        start: time.monotonic() of the request.
+    `moved` [n * steps, D] float32 are the latents at all steps, row by row, in the space of the direction.
     """
 
     request: EditRequest
@@ -206,15 +163,7 @@ def plan(source: "Source", request: EditRequest, messages: Messages = SILENT) ->
 def run(plan: EditPlan, command: list[str]) -> Steps[int, None, dict]:
     """Render and score an edit; a stopped run goes on where it stopped.
 
-    Args:
-        plan: a plan that is not done.
-        command: the command line, for edit.json.
-
-    Yields:
-        Number of images rendered, then scored, since the last time.
-
-    Returns:
-        The report.
+    Yields numbers of images rendered, then scored; returns the report.
 
     Raises:
         MagnetError: no space, no permission.
@@ -270,11 +219,7 @@ def offsets(spec: EditSpec) -> np.ndarray:
 
 
 def check(generator: Generator, spec: EditSpec, learned: Direction) -> None:
-    """Check that a direction belongs to a generator's space.
-
-    Raises:
-        SpecError: no such space, no images, or a direction of another space or size.
-    """
+    """Check that a direction belongs to a generator's space."""
     generator.check_parts(spec.space, "pixel")
     size = generator.latent_dim if spec.space == "z" else generator.style_dim
     if learned.vector.shape[1] != size:
@@ -301,12 +246,7 @@ def move(
 ) -> np.ndarray:
     """Return the latents at all steps [n * steps, D] float32, row by row, in the space of the direction.
 
-    Args:
-        generator: on its device.
-        spec: steps, distances and space.
-        vector: [1, D] float32.
-        latents: [n, D] floating; drawn latents are in z, those of a file in the space.
-        labels: [n] int64 or None.
+    Drawn latents are in z, those of a file in the space.
     """
     base = np.asarray(latents, np.float32)
     if not spec.latents:

@@ -22,27 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionRequest(ScoredRequest):
-    """Arguments of `magnet direction`.
-
-    Attributes:
-        attribute: the attribute that changes along the direction: NAME, or NAME=CLASS.
-        n: number of latents to learn from; None for all that balance.
-        unbalanced: True to learn from latents as they come.
-        allow_unbalanced: True to choose more latents than are balanced.
-        method: "centroid", the difference of class means, or "svm".
-        space: "z" or "w".
-        rescore: True to move new latents along the directions of all attributes, and score them.
-        moved: number of latents moved.
-        from_: distance of the first end of the move, in units of the space.
-        to: distance of the second end.
-        model: image models for re-scoring, as NAME or ATTRIBUTE=NAME; by default the one of the attribute's name.
-        generator: of the latents; None for the one that they name.
-        out: file of the direction; None for directions/<source>-<attribute>.npy.
-        device: where images are rendered and scored.
-        batch_size: images at a time.
-        trust: True to run the code in a TorchScript file that `model` names.
-        force: True to replace another direction in the file.
-    """
+    """Arguments of `magnet direction`; the fields are its arguments and flags, described in docs/reference/cli.md."""
 
     attribute: str
     n: int | None = None
@@ -67,18 +47,8 @@ class DirectionRequest(ScoredRequest):
 class DirectionPlan:
     """A direction before it is learned.
 
-    Attributes:
-        request: the arguments.
-        out: file of the direction.
-        spec: what the direction is.
-        latents: the scored latents.
-        target: the class that the direction leads to.
-        rows: rows [n] to learn from, by balanced (True) or as they come (False).
-        scorers: image models for re-scoring, by attribute.
-        generator: where latents have to be mapped or rendered.
-        largest_balanced_n: the largest n that balances.
-        done: the report, if the file already holds this direction.
-        start: time.monotonic() of the request.
+    `rows` [n] to learn from are by balanced (True) or as they come (False), `scorers` by attribute; `generator` is
+    there where latents have to be mapped or rendered; `done` is the report, if the file already holds this direction.
     """
 
     request: DirectionRequest
@@ -142,17 +112,7 @@ def plan(request: DirectionRequest, messages: Messages = SILENT) -> DirectionPla
 
 
 def run(plan: DirectionPlan, command: list[str]) -> Steps[int, None, dict]:
-    """Learn a direction, measure it, and write it.
-
-    Args:
-        plan: a plan that is not done.
-        command: the command line, for the document.
-
-    Yields:
-        Number of latents re-scored since the last time.
-
-    Returns:
-        The report.
+    """Learn a direction, measure it, and write it; yields numbers of latents re-scored, and returns the report.
 
     Raises:
         SampleError: all rows, or none, are of the class that the direction leads to.

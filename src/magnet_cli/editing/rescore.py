@@ -30,12 +30,7 @@ def draw_latents(
 
 @dataclass(frozen=True)
 class AttributeScore:
-    """The score of a target: the probability of its class, as an image model gives it.
-
-    Attributes:
-        scorer: the image model.
-        columns: indices of the model's classes whose probabilities are summed.
-    """
+    """The score of a target: the sum of the probabilities of some classes (columns) of an image model."""
 
     scorer: ImageScorer
     columns: tuple[int, ...]
@@ -44,17 +39,9 @@ class AttributeScore:
     def of(
         cls, target: AttributeTarget, scorer: ImageScorer, cut: str | None, classes: tuple[str, ...], *, by_name: bool
     ) -> "AttributeScore":
-        """Return the score of a target.
+        """Return the score of a target, by the model that scored its attribute, perhaps cut into two classes at `cut`.
 
-        Args:
-            target: the target.
-            scorer: the model that scored its attribute.
-            cut: class at which the classes were cut into two; None if they were not.
-            classes: classes of the model.
-            by_name: True if the attribute's classes must have the names of the model's; False if only their number.
-
-        Raises:
-            SpecError: the classes differ.
+        The attribute's classes have to have the names of the model's if `by_name`, else only their number.
         """
         attribute = target.attribute
         first, names = cut_sides(attribute.name, classes, cut) if cut else (0, classes)
@@ -78,19 +65,9 @@ def attribute_scores(
     *,
     by_name: bool,
 ) -> list[AttributeScore]:
-    """Return the scores of targets.
+    """Return the scores of targets, with models and cuts by attribute.
 
-    Args:
-        generator: on its device; renders one image, as models need not name their classes.
-        targets: the targets.
-        scorers: image models, by attribute.
-        cuts: classes at which attributes were cut.
-        truncation: ψ.
-        by_name: as in `AttributeScore.of`.
-
-    Raises:
-        SpecError: a model has other classes than its attribute.
-        GeneratorError: a model does not take the images.
+    One image is rendered, as models need not name their classes.
     """
     latents, labels = draw_latents(generator, 1, 0)
     image = batches.images(generator, latents, truncation, batches.batch_size(generator), labels)
@@ -114,21 +91,9 @@ def rescore(
     truncation: float,
     batch: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield the change of each score between the two ends of a move along each direction.
+    """Yield the change of each of S scores between the two ends of a move along each of K directions [1, D].
 
-    Args:
-        generator: on its device.
-        scores: S scores.
-        vectors: K directions [1, D].
-        latents: [M, D] float32.
-        labels: [M] int64 of a conditional generator, or None.
-        ends: distances of the two ends, in units of the space.
-        space: "z" or "w", that of the directions.
-        truncation: ψ.
-        batch: images at a time.
-
-    Yields:
-        [b, K, S] float64, score at the second end less score at the first, for the next b latents.
+    Each part is [b, K, S] float64, score at the second end less score at the first, for the next b latents.
     """
     size = batch or min(batches.batch_size(generator), _MAX_BATCH)
     for start in range(0, len(latents), size):

@@ -25,15 +25,7 @@ _RESERVED = {"file_name", "row", "log_volume", "label", "source"}  # fields of m
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotateRequest:
-    """Arguments of `magnet attributes SAMPLE...`.
-
-    Attributes:
-        samples: samples or folders of images; several are independent pools.
-        model: image models with classes, as in `load_scorer`.
-        compare: samples to compare with, as many as `samples`.
-        device: where images are scored.
-        trust: True to run the code in a TorchScript file that `model` names.
-    """
+    """Arguments of `magnet attributes SAMPLE...`; the fields are its flags, described in docs/reference/cli.md."""
 
     samples: tuple[Path, ...]
     model: tuple[str, ...]
@@ -44,16 +36,7 @@ class AnnotateRequest:
 
 @dataclass(frozen=True)
 class AnnotatePlan:
-    """Samples before they are scored.
-
-    Attributes:
-        request: the arguments.
-        samples: images of the samples.
-        others: images of the samples to compare with.
-        scorers: image models.
-        paired: True if samples and others are pairs from the same volumes.
-        start: time.monotonic() of the request.
-    """
+    """Samples before they are scored; `paired` says that samples and others are pairs from the same volumes."""
 
     request: AnnotateRequest
     samples: list[ImageSet]
@@ -85,15 +68,7 @@ def plan(request: AnnotateRequest) -> AnnotatePlan:
 def run(plan: AnnotatePlan, messages: Messages = SILENT) -> Steps[int, None, dict]:
     """Measure the shares of classes, and write the class of each image into the samples.
 
-    Args:
-        plan: the plan.
-        messages: receives what was written, and reasons to doubt the shares.
-
-    Yields:
-        Number of images scored since the last time.
-
-    Returns:
-        The report: "models" has, for each model, n, shares, gap, total_variation and the change.
+    Yields numbers of images scored; returns the report.
 
     Raises:
         SampleError: two samples share images, a model has one class, or a sample was changed.
@@ -141,11 +116,7 @@ def _score(samples: list[ImageSet], scorer: ImageScorer) -> Steps[int, None, tup
 
 
 def are_pairs(samples: list[ImageSet], others: list[ImageSet]) -> bool:
-    """Return True if sample and comparison in the same place come from the same volume, False if all are independent.
-
-    Raises:
-        SampleError: samples of different lengths, one against several, or some in pairs and some not.
-    """
+    """Return True if each sample and its comparison come from one volume, False if all are independent."""
     kept_outputs.check_lengths(samples)
     if not others:
         return False
@@ -171,16 +142,7 @@ def are_pairs(samples: list[ImageSet], others: list[ImageSet]) -> bool:
 def annotate(images: ImageSet, scorer: ImageScorer, probabilities: np.ndarray, summary: dict) -> None:
     """Write class and probability of each image into a sample: metadata.jsonl, checksums and sample.json as one.
 
-    Args:
-        images: images of a finished sample.
-        scorer: the model; its name becomes a field, NAME_probability another.
-        probabilities: [n, C].
-        summary: goes into sample.json, under "attributes" and the model's name.
-
-    Raises:
-        ArtifactError: the model has the name of a field that all samples have.
-        SampleError: the sample was changed since it was written.
-        MagnetError: no space, no permission; the sample is then unchanged.
+    The probabilities are [n, C]; `summary` goes into sample.json, under "attributes" and the model's name.
     """
     if scorer.name in _RESERVED:
         raise ArtifactError(

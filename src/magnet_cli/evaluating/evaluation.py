@@ -34,18 +34,7 @@ _PARTS = 0x7061727473  # random stream that divides the reference
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRequest:
-    """Arguments of `magnet evaluate`.
-
-    Attributes:
-        samples: samples or folders of images; several are independent pools.
-        reference: sample or folder of images to compare with.
-        features: image model whose features are compared, as in `load_scorer`; None for "digits" for 32×32 grey images,
-            else "efficientnet-lite0".
-        nearest_k: k of precision, recall, density and coverage.
-        by_class: True to add ICFID.
-        device: where features are computed.
-        trust: True to run the code in a TorchScript file that `features` names.
-    """
+    """Arguments of `magnet evaluate`; the fields are its arguments and flags, described in docs/reference/cli.md."""
 
     samples: tuple[Path, ...]
     reference: Path
@@ -60,15 +49,9 @@ class EvaluateRequest:
 class Evaluation:
     """Metrics of samples against a reference; a metric of features has their name, as "fid[digits]".
 
-    Attributes:
-        n: images of a sample.
-        reference_n: images of the reference that each sample is compared with.
-        interval: what the intervals cover.
-        metrics: estimates with 95 % intervals.
-        each: metric → value of each sample.
-        undefined: metric → reason.
-        warnings: reasons to doubt the metrics.
-        matched: by class: label → class of the reference, for each sample; None otherwise.
+    `n` is the number of images of a sample, `reference_n` that of the reference which each sample is compared with;
+    `interval` says what the 95 % intervals of `metrics` cover; `each` holds the value of each sample, `undefined` the
+    reason for each metric without a value, `matched` with ICFID: label → class of the reference, for each sample.
     """
 
     n: int
@@ -158,11 +141,7 @@ def _stages(progress: Progress | None) -> Stages:
 
 
 def run(request: EvaluateRequest, stages: Stages = no_stages, messages: Messages = SILENT) -> dict:
-    """Evaluate samples as `magnet evaluate`, and return the report.
-
-    Raises:
-        SampleError, GeneratorError, MagnetError: as `evaluate`.
-    """
+    """Evaluate samples as `magnet evaluate`, and return the report; raises what `evaluate` raises."""
     start = time.monotonic()
     samples, reference = [ImageSet.open(path) for path in request.samples], ImageSet.open(request.reference)
     name = request.features or default_features(samples[0].shape)
@@ -206,16 +185,7 @@ def compare(
     *,
     by_class: bool = False,
 ) -> Evaluation:
-    """Compare samples with a reference, as `evaluate`.
-
-    Args:
-        samples: one; or several, of independent pools and one length.
-        reference: the images to compare with.
-        scorer: model whose features are compared.
-        nearest_k: k of the nearest-neighbour metrics.
-        stages: shows the progress of each stage.
-        by_class: True to add ICFID.
-    """
+    """Compare samples with a reference, as `evaluate`."""
     length = len(reference) // len(samples)
     classes = reference.classes() if by_class else None
     labels = [images.classes()[0] for images in samples] if by_class else []

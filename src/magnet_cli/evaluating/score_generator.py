@@ -37,19 +37,7 @@ _SHARD_WORK = 1 << 24  # numbers in a shard's images: from seconds to minutes of
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
-    """Arguments of `magnet attributes GENERATOR`.
-
-    Attributes:
-        model: image models with classes, as in `load_scorer`.
-        n: number of images; None for 10,000.
-        seed: seed of the latents.
-        truncation: ψ.
-        label: labels, by number or ImageNet name, in turn; None for all.
-        out: the folder; None for attributes/<generator>-n<n>-seed<seed>.
-        device: where images are rendered and scored.
-        batch_size: images at a time.
-        trust: True to run the code in a TorchScript file that `model` names.
-    """
+    """Arguments of `magnet attributes GENERATOR`; the fields are its flags, described in docs/reference/cli.md."""
 
     model: tuple[str, ...]
     n: int | None = None
@@ -66,16 +54,7 @@ class ScoreRequest:
 class AttributesSpec:
     """Exactly what decides the scores in a folder.
 
-    Attributes:
-        generator: name of the generator.
-        sha256: hex sha256 of its checkpoint.
-        n: number of latents.
-        seed: seed of the latents.
-        truncation: ψ that they are rendered at.
-        label: labels, in turn; () for all.
-        models: names of the image models.
-        keys: keys of the image models.
-        shard_rows: R, rows of a shard; latents are a function of seed and shard.
+    Latents are a function of seed and shard, so that `shard_rows` counts; labels take turns, () for all.
     """
 
     generator: str
@@ -91,17 +70,7 @@ class AttributesSpec:
 
 @dataclass(frozen=True)
 class ScorePlan:
-    """Scores before they are computed.
-
-    Attributes:
-        out: the folder.
-        spec: what the scores are.
-        generator: the generator, on its device.
-        scorers: image models, in the order of the spec.
-        batch: images at a time; None for a size that fits the generator.
-        done: the report, if the folder already holds these scores.
-        start: time.monotonic() of the request.
-    """
+    """Scores before they are computed; `done` is the report, if the folder already holds these scores."""
 
     out: Path
     spec: AttributesSpec
@@ -152,16 +121,7 @@ def plan(source: "Source", request: ScoreRequest, messages: Messages = SILENT) -
 def run(plan: ScorePlan, command: list[str], messages: Messages = SILENT) -> Steps[int, None, dict]:
     """Score the images of a generator; a stopped run goes on where it stopped.
 
-    Args:
-        plan: a plan that is not done.
-        command: the command line, for attributes.json.
-        messages: receives the shares of the classes.
-
-    Yields:
-        Number of latents whose scores are safe since the last time.
-
-    Returns:
-        The report.
+    Yields numbers of latents whose scores are safe; returns the report.
 
     Raises:
         GeneratorError: a model does not take the images.
@@ -207,8 +167,7 @@ def write(
 def join(out: Path, spec: AttributesSpec, scorers: list[ImageScorer]) -> tuple[list[Path], list[Tally]]:
     """Join the shards to latents.npy, labels.npy and scores.npz, with one shard in memory at a time.
 
-    Returns:
-        The files, and the number of images in each class, for each model.
+    Returns the files, and the number of images in each class, for each model.
     """
     first = _read_shard(out, 0)
     files = [out / f"{name}.npy" for name in ("latents", "labels") if name in first]

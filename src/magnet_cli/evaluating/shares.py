@@ -19,11 +19,7 @@ def score(images: ImageSet, scorer: ImageScorer) -> Iterator[ModelOutputs]:
 
 
 def tally(scorer: ImageScorer, probabilities: np.ndarray) -> Tally:
-    """Return the number of images in each class, from probabilities [n, C].
-
-    Raises:
-        SampleError: the model has fewer than two classes.
-    """
+    """Return the number of images in each class, from probabilities [n, C]."""
     if probabilities.shape[1] < 2:
         raise SampleError(
             f"{scorer.name} has one class, and shares need two or more",

@@ -13,13 +13,10 @@ _ROUNDING = 1e-5  # by which a sum of float32 probabilities may pass 0 or 1
 
 @dataclass(frozen=True)
 class Attribute:
-    """The classes of N images.
+    """The classes of N images; a plain score in [0, 1] has the classes "not NAME" and "NAME".
 
-    Attributes:
-        name: name of the image model, or of a column.
-        classes: names of the classes, two or more. For a plain score in [0, 1]: "not NAME", "NAME".
-        labels: [N] int32, index of the most probable class; the first of several.
-        probability: [N] float32, probability of that class; 1 where the class alone is known.
+    `labels` [N] int32 is the most probable class, the first of several; `probability` [N] float32 is its probability, 1
+    where the class alone is known.
     """
 
     name: str
@@ -29,11 +26,7 @@ class Attribute:
 
 
 def select_names(requested: tuple[str, ...], available: list[str], source: Path) -> tuple[str, ...]:
-    """Return the attributes requested, or all where none are.
-
-    Raises:
-        SpecError: the source has no such attribute.
-    """
+    """Return the attributes requested, or all where none are."""
     for name in requested:
         if name not in available:
             raise SpecError(
@@ -44,11 +37,7 @@ def select_names(requested: tuple[str, ...], available: list[str], source: Path)
 
 
 def class_index(attribute: str, classes: tuple[str, ...], name: str) -> int:
-    """Return the index of a class.
-
-    Raises:
-        SpecError: the attribute has no such class.
-    """
+    """Return the index of a class."""
     if name not in classes:
         raise SpecError(
             f"the class {name!r} of {attribute} is requested, and its classes are {', '.join(classes)}",
@@ -58,14 +47,7 @@ def class_index(attribute: str, classes: tuple[str, ...], name: str) -> int:
 
 
 def cut_sides(attribute: str, classes: tuple[str, ...], cut: str) -> tuple[int, tuple[str, str]]:
-    """Return where an attribute is cut into two classes.
-
-    Returns:
-        The index of the first class of the second side, and the names of both sides.
-
-    Raises:
-        SpecError: there is no such class, or no class before it.
-    """
+    """Return the index of the first class of the second side of a cut, and the names of both sides."""
     first = class_index(attribute, classes, cut)
     if not first:
         raise SpecError(
@@ -77,18 +59,10 @@ def cut_sides(attribute: str, classes: tuple[str, ...], cut: str) -> tuple[int, 
 def from_probabilities(
     name: str, classes: tuple[str, ...], blocks: Iterable[np.ndarray], num_rows: int, cut: str | None, source: str
 ) -> Attribute:
-    """Return an attribute from the probabilities of its classes.
+    """Return an attribute from probabilities [b, C] of its classes, all rows in order.
 
-    Args:
-        name: name of the attribute.
-        classes: names of the C classes.
-        blocks: probabilities [b, C] floating, all N rows in order.
-        num_rows: N.
-        cut: first class of the second side, to sum probabilities over the classes of two sides; None to keep C classes.
-        source: name of the file, for errors.
-
-    Raises:
-        SpecError: a probability is not in [0, 1], or there are not N rows.
+    `cut` is the first class of the second side: probabilities are summed over the classes of each side; None keeps C
+    classes.
     """
     first, names = cut_sides(name, classes, cut) if cut else (0, classes)
     labels, probability, start = np.empty(num_rows, np.int32), np.empty(num_rows, np.float32), 0
@@ -110,9 +84,6 @@ def from_labels(
     """Return an attribute from class indices [N] and, optionally, the probability [N] of that class.
 
     Where the attribute is cut, the probability of a side is taken as that of the class: a lower bound.
-
-    Raises:
-        SpecError: there is no such class to cut at.
     """
     if cut:
         first, classes = cut_sides(name, classes, cut)
@@ -122,11 +93,7 @@ def from_labels(
 
 
 def check_scores(scores: np.ndarray, name: str, start: int, source: str) -> None:
-    """Check that scores [b] or [b, C], of rows from `start` on, lie in [0, 1].
-
-    Raises:
-        SpecError: a score does not, or is no number.
-    """
+    """Check that scores [b] or [b, C], of rows from `start` on, lie in [0, 1]."""
     valid = (scores >= -_ROUNDING) & (scores <= 1 + _ROUNDING)
     if not valid.all():
         row, *rest = np.unravel_index(np.argmin(valid), valid.shape)
@@ -137,11 +104,7 @@ def check_scores(scores: np.ndarray, name: str, start: int, source: str) -> None
 
 
 def check_length(count: int, num_rows: int, name: str, source: str) -> None:
-    """Check that there is one score for each latent.
-
-    Raises:
-        SpecError: there are more or fewer.
-    """
+    """Check that there is one score for each latent."""
     if count != num_rows:
         raise SpecError(
             f"{num_rows:,} latents need as many scores of {name}, and {source} has {count:,}",

@@ -30,22 +30,12 @@ _RESTORE = "restore it from a copy, or make it again"
 
 @dataclass(frozen=True)
 class ScoredLatents:
-    """Latents with their attributes, and where they come from.
+    """Latents [N, D] floating, mapped from the file, with their attributes, and where they come from.
 
-    Attributes:
-        path: the folder or file.
-        latents: [N, D] floating, mapped from the file.
-        attributes: by name.
-        source: hex sha256 of latents and scores.
-        labels: [N] int64 of a conditional generator, or None.
-        kind: "attributes" (a folder of scores), "sample" or "latents" (files).
-        generator: name of the generator, "" if unknown.
-        sha256: hex sha256 of its checkpoint, "" if unknown.
-        truncation: ψ that the images are rendered at.
-        fingerprint: of the volume that a sample was drawn from, or "".
-        records: lines of a sample's metadata.jsonl.
-        balanced: True for a sample that `magnet balance` wrote.
-        models: what the source records about the model of each attribute.
+    `source` is the sha256 of latents and scores, `kind` "attributes" (a folder of scores), "sample" or "latents"
+    (files). Generator, its sha256 and the fingerprint of a sample's volume are "" where unknown. `records` are the
+    lines of a sample's metadata.jsonl; `balanced` says that `magnet balance` wrote it. `models` holds what the source
+    records about the model of each attribute.
     """
 
     path: Path
@@ -72,11 +62,7 @@ class ScoredLatents:
         return path.stem if path.is_file() else path.name
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Return the latents [n, D] float32 at row indices [n].
-
-        Raises:
-            SpecError: a latent is not finite.
-        """
+        """Return the latents [n, D] float32 at row indices [n]."""
         latents = np.asarray(self.latents[indices], dtype=np.float32)
         finite = np.isfinite(latents).all(axis=1)
         if not finite.all():
@@ -94,18 +80,11 @@ class ScoredLatents:
 def open_scored(
     path: Path, scores: Path | None = None, attributes: tuple[str, ...] = (), cuts: dict[str, str] | None = None
 ) -> ScoredLatents:
-    """Open latents with their attributes.
+    """Open latents with their attributes, or those that are named.
 
-    Args:
-        path: a folder of `magnet attributes GENERATOR`, a sample with attributes, or an NPY file of latents [N, D].
-        scores: for an NPY file, the file of scores: NPY (a dictionary, as published), NPZ, CSV or JSON lines.
-        attributes: names of the attributes; () for all.
-        cuts: attribute → class: reduce the attribute to two classes, those before this class and those from it on.
-
-    Raises:
-        SampleError: the path is none of these, not finished, or without attributes.
-        SpecError: no such attribute or class; scores outside [0, 1]; lengths that differ.
-        MagnetError: a file cannot be read, or is damaged.
+    The path is a folder of `magnet attributes GENERATOR`, a sample with attributes, or an NPY file of latents [N, D],
+    for which `scores` is NPY (a dictionary, as published), NPZ, CSV or JSON lines. `cuts` reduces attributes to two
+    classes: those before the class that is named, and those from it on.
     """
     cuts = cuts or {}
     if unused := [name for name in cuts if attributes and name not in attributes]:

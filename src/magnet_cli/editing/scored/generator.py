@@ -10,17 +10,7 @@ if TYPE_CHECKING:
 
 
 def load_generator(latents: ScoredLatents, generator: str | None, device: str | None) -> "Generator":
-    """Load the generator of scored latents.
-
-    Args:
-        latents: the latents.
-        generator: as for `models.load`; None for the one that the latents name, which is looked up by name only.
-        device: as for `models.load`; None for a GPU if there is one.
-
-    Raises:
-        ArtifactError: no such generator.
-        GeneratorError: the latents belong to another generator, or need labels.
-    """
+    """Load the generator that is passed, else the one that the latents name, which is looked up by name only."""
     from magnet_cli import models
     from magnet_cli.catalog.checkpoint import Checkpoint
 

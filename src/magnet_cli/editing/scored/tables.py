@@ -30,18 +30,7 @@ _MAX_CLASSES = 1000  # of a column of text: more are names of rows
 
 
 def read(path: Path, names: tuple[str, ...], num_rows: int, cuts: dict[str, str]) -> dict[str, Attribute]:
-    """Read the attributes in a file of scores.
-
-    Args:
-        path: .npy, .csv or .jsonl.
-        names: names of the attributes; () for all of a dictionary.
-        num_rows: N.
-        cuts: as in `open_scored`.
-
-    Raises:
-        SpecError: another kind of file, no such column, scores outside [0, 1], or not one for each latent.
-        MagnetError: the file cannot be read.
-    """
+    """Read the attributes in a file of scores, .npy, .csv or .jsonl; names may be () for all of a dictionary."""
     if path.suffix == ".npy":
         return _read_dictionary(path, names, num_rows, cuts)
     if path.suffix not in {".csv", ".jsonl"}:

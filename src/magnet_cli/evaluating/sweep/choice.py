@@ -11,15 +11,8 @@ _OF_CLASSES = ("gap", "total_variation")
 def picked_by(pick: str | None, scorers: Scorers, *, has_reference: bool, has_fid: bool) -> str:
     """Return the full name of the figure that picks a point, as SweepSpec.pick.
 
-    Args:
-        pick: a key of DIRECTIONS, "none", or None for the default: fid with a reference (kid where FID is undefined),
-            else the total variation of the first model, else nothing.
-        scorers: models of features and classes.
-        has_reference: True if the reference is a set of images, False for draws from the prior.
-        has_fid: True if there are enough images for FID.
-
-    Raises:
-        SampleError: a figure of classes without a model of classes; or FID of too few images.
+    `pick` is a key of DIRECTIONS, "none", or None for the default: fid with a reference (kid where FID is undefined),
+    else the total variation of the first model, else nothing.
     """
     if pick is None and has_reference:
         pick = "fid" if has_fid else "kid"
@@ -42,11 +35,7 @@ def picked_by(pick: str | None, scorers: Scorers, *, has_reference: bool, has_fi
 
 
 def estimate(point: dict, name: str) -> dict:
-    """Return a figure of a point, {"value", "low", "high"}: a metric, or MODEL.gap, MODEL.total_variation.
-
-    Raises:
-        SampleError: the metric is undefined there.
-    """
+    """Return a figure of a point, {"value", "low", "high"}: a metric, or MODEL.gap, MODEL.total_variation."""
     model, _, measure = name.rpartition(".")
     if measure in _OF_CLASSES:
         return point["attributes"][model][measure]

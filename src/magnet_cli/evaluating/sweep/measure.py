@@ -31,18 +31,7 @@ POINTS, IMAGES = ".points", ".images"  # finished points, and images by row, whi
 
 @dataclass(frozen=True)
 class PointMeasurer:
-    """Measures points that share rows and images.
-
-    Attributes:
-        out: folder of the sweep.
-        spec: what the sweep is.
-        generator: on its device.
-        scorers: the image models.
-        reference: images to compare with.
-        command: the command line, for the samples.
-        batch: images at a time; None for a size that fits the generator.
-        stages: shows the progress of each stage.
-    """
+    """Measures points that share rows and images; `out` is the folder of the sweep."""
 
     out: Path
     spec: SweepSpec

@@ -15,25 +15,10 @@ from magnet_cli.volume import Volume
 class SweepSpec:
     """Exactly what decides the numbers of a sweep.
 
-    Attributes:
-        generator: name of the generator.
-        sha256: hex sha256 of its checkpoint.
-        fingerprints: of the volume for each truncation.
-        pools: number of rows of each volume.
-        n: images a point.
-        rho: polarities, ascending, 0 included.
-        truncation: ψ of the images, descending.
-        top_k: k.
-        seed: seed of the draws.
-        label: labels drawn from; () for those of the volumes.
-        bn_truncation: ψ of batch-norm statistics; 0 for the truncation.
-        reference: hex sha256 of the hashes of its images; "" for new draws from the prior.
-        features: name of the image model whose features are compared.
-        features_key: its key.
-        nearest_k: k of precision, recall, density and coverage.
-        models: names of the image models whose classes are counted.
-        keys: their keys.
-        pick: what picks the point: name of a metric, or MODEL.gap, MODEL.total_variation; "" for no choice.
+    `fingerprints` and `pools` (numbers of rows) are of the volume for each truncation; `rho` ascends and holds 0,
+    `truncation` descends. `bn_truncation` is 0 for the truncation itself. `reference` is the sha256 of the hashes of
+    its images, "" for new draws from the prior. `pick` is a metric, MODEL.gap or MODEL.total_variation; "" for no
+    choice.
     """
 
     generator: str
@@ -58,13 +43,7 @@ class SweepSpec:
 
 @dataclass(frozen=True)
 class Pool:
-    """The rows that are drawn from at one truncation.
-
-    Attributes:
-        truncation: ψ of the images.
-        volume: the volume.
-        index: index of its rows, without those of other labels.
-    """
+    """The rows that are drawn from at one truncation; the index is without rows of other labels."""
 
     truncation: float
     volume: Volume
@@ -73,13 +52,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Point:
-    """One place of a sweep.
-
-    Attributes:
-        rho: the polarity.
-        truncation: ψ.
-        half: half of the rows, 1 or 2; 0 for all.
-    """
+    """One place of a sweep; `half` is the half of the rows, 1 or 2; 0 for all."""
 
     rho: float
     truncation: float
@@ -94,12 +67,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Scorers:
-    """The image models of a sweep.
-
-    Attributes:
-        features: the model whose features are compared.
-        classes: the models whose classes are counted.
-    """
+    """The image models of a sweep: one whose features are compared, others whose classes are counted."""
 
     features: ImageScorer
     classes: tuple[ImageScorer, ...] = ()

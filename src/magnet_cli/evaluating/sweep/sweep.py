@@ -39,27 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRequest:
-    """Arguments of `magnet sweep`.
-
-    Attributes:
-        rho: polarities, ascending, 0 included.
-        n: images a point.
-        truncation: each ψ of the images.
-        reference: sample or folder of images to compare with; None for new draws from the prior.
-        features: image model whose features are compared; None as for `evaluate`.
-        nearest_k: k of precision, recall, density and coverage.
-        model: image models whose classes are counted.
-        pick: figure that picks the best point, a key of choice.DIRECTIONS, or "none".
-        seed: seed of the draws.
-        out: folder of the sweep; None for sweeps/<generator>-n<n>-seed<seed>.
-        device: where images are rendered and scored.
-        batch_size: images at a time.
-        trust: True to run the code in a TorchScript file that `model` or `features` names.
-        dry_run: True to end with the plan.
-        force: True to replace another sweep in the folder.
-        volume, top_k, space, output, bn_truncation, label, nvae_latents, solver, precision: which volume, as in
-            VolumeRequest.
-    """
+    """Arguments of `magnet sweep`; the fields are its arguments and flags, described in docs/reference/cli.md."""
 
     rho: tuple[float, ...]
     n: int = 1000
@@ -97,17 +77,8 @@ class SweepRequest:
 class SweepPlan:
     """A sweep before it is run.
 
-    Attributes:
-        request: the arguments.
-        out: folder of the sweep.
-        spec: what the sweep is.
-        pools: rows to draw from, for each truncation.
-        generator: on its device.
-        scorers: the image models.
-        reference: images to compare with; None for new draws from the prior.
-        report: what the command prints in a dry run.
-        done: the report, if the folder already holds this sweep.
-        start: time.monotonic() of the request.
+    `pools` are by truncation, a `reference` of None stands for new draws from the prior, `report` is what the command
+    prints in a dry run, and `done` is the report, if the folder already holds this sweep.
     """
 
     request: SweepRequest
@@ -190,17 +161,8 @@ def run(
 ) -> Steps[dict, None, dict]:
     """Draw, render and measure all points, pick one, and do the same with the other half of rows and reference.
 
-    Args:
-        plan: a plan that is not done.
-        command: the command line, for sweep.json and the samples.
-        stages: shows the progress of each stage.
-        messages: receives the figures of each point, and the choice.
-
-    Yields:
-        Each point as sweep.json has it, once it is safe on disk; those of half 2 last: the one picked, and rho 0.
-
-    Returns:
-        The report.
+    Yields each point as sweep.json has it, once it is safe on disk; those of half 2 last: the one picked, and rho 0.
+    Returns the report.
 
     Raises:
         SampleError: as `evaluate`.
