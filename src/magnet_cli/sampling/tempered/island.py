@@ -26,14 +26,7 @@ _LAST_ROUNDS = 20  # of ever shorter walks, until no two latents are equal
 
 
 class Island:
-    """An island and its temperatures.
-
-    Args:
-        number: number of the island, from 0.
-        schedule: what the island is to do.
-        measure: of the generator.
-        steps: temperatures that were stored before.
-    """
+    """An island and its temperatures, those that were stored before as `steps`."""
 
     def __init__(self, number: int, schedule: Schedule, measure: Measure, steps: list[Step]) -> None:
         self.steps = list(steps)
@@ -51,12 +44,7 @@ class Island:
         return self._schedule.is_over([step.rho for step in self.steps])
 
     def advance(self) -> Iterator[Step]:
-        """Yield each temperature that is still to come, once all of it is measured.
-
-        Raises:
-            GeneratorError: a Jacobian is not finite.
-            SampleError: equal latents do not come apart, or no latent competes.
-        """
+        """Yield each temperature that is still to come, once all of it is measured."""
         while not self.done:
             rng = np.random.default_rng([_STREAM, self._schedule.seed, self._number, len(self.steps)])
             self.steps.append(self._next(rng) if self.steps else self._first(rng))
@@ -124,16 +112,7 @@ class Island:
 
 
 class Measurements:
-    """Every latent that an island has measured, in order.
-
-    Attributes:
-        measure: of the generator.
-        latents: [N, D] float32.
-        log_volume: [N] float64.
-        labels: [N] int64, or None.
-        features: [N, F] float32; [0, 0] before the first.
-        ages: [N], the temperature at which each was measured.
-    """
+    """All N latents that an island has measured, in order, with features [N, F]; `ages` [N] are temperatures."""
 
     def __init__(self, measure: Measure) -> None:
         self.measure = measure
@@ -168,12 +147,8 @@ class Particles:
     what moves the particles of a fold is fitted to everything but the places where they are. A surrogate that had seen
     those would make no error there, and let particles leave more easily than it lets others come.
 
-    Attributes:
-        places: [P] int64, the place of each particle among the measurements.
-        surrogates: one for each fold.
-        measured: number of latents that each walk led to.
-        walked: share of accepted moves of each sweep.
-        accepted: share of accepted ends of each sweep.
+    `places` [P] int64 are those of the particles among the measurements; `measured` is the number of latents that each
+    walk led to; `walked` and `accepted` are the shares of accepted moves and of accepted ends of each sweep.
     """
 
     def __init__(self, measurements: Measurements, places: np.ndarray, rho: float, age: int) -> None:
@@ -209,11 +184,7 @@ class Particles:
         return self.places[which]
 
     def separate(self, rng: np.random.Generator, width: float, steps: int) -> None:
-        """Walk the particles that are where another is, in ever shorter walks, until no two are equal.
-
-        Raises:
-            SampleError: some stay equal.
-        """
+        """Walk the particles that are where another is, in ever shorter walks, until no two are equal."""
         for turn in range(_LAST_ROUNDS):
             _, first = np.unique(self.places, return_index=True)
             same = np.setdiff1d(np.arange(len(self.places)), first)
@@ -261,17 +232,10 @@ def _slices(sizes: tuple[int, ...]) -> Iterator[slice]:
 
 
 def next_rho(log_volume: np.ndarray, rho: float, schedule: Schedule) -> tuple[float, float]:
-    """Return the next polarity: that of the schedule, if the weights that lead there have the effective size asked for.
+    """Return the next polarity, and the effective size over P of the weights of log-volumes [P] that lead to it.
 
-    Otherwise the polarity whose weights have just that effective size, by bisection; at least a millionth of the way.
-
-    Args:
-        log_volume: [P], of the particles.
-        rho: the polarity of the particles.
-        schedule: of the island.
-
-    Returns:
-        The polarity, and the effective size of the weights over P.
+    That of the schedule, where those weights have the target size; otherwise the polarity whose weights have just that
+    size, by bisection; at least a millionth of the way.
     """
     whole = schedule.rho - rho
 

@@ -14,25 +14,10 @@ from magnet_cli.volume import Volume
 
 
 class Measure:
-    """Computes log-volumes and features of latents.
+    """Log-volumes and features of latents; `groups` are the sizes of the groups of features, once some were computed.
 
-    Attributes:
-        spec: spec of the volume.
-        generator: on its device.
-        cut: sizes of the batches.
-        groups: sizes of the groups of features, after the first were computed.
-
-    Args:
-        volume: the volume, whose spec, solver and pilot basis are used.
-        generator: on its device, its weights in the spec's precision.
-        top_k: k.
-        cut: sizes of the batches; default `memory.plan_batches`.
-        output: the image model that follows the generator, in the same precision.
-        label: labels that draws from the prior have in turn; empty for those of the volume.
-
-    Raises:
-        GeneratorError: the output for one latent depends on the rest of the batch.
-        VolumeError: the pilot basis is damaged.
+    Generator and image model `output` are on their device in the precision of the volume's spec; `cut` are the sizes of
+    the batches. Draws from the prior have the labels `label` in turn, by default those of the volume.
     """
 
     def __init__(
@@ -55,28 +40,13 @@ class Measure:
         computing.check(generator, volume.spec, output)
 
     def prior(self, rng: np.random.Generator, count: int, first: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Draw latents [count, D] float32 and labels [count] int64 or None from the prior, as `Prior.draw`.
-
-        Args:
-            rng: stream of the latents.
-            count: number of latents.
-            first: number of the first latent, where labels take turns.
-        """
+        """Draw latents [count, D] float32 and labels as `Prior.draw`; `first` is the number of the first."""
         return self.generator.prior.draw(count, rng, self._label, first)
 
     def log_volume(self, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """Compute log-volumes, each a function of latent and label alone: a sketch uses one test matrix for all.
+        """Compute log-volumes [r] float64, each a function of latent and label alone: sketches share one test matrix.
 
-        Args:
-            latents: [r, D] float32.
-            labels: [r] int64, for a generator that takes labels.
-
-        Returns:
-            [r] float64, natural log; −inf where one of the k values is below the rank floor (docs/method.md), which
-            does not compete.
-
-        Raises:
-            GeneratorError: singular values are not finite.
+        −inf where one of the k values is below the rank floor (docs/method.md), which does not compete.
         """
         weight = next(self.generator.module.parameters())
         memory.set_arithmetic(weight.device, self.spec.precision)
@@ -99,7 +69,7 @@ class Measure:
         return np.where(real, index.log_volume(values, self._top_k), -np.inf)
 
     def features(self, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """Return features [r, F] float32 of latents [r, D] float32, as `surrogate.features`."""
+        """Return features [r, F] float32 of latents [r, D], as `surrogate.features`."""
         size, parts = batch_size(self.generator), []
         for start in range(0, len(latents), size):
             rows = slice(start, start + size)

@@ -18,12 +18,10 @@ class Kernel:
 
     Gaussian priors: preconditioned Crank–Nicolson, z' = m + √(1−b²) (z−m) + b ξ (Cotter et al. 2013; with a mean,
     Rudolf and Sprungk 2018). Sphere: the same with m = 0, scaled to |z'| = √D: a function of the angle between z and
-    z' alone, hence symmetric. Box: z + b ξ, reflected at the walls.
+    z' alone, hence symmetric. Box: z + b ξ, reflected at the walls. A mixture has no proposal.
 
-    Attributes:
-        prior: prior of the latents, of any kind but a mixture.
-        step: the largest b, in (0, 1]; every move draws its own from b/8 on, independent of z.
-        mean: [P, D] float64, m of each latent; 0 where the prior is not Gaussian.
+    Every move draws its own b, independent of z, between `step` / 8 and `step` in (0, 1]; `mean` [P, D] float64 is m,
+    0 where the prior is not Gaussian.
     """
 
     prior: Prior
@@ -31,15 +29,7 @@ class Kernel:
     mean: np.ndarray
 
     def propose(self, rng: np.random.Generator, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Propose a move of each latent.
-
-        Args:
-            rng: stream of the moves.
-            z: [P, D] float32.
-
-        Returns:
-            z' [P, D] float32, and [P] float64: log of p(z') q(z', z) / p(z) q(z, z'), −inf where p(z') is 0.
-        """
+        """Propose z' [P, D] float32; return it and the log of p(z') q(z', z) / p(z) q(z, z'), −inf where p(z') is 0."""
         b = self.step * _NARROWEST ** rng.random((len(z), 1))
         noise = rng.standard_normal(z.shape)
         if self.prior.kind == "uniform":
@@ -61,33 +51,19 @@ def _reflected(z: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Walk:
-    """The ends of walks.
-
-    Attributes:
-        latents: [P, D] float32.
-        value: [P] float64, log of the cheap target over the prior at the ends.
-        moved: [P] bool, whether any move was accepted.
-        accepted: share of accepted moves.
-    """
+    """The ends of walks; `value` [P] float64 is the log of the cheap target over the prior there."""
 
     latents: np.ndarray
     value: np.ndarray
     moved: np.ndarray
-    accepted: float
+    accepted: float  # share of all moves
 
 
 def walk(rng: np.random.Generator, z: np.ndarray, kernel: Kernel, target: Target, steps: int) -> Walk:
-    """Move each latent `steps` times by one kernel, each move accepted by the cheap target (Metropolis–Hastings).
+    """Move latents [P, D] by `steps` moves of one kernel, each accepted by the cheap target (Metropolis–Hastings).
 
     The kernel is the same at every step and reversible for the cheap target, and so is the walk as a whole: what the
     surrogate transition method needs (Liu 2001, section 9.4.3).
-
-    Args:
-        rng: stream of the moves.
-        z: [P, D] float32.
-        kernel: the kernel, for these P.
-        target: the cheap target.
-        steps: number of moves, ≥ 1.
     """
     value, moved, accepted = target(z), np.zeros(len(z), bool), 0
     for _ in range(steps):
@@ -107,16 +83,9 @@ def scores(rho: float, log_volume: np.ndarray) -> np.ndarray:
 
 
 def systematic(rng: np.random.Generator, log_weights: np.ndarray) -> np.ndarray:
-    """Resample systematically: P places, each as often as P times its share of the weight, to within one.
+    """Resample systematically: return P places, each as often as P times its share of the weight, to within one.
 
     In a random order: weights that repeat, as those of classes in turn may, would fall in step with the marks.
-
-    Args:
-        rng: stream of the order and of the marks.
-        log_weights: [P], −inf for 0.
-
-    Returns:
-        Places [P] int64.
     """
     order = rng.permutation(len(log_weights))
     weights = np.exp(log_weights[order] - log_weights.max())

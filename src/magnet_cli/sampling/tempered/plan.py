@@ -27,15 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TemperedPlan:
-    """New latents that are to be made.
+    """New latents that are to be made; `report` holds the fields of the report that are known before.
 
-    Attributes:
-        run: where every temperature is stored.
-        islands: number of islands.
-        n: number of latents.
-        report: fields of the report that are known before.
-        cost: Jacobians that are still to be computed, about; 0 where every island is at its end.
-        measure: of the generator; None where nothing is left to compute.
+    `cost` is the number of Jacobians still to be computed, about; `measure` is None where nothing is left to compute.
     """
 
     run: TemperedRun
@@ -46,11 +40,7 @@ class TemperedPlan:
     measure: Measure | None = None
 
     def steps(self) -> Steps[int, None, None]:
-        """Take the islands to their end; yields the number of Jacobians that became safe on disk.
-
-        Raises:
-            MagnetError: as `tempered.advance`.
-        """
+        """Take the islands to their end, yielding numbers of Jacobians that became safe on disk."""
         if self.measure is not None:
             for _, step in temper.advance(self.run, self.measure, self.islands):
                 yield len(step.latents)
@@ -68,24 +58,7 @@ def plan(
     *,
     needed: bool,
 ) -> TemperedPlan:
-    """Look up what is stored of a tempered run, and estimate what the rest costs.
-
-    Args:
-        source: the generator.
-        volume: whose function and solver are used.
-        index: of the volume.
-        spec: of the sample.
-        output: of the Jacobian, as asked for.
-        device: where Jacobians are computed.
-        settings: of the generator.
-        messages: told the cost.
-        needed: whether the latents are needed; where they are not, nothing is loaded.
-
-    Raises:
-        SpecError: the volume's output is an image model that is not named, or the prior is a mixture.
-        GeneratorError: the generator is not the volume's.
-        MagnetError: what is stored is damaged.
-    """
+    """Look up what is stored of a tempered run, and estimate what the rest costs; load nothing unless needed."""
     schedule = Schedule(spec.rho, spec.particles, spec.seed, moves=temper.num_moves(volume))
     run_spec = TemperedSpec.of(volume, spec.top_k, schedule, spec.label)
     folder = cache.home() / "tempered" / f"{run_spec.generator}-{run_spec.fingerprint[:12]}"
@@ -141,12 +114,7 @@ def _minutes(seconds: float) -> str:
 
 
 def contents(plan: TemperedPlan, messages: Messages) -> tuple[Contents, dict]:
-    """Return the latents of islands at their end, and the fields of the report that say how far to trust them.
-
-    Raises:
-        SampleError: the islands are not at their end.
-        MagnetError: what is stored is damaged.
-    """
+    """Return latents of islands at their end, and the fields of the report that say how far to trust them."""
     run = plan.run
     outcome, schedule = temper.outcome(run, plan.islands, plan.n), run.spec.schedule
     r_hat = outcome.r_hat[-1][1] if outcome.r_hat else 1.0

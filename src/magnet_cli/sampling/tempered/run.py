@@ -26,19 +26,13 @@ _REMEDY = "remove that file: the same `magnet sample --method tempered` makes it
 
 @dataclass(frozen=True)
 class Schedule:
-    """How an island moves from the prior to a polarity.
+    """How an island of P `particles` moves from the prior to a polarity.
 
-    Attributes:
-        rho: the polarity asked for.
-        particles: P, number of latents of an island.
-        seed: seed of the islands.
-        target: effective size over P for which the next temperature is chosen, in (0, 1).
-        sweeps: walks of each latent at a temperature; each costs a Jacobian.
-        rounds: temperatures at the polarity asked for: the first that reaches it, and repetitions, for each of which
-            the surrogate is fitted again.
-        moves: moves of a walk; each costs an evaluation.
-        starts: least number of latents that the walks of a temperature start from; at the last, walks start from all.
-        chain: largest number of consecutive walks from each start; the end of every walk is kept.
+    The next temperature is chosen for an effective size of `target` · P. Each latent makes `sweeps` walks of `moves`
+    moves at a temperature: an evaluation for each move, a Jacobian for each walk. `rounds` temperatures are at the
+    polarity itself: the first that reaches it, and repetitions, for each of which the surrogate is fitted again. The
+    walks of a temperature start from at least `starts` latents, at the last from all, and at most `chain` follow one
+    another from each start; the end of every walk is kept.
     """
 
     rho: float
@@ -52,11 +46,6 @@ class Schedule:
     chain: int = 8
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            SpecError: a value outside its range.
-        """
         counts = (self.sweeps, self.rounds, self.moves, self.starts, self.chain)
         if self.particles < 8 or min(counts) < 1 or not 0 < self.target < 1:
             raise SpecError(
@@ -77,17 +66,10 @@ class Schedule:
 
 @dataclass(frozen=True)
 class TemperedSpec:
-    """What changes the numbers of a run.
+    """What changes the numbers of a run: the function and solver of a volume, and the schedule.
 
-    Attributes:
-        generator: name of the generator; no part of the fingerprint.
-        volume: fingerprint of the volume whose generator, function and solver are used.
-        pilot: sha256 of the pilot basis; empty where the solver needs none.
-        latent_dim: D.
-        labelled: whether latents have labels.
-        top_k: k.
-        label: labels that latents have in turn; empty for those of the volume.
-        schedule: schedule of the islands.
+    `volume` is its fingerprint; `pilot` the sha256 of the pilot basis, empty where the solver needs none; `labelled`
+    tells whether latents have labels, which are `label` in turn, by default those of the volume.
     """
 
     generator: str = field(compare=False)
@@ -105,12 +87,7 @@ class TemperedSpec:
 
     @classmethod
     def of(cls, volume: Volume, top_k: int, schedule: Schedule, label: tuple[int, ...] = ()) -> "TemperedSpec":
-        """Return the spec of a run with the function and the solver of a volume.
-
-        Raises:
-            VolumeError: the rows of the volume were imported: there is no solver.
-            SpecError: the prior is a mixture.
-        """
+        """Return the spec of a run with the function and the solver of a volume; a mixture has no moves."""
         spec = volume.spec
         if spec.prior == "mixture":
             raise SpecError(
@@ -135,21 +112,13 @@ class TemperedSpec:
 
 @dataclass(frozen=True)
 class Step:
-    """One temperature of an island.
+    """One temperature of an island: E latents that were measured at it, and the P particles at its end.
 
-    Attributes:
-        rho: the polarity.
-        latents: [E, D] float32, measured at this temperature.
-        log_volume: [E] float64, natural log; −inf for latents that do not compete.
-        labels: [E] int64, or None.
-        particles: [P] int64, the island at the end: places among all latents that it has measured, in order.
-        measured: number of the E latents that each walk led to: they were evaluated together.
-        effective_share: effective size of the weights that led to this temperature, over P.
-        width: b of the moves.
-        walked: share of moves that the surrogate accepted.
-        accepted: share of ends of walks that the Jacobian accepted.
-        error: error of the surrogate on latents that were left out, in nats.
-        explained: share of the variance of log-volume that the surrogate explains.
+    `log_volume` [E] float64 is −inf for latents that do not compete; `particles` [P] int64 are places among all latents
+    that the island has measured; `measured` is the number of the E latents that each walk led to, which were evaluated
+    together; `effective_share` is the effective size of the weights that led to this temperature, over P. `width` is b
+    of the moves; `walked` and `accepted` are shares of accepted moves and ends of walks; `error`, in nats, and
+    `explained`, a share of the variance, are the surrogate's on latents that were left out.
     """
 
     rho: float
@@ -171,12 +140,7 @@ _NUMBERS = ("rho", "effective_share", "width", "walked", "accepted", "error", "e
 
 
 class TemperedRun:
-    """The folder of a tempered run.
-
-    Attributes:
-        path: the folder.
-        spec: what the numbers depend on.
-    """
+    """The folder of a tempered run."""
 
     def __init__(self, path: Path, spec: TemperedSpec) -> None:
         self.path = path
@@ -184,31 +148,20 @@ class TemperedRun:
 
     @classmethod
     def open(cls, path: Path) -> "TemperedRun":
-        """Open the run in a folder.
-
-        Raises:
-            SampleError: the run is of another format.
-            MagnetError: tempered.json is missing or damaged.
-        """
-        folder = ResultFolder(path, TEMPERED)
+        """Open the run in a folder."""
+        folder, remedy = ResultFolder(path, TEMPERED), "use the magnet that made it, or remove it"
         fields = folder.read()
         try:
             spec = TemperedSpec(**fields["spec"] | {"schedule": Schedule(**fields["spec"]["schedule"])})
             if spec.fingerprint != fields["fingerprint"]:
-                message = f"the fingerprint in {folder.document} is not that of its spec"
-                raise SampleError(message, "use the magnet that made it, or remove it")
+                raise SampleError(f"the fingerprint in {folder.document} is not that of its spec", remedy)
         except (KeyError, TypeError) as error:
             message = f"{folder.document} is not one this magnet ({__version__}) knows: {error}"
-            raise SampleError(message, "use the magnet that made it, or remove it") from error
+            raise SampleError(message, remedy) from error
         return cls(path, spec)
 
     def create(self) -> None:
-        """Make the folder, where it is missing.
-
-        Raises:
-            SampleError: the folder holds another run.
-            MagnetError: no space, no permission.
-        """
+        """Make the folder, where it is missing."""
         atomic.make_folder(self.path / "islands")
         atomic.sweep(self.path)
         atomic.sweep(self.path / "islands")
@@ -223,11 +176,7 @@ class TemperedRun:
         return Locks(self.path / ".locks")
 
     def claim(self) -> None:
-        """Claim the run for this process, until the process ends.
-
-        Raises:
-            SampleError: another process is at work on the run.
-        """
+        """Claim the run for this process, until the process ends."""
         if not self._locks.take(_AT_WORK):
             raise SampleError(
                 f"another process is at work on {self.path}",
@@ -239,11 +188,7 @@ class TemperedRun:
         return self.path / "islands" / f"island-{island:06d}-step-{number:03d}.h5"
 
     def write(self, island: int, number: int, step: Step) -> None:
-        """Publish a temperature and its mark.
-
-        Raises:
-            MagnetError: no space, no permission.
-        """
+        """Publish a temperature and its mark."""
         buffer = io.BytesIO()
         with h5py.File(buffer, "w", libver="earliest") as file:
             for name in _ARRAYS:
@@ -260,12 +205,7 @@ class TemperedRun:
         atomic.publish(path.with_suffix(".json"), documents.encode(mark))
 
     def steps(self, island: int) -> list[Step]:
-        """Return the temperatures of an island that are stored, in order.
-
-        Raises:
-            DamageError: a temperature was changed, or is of another run.
-            MagnetError: a file cannot be read.
-        """
+        """Return the temperatures of an island that are stored, in order."""
         steps: list[Step] = []
         while self.file(island, len(steps)).with_suffix(".json").exists():
             steps.append(self._read(island, len(steps)))
@@ -297,20 +237,14 @@ class TemperedRun:
             numbers = {name: float(mark[name]) for name in _NUMBERS}
             measured = tuple(map(int, mark["measured"]))
         except (ValueError, KeyError, TypeError) as error:
-            message = f"{path} is not a temperature that magnet wrote: {error}"
-            raise DamageError(message, _REMEDY) from error
+            raise DamageError(f"{path} is not a temperature that magnet wrote: {error}", _REMEDY) from error
         if sum(measured) != len(arrays["latents"]):
-            message = f"{path} has arrays of different lengths"
-            raise DamageError(message, _REMEDY)
+            raise DamageError(f"{path} has arrays of different lengths", _REMEDY)
         fields: dict[str, Any] = {"labels": None} | {name: array.copy() for name, array in arrays.items()} | numbers
         return Step(**fields, measured=measured)
 
     def islands(self) -> list[int]:
-        """Return the numbers of the islands that were begun.
-
-        Raises:
-            MagnetError: the folder cannot be read.
-        """
+        """Return the numbers of the islands that were begun."""
         with atomic.explained("read", self.path):
             names = [path.name for path in (self.path / "islands").glob("island-*-step-000.json")]
         return sorted(int(name.split("-")[1]) for name in names)

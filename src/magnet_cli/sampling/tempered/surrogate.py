@@ -18,20 +18,11 @@ _FLAT = 1e-6  # a feature that varies less than this, beside the largest, is con
 def features(
     generator: Generator, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0
 ) -> tuple[np.ndarray, list[int]]:
-    """Return features of latents: two numbers for each channel of each layer with weights.
+    """Return features [B, F] float32 of latents [B, D], two for each channel of each layer, and sizes of their groups.
 
     The share of its units above 0, and their mean square. A ReLU passes a derivative where its input is above 0, so
     the share is the gain of the channel; of the image, which saturates at ±1, the mean of log(1 − x²) is. A function
-    with fewer than two layers has the latents and their squares as features.
-
-    Args:
-        generator: on its device.
-        z: [B, D].
-        labels: [B] int64, for a generator that takes labels.
-        truncation: ψ.
-
-    Returns:
-        [B, F] float32, and the sizes of the groups of features, whose sum is F. Cost: one evaluation.
+    with fewer than two layers has the latents and their squares as features. Costs one evaluation.
     """
     parts: list[Tensor] = []
 
@@ -71,16 +62,10 @@ def _narrow(part: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A fitted function of features.
+    """A fitted function of features: a kernel with coefficients `slope` [n] at the scaled features `fitted` [n, F].
 
-    Attributes:
-        error: rms error on rows that are left out one by one, in nats.
-        explained: share of the variance that this error leaves explained; 0 where it is larger than the variance.
-        centre: value far from the rows of the fit.
-        mean: [F], mean of the features.
-        scale: [F], factor of the features.
-        fitted: [n, F], scaled features of the rows of the fit.
-        slope: [n], coefficient of the kernel at each of them.
+    `error` is the rms error on rows left out one by one, in nats; `explained` the share of the variance that it leaves
+    explained, 0 at least; `centre` the value far from the rows of the fit.
     """
 
     error: float
@@ -104,15 +89,9 @@ def zero(size: int) -> Surrogate:
 
 
 def fit(features: np.ndarray, sizes: list[int], values: np.ndarray, weights: np.ndarray) -> Surrogate:
-    """Fit by kernel ridge regression with a Gaussian kernel, the penalty of least leave-one-out error.
+    """Fit values [n] of features [n, F], n ≥ 2, by kernel ridge regression, the penalty of least leave-one-out error.
 
-    Features are standardised, and each group of features has the same weight.
-
-    Args:
-        features: [n, F] float32, n ≥ 2.
-        sizes: sizes of the groups of features.
-        values: [n] float64, finite.
-        weights: [n], in (0, 1].
+    Features are standardised, and each group of features has the same weight; weights [n] of the rows are in (0, 1].
     """
     share = weights / weights.sum()
     mean, centre = (share @ features).astype(np.float32), float(share @ values)

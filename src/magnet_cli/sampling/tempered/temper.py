@@ -38,13 +38,7 @@ def num_moves(volume: Volume) -> int:
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimated cost of islands; the number of temperatures is known only afterwards.
-
-    Attributes:
-        jacobians: number of Jacobians.
-        evaluations: number of evaluations of the generator.
-        seconds: time of both, on this device.
-    """
+    """Estimated cost of islands in Jacobians, evaluations of the generator, and seconds on this device."""
 
     jacobians: int
     evaluations: int
@@ -52,16 +46,10 @@ class Cost:
 
 
 def cost(schedule: Schedule, islands: int, spread: float, measure: Measure) -> Cost:
-    """Estimate the cost of islands; a few latents are measured for it, twice.
+    """Estimate the cost of islands that are not at their end, from a few latents that are measured twice.
 
-    A temperature lowers the effective size to its target: for Gaussian log-volumes of standard deviation s the next
-    temperature is √(−log target) / s away.
-
-    Args:
-        schedule: schedule of the islands.
-        islands: number of islands that are not done.
-        spread: standard deviation of log-volume under the prior, in nats.
-        measure: of the generator.
+    A temperature lowers the effective size to its target: for Gaussian log-volumes of standard deviation s, `spread`
+    in nats, the next temperature is √(−log target) / s away.
     """
     temperatures = math.ceil(abs(schedule.rho) * spread / math.sqrt(-math.log(schedule.target)))
     sweeps = (schedule.sweeps * (temperatures - 1 + schedule.rounds) + 1) * (temperatures > 0)
@@ -79,11 +67,7 @@ def cost(schedule: Schedule, islands: int, spread: float, measure: Measure) -> C
 
 
 def left(run: TemperedRun, islands: int) -> list[int]:
-    """Return the numbers of the islands that are not at their end.
-
-    Raises:
-        DamageError, MagnetError: as `TemperedRun.steps`.
-    """
+    """Return the numbers of the islands that are not at their end."""
     return [number for number in range(islands) if not _done(run, run.steps(number))]
 
 
@@ -94,19 +78,7 @@ def _done(run: TemperedRun, steps: list[Step]) -> bool:
 def advance(run: TemperedRun, measure: Measure, islands: int) -> Iterator[tuple[int, Step]]:
     """Move islands to the polarity of the run, one after the other, from the temperatures that are stored.
 
-    Args:
-        run: the folder of the run; created where it is missing.
-        measure: of the generator, with the volume of the run's spec.
-        islands: number of islands to be at their end.
-
-    Yields:
-        The number of an island, and a temperature of it that is safe on disk.
-
-    Raises:
-        GeneratorError: a Jacobian is not finite.
-        SampleError: another process is at work, or equal latents do not come apart.
-        DamageError: what was stored is damaged.
-        MagnetError: no space, no permission.
+    Yields the number of an island and a temperature of it that is safe on disk.
     """
     run.create()
     run.claim()
@@ -119,19 +91,11 @@ def advance(run: TemperedRun, measure: Measure, islands: int) -> Iterator[tuple[
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a finished tempered run.
+    """Result of a finished tempered run: n latents, pairwise different, and the polarities of each island.
 
-    Attributes:
-        latents: [n, D] float32, pairwise different.
-        log_volume: [n] float64, natural log.
-        labels: [n] int64, or None.
-        schedule: the polarities of each island.
-        accepted: for each island, the share of accepted ends of walks at each polarity; 1 at the first.
-        r_hat: (rho, R̂ of log-volume across islands) at the polarities of the first island, 0 left out.
-        converged_rho: the last of these polarities at which R̂ is at most 1.05; 0 for none.
-        mean: mean of log-volume over islands.
-        error: standard error of that mean, between islands.
-        jacobians: number of Jacobians of all islands.
+    `accepted` is the share of accepted ends of walks at each polarity, 1 at the first; `r_hat` holds (rho, R̂ of
+    log-volume across islands) at the polarities of the first island but 0; `converged_rho` is the last of them with R̂
+    of at most 1.05, or 0; `mean` is of log-volume over islands, `error` its standard error between islands.
     """
 
     latents: np.ndarray
@@ -152,12 +116,7 @@ class Outcome:
 
 
 def outcome(run: TemperedRun, islands: int, n: int) -> Outcome:
-    """Return the first n latents of islands at their end, in order, and how far the islands agree.
-
-    Raises:
-        SampleError: the islands are not at their end.
-        DamageError, MagnetError: as `TemperedRun.steps`.
-    """
+    """Return the first n latents of islands at their end, in order, and how far the islands agree."""
     every = [run.steps(number) for number in range(islands)]
     if not all(_done(run, steps) for steps in every):
         raise SampleError(
@@ -208,9 +167,7 @@ def _at(every: list[list[Step]], rho: float) -> tuple[np.ndarray, np.ndarray]:
 def r_hat(values: np.ndarray, weights: np.ndarray) -> float:
     """Return R̂, the potential scale reduction of independent islands (Gelman and Rubin 1992): 1 where they agree.
 
-    Args:
-        values: [I, P], I ≥ 2.
-        weights: [I, P].
+    Values and weights are [I, P].
     """
     shares = weights / weights.sum(axis=1, keepdims=True)
     means = (shares * values).sum(axis=1)
