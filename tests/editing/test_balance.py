@@ -16,7 +16,6 @@ from magnet_cli.editing.scored import Attribute, from_probabilities
 from magnet_cli.errors import SampleError, SpecError
 from magnet_cli.files import documents
 from magnet_cli.files.results import ResultFolder
-from magnet_cli.sampling import sample_folder
 from magnet_cli.sampling.kinds import SAMPLE
 
 SIZES = {(0, 0): 60, (0, 1): 3, (1, 0): 40, (1, 1): 97}  # latents of each combination: one is rare
@@ -292,9 +291,9 @@ def test_a_polarity_sample_is_balanced_by_copying_its_images(magnet, here):
         assert {k: v for k, v in record.items() if k != "file_name"} == {
             k: v for k, v in old.items() if k != "file_name"
         }
-    assert sample_folder.check(Path("both")) == []
-    spec = sample_folder.read(Path("both"))["spec"]
-    assert spec["fingerprint"] == sample_folder.read(Path("drawn"))["spec"]["fingerprint"]
+    assert ResultFolder(Path("both"), SAMPLE).check() == []
+    spec = ResultFolder(Path("both"), SAMPLE).read()["spec"]
+    assert spec["fingerprint"] == ResultFolder(Path("drawn"), SAMPLE).read()["spec"]["fingerprint"]
     report = done.json
     if report["n"] > report["largest_balanced_n"]:
         assert "are not where the target asks" in done.err
@@ -315,7 +314,7 @@ def test_beyond_the_largest_n_it_stops_or_says_by_how_much(magnet, here):
     assert more.code == 0
     assert 0 < more.json["displaced_share"] <= 40 / (most + 40)
     assert "warning: the rarest combinations ran out" in more.err
-    assert sample_folder.read(Path("much"))["balance"]["displaced_share"] == more.json["displaced_share"]
+    assert ResultFolder(Path("much"), SAMPLE).read()["balance"]["displaced_share"] == more.json["displaced_share"]
     assert magnet("balance", "scored", "--n", most, "--no-images", "--out", "most").code == 0
 
 

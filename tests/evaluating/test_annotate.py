@@ -13,9 +13,10 @@ from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import SampleError
 from magnet_cli.evaluating.annotate import annotate
 from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.priors import Prior
-from magnet_cli.models import image_models
-from magnet_cli.sampling import render, sample_folder
+from magnet_cli.models import batches, image_models
+from magnet_cli.sampling.kinds import SAMPLE
 
 TEN = tuple("0123456789")
 
@@ -37,13 +38,13 @@ def test_classes_are_written_into_the_sample_and_it_stays_whole(magnet, drawn):
         assert {name: new[name] for name in old} == old
         assert new["digits"] == TEN[known[i].argmax()]
         assert new["digits_probability"] == pytest.approx(known[i].max(), abs=1e-4)
-    assert sample_folder.check(drawn) == []
+    assert ResultFolder(drawn, SAMPLE).check() == []
     assert magnet("info", drawn, "--check").code == 0
-    summary = sample_folder.read(drawn)["attributes"]["digits"]
+    summary = ResultFolder(drawn, SAMPLE).read()["attributes"]["digits"]
     assert summary["shares"] == done.json["models"]["digits"]["shares"]
     assert sum(share["value"] for share in summary["shares"].values()) == pytest.approx(1)
     assert magnet("attributes", drawn, "--model", "digits-onnx").code == 0
-    assert {"digits", "digits-onnx"} <= sample_folder.read(drawn)["attributes"].keys()
+    assert {"digits", "digits-onnx"} <= ResultFolder(drawn, SAMPLE).read()["attributes"].keys()
     assert {"digits", "digits-onnx", "row"} <= json.loads((drawn / "metadata.jsonl").read_text().splitlines()[0]).keys()
     again = magnet("sample", "--n", 80, "--rho", 0, "--out", "drawn")  # still that sample
     assert (again.code, "already holds" in again.err) == (0, True)
@@ -58,7 +59,7 @@ def test_stopped_while_files_are_replaced_all_are_old_or_all_new(drawn):
     names = ("metadata.jsonl", "checksums.txt", "sample.json")
     staged.mkdir()  # stopped before it was decided: as if nothing had been
     (staged / "metadata.jsonl").write_bytes(b"half")
-    assert sample_folder.check(drawn) == []
+    assert ResultFolder(drawn, SAMPLE).check() == []
     assert {p: (drawn / p).read_bytes() for p in old} == old
     shutil.rmtree(staged)
     for done in range(4):  # stopped after the decision, with some files in their place already
@@ -68,7 +69,7 @@ def test_stopped_while_files_are_replaced_all_are_old_or_all_new(drawn):
         (target / ".replacing" / "decided").write_bytes(b"")
         for i, name in enumerate(names):
             shutil.copy(whole / name, target / name if i < done else target / ".replacing" / name)
-        assert sample_folder.check(target) == []
+        assert ResultFolder(target, SAMPLE).check() == []
         assert not (target / ".replacing").exists()
         for name in names:
             assert (target / name).read_bytes() == (whole / name).read_bytes()
@@ -93,7 +94,7 @@ def test_two_prior_samples_do_not_differ_and_one_digit_does(magnet, tmp_path):
         return tmp_path / name
 
     def draw(seed):
-        return np.stack(list(render.batches(generator, Prior("normal", 16).draw_shard(seed, 0, 400)[0], 1.0, 200)))
+        return np.stack(list(batches.each_image(generator, Prior("normal", 16).draw_shard(seed, 0, 400)[0], 1.0, 200)))
 
     pixels = draw(0)
     one, other = save("one", pixels), save("other", draw(1))
@@ -145,10 +146,10 @@ def test_several_samples_of_independent_pools(magnet):
     found = done.json
     assert (found["sample"], found["n"], found["interval"]) == (wide, 50, "over 3 samples")
     said = found["models"]["digits"]
-    each = [sample_folder.read(Path(name))["attributes"]["digits"]["shares"]["1"]["value"] for name in wide]
+    each = [ResultFolder(Path(name), SAMPLE).read()["attributes"]["digits"]["shares"]["1"]["value"] for name in wide]
     assert said["shares"]["1"]["value"] == pytest.approx(np.mean(each))
     assert (said["change"]["from"], said["change"]["paired"]) == (prior, True)
-    others = [sample_folder.read(Path(name)) for name in prior]
+    others = [ResultFolder(Path(name), SAMPLE).read() for name in prior]
     assert all("attributes" not in fields for fields in others)  # only those that were asked about are written into
     before = magnet("attributes", *prior, "--model", "digits", "--json").json["models"]["digits"]
     change = said["shares"]["1"]["value"] - before["shares"]["1"]["value"]

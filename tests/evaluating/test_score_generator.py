@@ -9,8 +9,7 @@ import pytest
 from magnet_cli import models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.evaluating import score_generator
-from magnet_cli.models import image_models
-from magnet_cli.sampling import render
+from magnet_cli.models import batches, image_models
 
 TEN = tuple("0123456789")
 
@@ -29,7 +28,7 @@ def test_scores_are_those_of_the_images_and_nothing_else_is_kept(magnet, monkeyp
     assert set(scores.files) == {"digits", "digits_classes", "digits-onnx", "digits-onnx_classes"}
     assert tuple(scores["digits_classes"]) == TEN
     generator, judge = models.load(Checkpoint.find("mnist")), image_models.load_scorer("digits")
-    pixels = np.stack(list(render.batches(generator, latents, 1.0, 250)))
+    pixels = np.stack(list(batches.each_image(generator, latents, 1.0, 250)))
     np.testing.assert_allclose(scores["digits"], judge.probabilities(pixels), atol=2e-3)
     np.testing.assert_allclose(scores["digits-onnx"], scores["digits"], atol=1e-4)
     counted = np.bincount(scores["digits"].argmax(axis=1), minlength=10) / 250

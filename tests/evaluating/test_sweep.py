@@ -24,10 +24,11 @@ from magnet_cli.evaluating import evaluation, sweep
 from magnet_cli.evaluating.sweep import choice, figures, reference
 from magnet_cli.files import documents
 from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.index.index import Index, Part
 from magnet_cli.maths.priors import Prior
-from magnet_cli.models import image_models
-from magnet_cli.sampling import render, sample_folder
+from magnet_cli.models import batches, image_models
+from magnet_cli.sampling.kinds import SAMPLE
 from magnet_cli.volume import Volume
 
 RUN = ("sweep", "mnist", "--rho", "-.2,.2", "--n", 60, "--model", "digits", "--pick", "recall")
@@ -177,7 +178,7 @@ def test_points_are_what_their_samples_say(magnet, swept):
         assert rows_of(point, out) == drawn.rows.tolist()
         assert point["effective_size"] == pytest.approx(drawn.effective_size)
         assert point["displaced_share"] == pytest.approx(drawn.displaced_share)
-        assert sample_folder.check(out / point["sample"]) == []
+        assert ResultFolder(out / point["sample"], SAMPLE).check() == []
         against = reference.part(shown, point["half"])
         found = evaluation.compare([ImageSet.open(out / point["sample"])], against, judge)
         for name, each in found.metrics.items():
@@ -273,7 +274,7 @@ def test_an_image_is_rendered_once_and_seen_once(magnet, tmp_path):
         for i, row in enumerate(each):
             by_row.setdefault(row, set()).add((tmp_path / "s" / point["sample"] / f"images/{i:06d}.png").stat().st_ino)
     assert {len(inodes) for inodes in by_row.values()} == {1}
-    expected = render.images(generator, volume.latents(np.array(drawn[0][:1])), 1.0, 256)[0]
+    expected = batches.images(generator, volume.latents(np.array(drawn[0][:1])), 1.0, 256)[0]
     first = next(ImageSet.open(tmp_path / "s" / found[0]["sample"]).batches(0, 1))[0]
     np.testing.assert_array_equal(first, expected)
 

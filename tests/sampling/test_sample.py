@@ -17,8 +17,10 @@ from PIL import Image
 from magnet_cli import index
 from magnet_cli.errors import SampleError, SpecError
 from magnet_cli.files import documents, pictures
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.models import batches
 from magnet_cli.sampling import sample_folder
+from magnet_cli.sampling.kinds import SAMPLE
 from magnet_cli.sampling.sample import SampleRequest, sample, sample_steps
 from magnet_cli.sampling.sample_folder import Sample
 from magnet_cli.volume import Volume
@@ -71,7 +73,7 @@ def test_files_agree_with_each_other(toy_volume, toy_generator, tmp_path):
     assert {"magnet", "torch", "numpy", "python"} <= provenance["versions"].keys()
     with Image.open(out / "grid.png") as sheet:
         assert sheet.width > 16 * 64
-    assert sample_folder.check(out) == []
+    assert ResultFolder(out, SAMPLE).check() == []
 
 
 def test_a_smaller_sample_is_the_beginning_of_a_larger_one(toy_volume, toy_generator, tmp_path):
@@ -90,7 +92,7 @@ def test_stopping_and_going_on_changes_no_file(toy_volume, toy_generator, tmp_pa
     contents = sample_folder.rows_of(spec, drawn, toy_volume)
     list(itertools.islice(sample_folder.write(out, spec, contents, toy_volume, toy_generator, 8), 1))
     assert 8 <= len(list((out / "images").iterdir())) < 40  # batches under way are there in part
-    assert sample_folder.finished(out, spec) is None
+    assert ResultFolder(out, SAMPLE).finished(spec) is None
     make(out, toy_volume, toy_generator, 8)
     for path in sorted(p for p in (tmp_path / "whole").rglob("*") if p.is_file() and p.name != "sample.json"):
         assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
@@ -98,10 +100,10 @@ def test_stopping_and_going_on_changes_no_file(toy_volume, toy_generator, tmp_pa
 
 def test_a_finished_sample_is_known_again(toy_volume, toy_generator, tmp_path):
     spec, _ = make(tmp_path / "s", toy_volume, toy_generator)
-    assert sample_folder.finished(tmp_path / "s", spec) == {"sample": str(tmp_path / "s")}
+    assert ResultFolder(tmp_path / "s", SAMPLE).finished(spec) == {"sample": str(tmp_path / "s")}
     other, _ = prepare(toy_volume, toy_generator, rho=-1.0, n=12)
     with pytest.raises(SampleError, match=r"n 40 \(asked 12\), rho 0.3 \(asked -1.0\)"):
-        sample_folder.finished(tmp_path / "s", other)
+        ResultFolder(tmp_path / "s", SAMPLE).finished(other)
 
 
 def test_folders_of_others_are_left_alone(toy_volume, toy_generator, tmp_path):
@@ -111,15 +113,15 @@ def test_folders_of_others_are_left_alone(toy_volume, toy_generator, tmp_path):
     (tmp_path / "file").write_text("x")
     for name in ("mine", "file"):
         with pytest.raises(SampleError, match="the sample cannot be written to"):
-            sample_folder.finished(tmp_path / name, spec)
+            ResultFolder(tmp_path / name, SAMPLE).finished(spec)
         with pytest.raises(SampleError, match="holds files that no sample has"):
-            sample_folder.discard(tmp_path / name)
+            ResultFolder(tmp_path / name, SAMPLE).discard()
     make(tmp_path / "s", toy_volume, toy_generator)
     (tmp_path / "s" / "notes.txt").write_text("mine")
     with pytest.raises(SampleError, match=r"notes\.txt"):
-        sample_folder.discard(tmp_path / "s")
+        ResultFolder(tmp_path / "s", SAMPLE).discard()
     (tmp_path / "s" / "notes.txt").unlink()
-    sample_folder.discard(tmp_path / "s")
+    ResultFolder(tmp_path / "s", SAMPLE).discard()
     assert not (tmp_path / "s").exists()
 
 
@@ -153,7 +155,7 @@ def test_other_formats(toy_volume, toy_generator, tmp_path, ending):
     for i, record in enumerate(records):
         assert record["file_name"] == f"images/{i:06d}.{ending}"
         assert (tmp_path / "s" / record["file_name"]).read_bytes() == pictures.encoded(images[i], ending)
-    assert sample_folder.check(tmp_path / "s") == []
+    assert ResultFolder(tmp_path / "s", SAMPLE).check() == []
 
 
 def test_a_sample_of_an_earlier_magnet_is_known_again(toy_volume, toy_generator, tmp_path):
@@ -164,13 +166,13 @@ def test_a_sample_of_an_earlier_magnet_is_known_again(toy_volume, toy_generator,
     for name in ("label", "bn_truncation", "format", "no_images", "montage"):
         del fields["spec"][name]
     path.write_bytes(documents.encode(fields))
-    assert sample_folder.finished(tmp_path / "s", spec) == {"sample": str(tmp_path / "s")}
+    assert ResultFolder(tmp_path / "s", SAMPLE).finished(spec) == {"sample": str(tmp_path / "s")}
     for changes in ({"format": "webp"}, {"no_images": True}, {"montage": (1.0, 0.5)}):
         other, _ = prepare(toy_volume, toy_generator, **changes)
         name, value = next(iter(changes.items()))
         asked = list(value) if isinstance(value, tuple) else value
         with pytest.raises(SampleError, match=re.escape(f"(asked {asked})")) as refused:
-            sample_folder.finished(tmp_path / "s", other)
+            ResultFolder(tmp_path / "s", SAMPLE).finished(other)
         assert f"sample: {name} " in refused.value.message
 
 
@@ -310,7 +312,7 @@ def test_sample_from_python_is_that_of_the_command(magnet, toy, toy_generator):
         np.testing.assert_array_equal(drawn.images, typed.images)
         assert drawn.images.shape == (20, 8, 8, 1)
         assert drawn.labels is None
-        assert sample_folder.check(Path(out)) == []
+        assert ResultFolder(Path(out), SAMPLE).check() == []
         assert {k: v for k, v in drawn.report.items() if k not in {"sample", "seconds"}} == {
             k: v for k, v in typed.report.items() if k not in {"sample", "seconds"}
         }

@@ -14,11 +14,12 @@ from magnet_cli.evaluating.evaluation import interval_name
 from magnet_cli.files import atomic, documents
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.progress import SILENT, Messages
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.maths.metrics.class_shares import Tally
 from magnet_cli.models import default_device, image_models, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
-from magnet_cli.sampling import sample_folder
+from magnet_cli.sampling.kinds import SAMPLE
 
 _RESERVED = {"file_name", "row", "log_volume", "label", "source"}  # fields of metadata.jsonl in every sample
 
@@ -149,12 +150,12 @@ def annotate(images: ImageSet, scorer: ImageScorer, probabilities: np.ndarray, s
             f"a model has the name {scorer.name!r}, which is a field of metadata.jsonl",
             "give it another name in the list of artifacts",
         )
-    if problems := sample_folder.check(images.path):
+    if problems := ResultFolder(images.path, SAMPLE).check():
         raise SampleError(
             f"{images.path} is not as it was written: {problems[0]}",
             "draw it again with `magnet sample … --force`, or restore it from a copy",
         )
-    fields = sample_folder.read(images.path)
+    fields = ResultFolder(images.path, SAMPLE).read()
     index = {f"images/{path.name}": i for i, path in enumerate(images.files)}
     classes, best = scorer.classes(probabilities.shape[1]), probabilities.argmax(axis=1)
     lines = []

@@ -16,7 +16,6 @@ from magnet_cli.reporting import findings, metrics, page
 from magnet_cli.reporting.findings import Attributes, Evaluation, Shares
 from magnet_cli.reporting.format import integer, number
 from magnet_cli.reporting.report import Subject
-from magnet_cli.sampling import sample_folder
 from magnet_cli.sampling.kinds import SAMPLE
 
 _BINS = 40
@@ -64,7 +63,7 @@ def read(path: Path) -> SampleSummary:
         SampleError: the sample has another format, or its documents are invalid.
         MagnetError: the sample is damaged, or cannot be read.
     """
-    fields = sample_folder.read(path)
+    fields = ResultFolder(path, SAMPLE).read()
     try:
         spec = {name: fields["spec"][name] for name in ("generator", "sha256", "fingerprint", "n", "rho", "top_k")}
         spec |= {"seed": 0, "truncation": 1.0, "replace": False, "method": "reweight"} | fields["spec"]

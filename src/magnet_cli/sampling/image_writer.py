@@ -41,18 +41,7 @@ def write_images(
     space: str = "z",
     batch: int | None = None,
 ) -> Iterator[dict[str, str]]:
-    """Render latents [n, D] and write one file for each, as `write`.
-
-    Args:
-        out: the folder.
-        names: [n], names of the files in it.
-        generator: on its device.
-        latents: [n, D] floating, in the space.
-        truncation: ψ in (0, 1].
-        labels: [n] int64, for a generator that takes labels.
-        space: "z" or "w".
-        batch: images at a time.
-    """
+    """Render latents [n, D] of a space and write one file for each, as `write`; labels are [n] int64."""
     size = batch or batch_size(generator)
     render = arrays_of(generator, latents, truncation, size, labels, space)
     yield from write(out, names, size, render, generator.image_shape)
@@ -61,24 +50,11 @@ def write_images(
 def write(
     out: Path, names: list[str], size: int, render: Render, shape: tuple[int, ...], threads: int | None = None
 ) -> Iterator[dict[str, str]]:
-    """Write one file for each row. Files are encoded and written while the next batch is rendered.
+    """Write one file for each row, encoded while the next batch is rendered; yield sha256 by name after each batch.
 
-    Small images take longer to create as files than to encode: one thread only creates them, and torch leaves it a
-    core. Files of an earlier call are kept where their batch is whole; every other batch is written again.
-
-    Args:
-        out: the folder.
-        names: [n], names of the files in it, each in a subfolder; the suffix is the format.
-        size: rows rendered at once.
-        render: renders a slice of rows, [b, *shape] float32.
-        shape: shape of one row.
-        threads: threads that encode and write; default the number of cores, at most 8.
-
-    Yields:
-        After each batch, the sha256 of its files by name; the files are whole then.
-
-    Raises:
-        MagnetError: no space, no permission; finished files stay.
+    `names` [n] are those of the files, each in a subfolder; the suffix is the format. `render` makes rows of a shape,
+    `size` at once. Small images take longer to create as files than to encode: one thread only creates them, and torch
+    leaves it a core. Files of an earlier call are kept where their batch is whole; other batches are written again.
     """
     for folder in {name.rpartition("/")[0] for name in names}:
         atomic.make_folder(out / folder)
@@ -152,21 +128,9 @@ def _publish(out: Path, names: list[str], contents: Iterable[bytes]) -> dict[str
 
 
 def write_array(path: Path, shape: tuple[int, ...], size: int, render: Render) -> Iterator[int]:
-    """Write one NPY file of all rows, never more than a few batches of them in memory.
+    """Write one NPY file of an array float32, `size` rows at once in memory; yield numbers of rows written.
 
     The file grows under another name in the same folder, from where an earlier call left it, and appears whole.
-
-    Args:
-        path: the file.
-        shape: (n, ...) of the array, float32.
-        size: rows rendered at once.
-        render: renders a slice of rows.
-
-    Yields:
-        Number of rows written since the last time.
-
-    Raises:
-        MagnetError: no space, no permission.
     """
     if path.exists():
         yield shape[0]
@@ -196,13 +160,8 @@ def write_array(path: Path, shape: tuple[int, ...], size: int, render: Render) -
 def _in_threads(steps: Iterable[list[Callable[[], T]]], threads: int, ahead: int) -> Steps[list[T], None, None]:
     """Run the functions of each step in threads, while the iterator computes the next step; yield results in order.
 
-    Args:
-        steps: lists of functions; computing a step may itself take long.
-        threads: number of threads; where they are late, the caller's own thread runs a step.
-        ahead: steps that may wait for the threads.
-
-    Yields:
-        The results of a step. However the iteration ends, functions under way are finished and no other is begun.
+    `ahead` steps may wait for the threads; where these are late, the caller's own thread runs a step. However the
+    iteration ends, functions under way are finished and no other is begun.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="magnet-write")
     waiting: deque[list[Future[T]]] = deque()

@@ -26,7 +26,7 @@ def render(
     latents: np.ndarray,
     *,
     labels: np.ndarray | None = None,
-    batch_size: int | None = None,  # noqa: F811
+    batch_size: int | None = None,
 ) -> np.ndarray:
     """Render latents.
 
@@ -40,7 +40,7 @@ def render(
         [n, C, H, W] float32 in about [-1, 1].
 
     Raises:
-        SpecError: latents of another size; labels are missing, or given to a generator without.
+        SpecError: latents of another size; labels are missing, or passed to a generator that takes none.
 
     >>> from magnet_cli.models import load
     >>> generator = load("mnist")
@@ -59,18 +59,8 @@ def render(
 class RenderSpec:
     """What decides which images a rendering holds.
 
-    Attributes:
-        generator: its name.
-        sha256: sha256 of the generator's checkpoint.
-        latents: sha256 of the file of latents.
-        labels: sha256 of the file of labels; empty where there is none.
-        n: number of images.
-        space: space of the latents, "z" or "w".
-        truncation: ψ.
-        bn_truncation: ψ of the batch-norm statistics; 0 where it is `truncation`.
-        nvae_latents: of an NVAE, the groups whose noise is the latent.
-        image_range: of code of the user's own, its range of intensities.
-        format: "png", "jpg" or "webp", one file for each image; "npy", one array of all.
+    `sha256` is that of the checkpoint, `latents` and `labels` those of the files, "" where there is none;
+    `bn_truncation` is 0 where it is `truncation`; `image_range` is that of code of the user's own.
     """
 
     generator: str
@@ -88,18 +78,7 @@ class RenderSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RenderRequest:
-    """A rendering as asked for, nothing looked up. Fields that RenderSpec has too mean the same, but the files.
-
-    Attributes:
-        latents: NPY file [n, D] floating.
-        labels: NPY file [n] of whole numbers, or [n, classes] one-hot.
-        format: None for "png", or "npy" where the output of the generator is no image.
-        out: the folder; None for renders/<generator>-<name and hash of the latents>.
-        device: where images are rendered.
-        batch_size: images at a time.
-        dry_run: only plan.
-        force: replace another rendering in the folder.
-    """
+    """Flags of `magnet render` (docs/reference/cli.md); fields that are None have the defaults named there."""
 
     latents: Path
     labels: Path | None = None
@@ -124,14 +103,8 @@ class RenderRequest:
 class RenderPlan:
     """A rendering that can be made: everything is looked up, read and checked.
 
-    Attributes:
-        spec: what it holds.
-        folder: where it is written.
-        report: what the command prints; "seconds" follows.
-        done: the report of the same rendering, finished before; None where it is still to do.
-        generator: on its device; None where there is nothing to do.
-        latents: [n, D] floating, read where they are used.
-        labels: [n] int64, or None.
+    `report` is what the command prints, "seconds" last; `done` is that of the same rendering, finished before, or None;
+    `generator` is None where there is nothing to do; `latents` [n, D] are read from their file where they are used.
     """
 
     spec: RenderSpec
@@ -146,13 +119,7 @@ class RenderPlan:
 
 
 def plan(source: "Source", request: RenderRequest) -> RenderPlan:
-    """Read the latents, load the generator, and check that they fit. Where the rendering is done, do neither.
-
-    Raises:
-        SpecError: the files hold no latents or labels for this generator; it has no such space or format.
-        SampleError: the folder holds something else.
-        MagnetError: a file cannot be read.
-    """
+    """Read the latents, load the generator, and check that they fit; where the rendering is done, do neither."""
     latents = npy.latents(request.latents)
     shape = getattr(source, "image_shape", None)  # of code of the user's own, on which the default format depends
     spec = RenderSpec(
@@ -170,33 +137,20 @@ def plan(source: "Source", request: RenderRequest) -> RenderPlan:
     )
     folder = request.out or Path("renders") / f"{spec.generator}-{request.latents.stem}-{spec.latents[:8]}"
     report = {"out": str(folder), "n": spec.n, "generator": spec.generator, "format": spec.format, "seconds": None}
-    done = None if request.force else finished(folder, spec)
+    done = None if request.force else ResultFolder(folder, RENDERING).finished(spec)
     if done and not request.dry_run:
         return RenderPlan(spec, folder, request, report, done, latents)
     generator = select.load(source, request.device, **request.settings)
-    check(generator, spec, latents, labelled=request.labels is not None)
+    check_latents(generator, latents, spec.space, labelled=request.labels is not None)
+    check_format(generator, spec.format)
     labels = npy.labels(request.labels, spec.n, generator.num_classes) if request.labels else None
     return RenderPlan(spec, folder, request, report, None, latents, generator, labels)
 
 
 def run(plan: RenderPlan, command: list[str]) -> Steps[int, None, dict[str, Any]]:
-    """Make a planned rendering.
-
-    Args:
-        plan: a rendering that is not done.
-        command: the command line, for rendering.json.
-
-    Yields:
-        Number of images written since the last time (those of an earlier call included).
-
-    Returns:
-        The report.
-
-    Raises:
-        MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
-    """
+    """Make a planned rendering that is not done; yield as `fill`, and return the report."""
     if plan.request.force:
-        discard(plan.folder)
+        ResultFolder(plan.folder, RENDERING).discard()
     assert plan.generator is not None, "a rendering that is done has no generator"  # noqa: S101
     yield from fill(plan.folder, plan.spec, plan.generator, plan.latents, plan.labels, plan.request.batch_size)
     report = plan.report | {"seconds": round(time.monotonic() - plan.start, 3)}
@@ -204,24 +158,8 @@ def run(plan: RenderPlan, command: list[str]) -> Steps[int, None, dict[str, Any]
     return report
 
 
-def check(generator: Generator, spec: RenderSpec, latents: np.ndarray, *, labelled: bool) -> None:
-    """Check that a generator can render latents into a format.
-
-    Raises:
-        SpecError: as `check_latents` and `check_format`.
-    """
-    check_latents(generator, latents, spec.space, labelled=labelled)
-    check_format(generator, spec.format)
-
-
 def check_latents(generator: Generator, latents: np.ndarray, space: str, *, labelled: bool) -> None:
-    """Check that latents are of a space of a generator, and come with labels where it takes labels.
-
-    Args:
-        generator: the generator.
-        latents: [n, D].
-        space: "z" or "w".
-        labelled: whether labels are passed.
+    """Check that latents [n, D] are of a space of a generator, and come with labels where it takes labels.
 
     Raises:
         SpecError: there is no such space, the latents have another size, or labels are missing or too much.
@@ -245,11 +183,7 @@ def check_latents(generator: Generator, latents: np.ndarray, space: str, *, labe
 
 
 def check_format(generator: Generator, suffix: str) -> None:
-    """Check that the output of a generator can be written in a format.
-
-    Raises:
-        SpecError: it is a format of images, and the output is none.
-    """
+    """Check that the output of a generator can be written in a format: in one of images, if it is an image."""
     if suffix != "npy" and not generator.gives_images:
         shape = ", ".join(map(str, generator.image_shape))
         raise SpecError(
@@ -257,16 +191,6 @@ def check_format(generator: Generator, suffix: str) -> None:
             "not images of one channel or three",
             "leave `format` and `montage` out, or render to an array: magnet render --format npy",
         )
-
-
-def finished(out: Path, spec: RenderSpec) -> dict[str, Any] | None:
-    """Return the report of the finished rendering in a folder, as `ResultFolder.finished`."""
-    return ResultFolder(out, RENDERING).finished(spec)
-
-
-def discard(out: Path) -> None:
-    """Remove the rendering in a folder, finished or not, as `ResultFolder.discard`."""
-    ResultFolder(out, RENDERING).discard()
 
 
 def fill(
@@ -277,23 +201,13 @@ def fill(
     labels: np.ndarray | None = None,
     batch: int | None = None,
 ) -> Steps[int, None, None]:
-    """Render latents into a folder, all but rendering.json, which `finish` writes.
+    """Render latents [n, D] into a folder, all but rendering.json, which `finish` writes.
 
-    Args:
-        out: the folder; new, or begun by the same call before.
-        spec: what the rendering holds.
-        generator: on its device.
-        latents: [n, D] floating, those of the spec.
-        labels: [n] int64, for a generator that takes labels.
-        batch: images at a time.
-
-    Yields:
-        Number of images written since the last time (those of an earlier call included).
-
-    Raises:
-        MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
+    The folder is new, or begun by the same call before. Yields numbers of images written since the last time, those of
+    an earlier call included; what was written stays, and the same call goes on from there.
     """
-    ResultFolder(out, RENDERING).begin(spec)
+    folder = ResultFolder(out, RENDERING)
+    folder.begin(spec)
     size = batch or default_batch_size(generator)
     hashes: dict[str, str] = {}
     if spec.format == "npy":
@@ -301,31 +215,14 @@ def fill(
         yield from image_writer.write_array(out / "images.npy", (spec.n, *generator.image_shape), size, rows)
     else:
         names = [f"images/{i:06d}.{spec.format}" for i in range(spec.n)]
-        for written in image_writer.write_images(
-            out, names, generator, latents, spec.truncation, labels, spec.space, size
-        ):
+        rendered = (generator, latents, spec.truncation, labels, spec.space, size)
+        for written in image_writer.write_images(out, names, *rendered):
             hashes |= written
             yield len(written)
-    ResultFolder(out, RENDERING).list_files(hashes)
+    folder.list_files(hashes)
 
 
 def finish(out: Path, spec: RenderSpec, command: list[str], report: dict[str, Any]) -> None:
-    """Write rendering.json: from now on the rendering is whole.
-
-    Args:
-        out: the folder that `fill` filled.
-        spec: what the rendering holds.
-        command: the command line.
-        report: what the command prints, and prints again when it is repeated.
-
-    Raises:
-        MagnetError: no space, no permission.
-    """
+    """Write rendering.json: from now on the rendering is whole; `report` is printed again by the same command."""
     fields = {"command": command, "spec": asdict(spec), "versions": image_writer.versions(), "report": report}
     ResultFolder(out, RENDERING).finish(fields)
-
-
-# Names of before, until their last callers have moved.
-from magnet_cli.models.batches import arrays, batch_size, images  # noqa: E402, F401
-from magnet_cli.models.batches import each_image as batches  # noqa: E402, F401
-from magnet_cli.sampling.image_writer import versions, write, write_images  # noqa: E402, F401

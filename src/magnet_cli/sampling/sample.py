@@ -15,8 +15,10 @@ from magnet_cli.catalog import references
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import SpecError
 from magnet_cli.files.progress import SILENT, Messages, Progress
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.index import Draw, Index
 from magnet_cli.sampling import sample_folder, select
+from magnet_cli.sampling.kinds import SAMPLE
 from magnet_cli.sampling.sample_folder import Sample, SampleSpec
 from magnet_cli.sampling.select import VolumeRequest
 from magnet_cli.volume import Volume
@@ -33,17 +35,7 @@ _PARTICLES = 128  # latents of an island, by default
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRequest(VolumeRequest):
-    """A sample as asked for, nothing looked up. Fields that VolumeRequest or SampleSpec have too mean the same.
-
-    Attributes:
-        pool: only the first so many rows of the volume compete; None for all.
-        format: None for "png".
-        out: the folder; None for samples/<generator>-rho<rho>-n<n>-seed<seed>.
-        device: where images are rendered, and latents tempered.
-        batch_size: images at a time.
-        dry_run: only plan.
-        force: replace another sample in the folder.
-    """
+    """Flags of `magnet sample` (docs/reference/cli.md); fields that are None have the defaults named there."""
 
     n: int = 64
     rho: float = 1.0
@@ -66,11 +58,6 @@ class SampleRequest(VolumeRequest):
     force: bool = False
 
     def __post_init__(self) -> None:
-        """Check what the command line checks itself.
-
-        Raises:
-            SpecError: a value outside its range, or one that says which rows are drawn with the tempered method.
-        """
         ranges = {"n": self.n >= 1, "rho": math.isfinite(self.rho), "seed": self.seed >= 0, "mix": 0 <= self.mix <= 1}
         ranges |= {"truncation": 0 < self.truncation <= 1, "classes": self.classes in {"natural", "equal"}}
         ranges["method"] = self.method in {"reweight", "tempered"}
@@ -99,16 +86,8 @@ class SampleRequest(VolumeRequest):
 class SamplePlan:
     """A sample that can be made: volume, index and rows are chosen.
 
-    Attributes:
-        request: what was asked for.
-        source: the generator.
-        volume: the volume.
-        spec: what the sample holds.
-        folder: where it is written.
-        report: what the command prints; "seconds" follows.
-        done: the report of the same sample, finished before; None where it is still to do.
-        draw: rows that were drawn; None where latents are tempered.
-        tempered: new latents to be made; None where rows were drawn.
+    `report` is what the command prints, "seconds" last; `done` is that of the same sample, finished before, or None;
+    `draw` are the rows, None for new latents; `tempered` makes new latents, None for rows.
     """
 
     request: SampleRequest
@@ -124,19 +103,7 @@ class SamplePlan:
 
 
 def plan(source: "Source", request: SampleRequest, messages: Messages = SILENT) -> SamplePlan:
-    """Choose volume, index and rows, and say how far the draw is what the weights ask for.
-
-    Args:
-        source: the generator.
-        request: the sample.
-        messages: notes on the draw, and warnings where it is not to be trusted.
-
-    Raises:
-        VolumeError: no volume fits, or it has too few rows.
-        SpecError: `top_k`, a class or the correction for the prior does not fit the volume.
-        SampleError: the folder holds something else.
-        MagnetError: what is stored is damaged.
-    """
+    """Choose volume, index and rows, and tell how far the draw is what the weights ask for."""
     start = time.monotonic()
     resolved = select.resolve(source, request, messages, rendered=True)
     volume, built = resolved.volume, resolved.index
@@ -146,7 +113,7 @@ def plan(source: "Source", request: SampleRequest, messages: Messages = SILENT) 
     built = index.of_labels(index.first(built, request.pool), volume, request.labels, equal=equal)
     spec = _spec(source, request, volume, built)
     folder = request.out or sample_folder.default_out(spec)
-    done = None if request.force else sample_folder.finished(folder, spec)
+    done = None if request.force else ResultFolder(folder, SAMPLE).finished(spec)
     report, draw, tempered = sample_folder.described(spec, folder), None, None
     if spec.particles:
         from magnet_cli.sampling.tempered import plan as tempered_plan
@@ -209,23 +176,9 @@ def _tell(messages: Messages, report: dict[str, Any], warnings: list[str]) -> No
 
 
 def run(plan: SamplePlan, command: list[str], messages: Messages = SILENT) -> Steps[int, None, dict[str, Any]]:
-    """Make a planned sample; tempered latents have to be at their end (`plan.tempered.steps`).
+    """Make a planned sample that is not done; yield as `sample_folder.write`, and return the report.
 
-    Args:
-        plan: a sample that is not done.
-        command: the command line, for sample.json.
-        messages: notes on tempered latents, and warnings where they are not to be trusted.
-
-    Yields:
-        Number of images written since the last time (those of an earlier call included).
-
-    Returns:
-        The report.
-
-    Raises:
-        ArtifactError, GeneratorError: the generator cannot be loaded.
-        SpecError: the generator gives no images, and a format of images is asked for.
-        MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
+    Tempered latents have to be at their end (`plan.tempered.steps`).
     """
     request, spec, volume, report = plan.request, plan.spec, plan.volume, dict(plan.report)
     if plan.tempered is not None:
@@ -239,7 +192,7 @@ def run(plan: SamplePlan, command: list[str], messages: Messages = SILENT) -> St
     if plan.draw is not None:
         contents = sample_folder.rows_of(spec, plan.draw, volume)
     if request.force:
-        sample_folder.discard(plan.folder)
+        ResultFolder(plan.folder, SAMPLE).discard()
     yield from sample_folder.write(plan.folder, spec, contents, volume, generator, request.batch_size)
     report["seconds"] = round(time.monotonic() - plan.start, 3)
     sample_folder.finish(plan.folder, spec, contents, volume, command, report)

@@ -31,31 +31,12 @@ Blocks = list[tuple[str, *tuple[list[np.ndarray], ...]]]  # of a contact sheet: 
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """What decides which images a sample holds.
+    """What decides which images a sample holds: flags of `magnet sample` (docs/reference/cli.md), resolved.
 
-    Attributes:
-        generator: its name.
-        sha256: sha256 of the generator's checkpoint.
-        fingerprint: fingerprint of the volume.
-        pool: the first rows of the volume, among which rows are drawn; 0 for tempered latents.
-        n: number of images.
-        rho: the polarity.
-        top_k: k.
-        seed: seed of the draw.
-        replace: rows are drawn with replacement.
-        truncation: ψ at which images are rendered.
-        label: the labels drawn from; empty for those of the volume.
-        bn_truncation: ψ of the batch-norm statistics; 0 where it is `truncation`.
-        classes: of a conditional generator: "natural", as their weights say, or "equal", the same number of each.
-        mix: share of polarity draws; the rest are prior draws.
-        correct_prior: weights are divided by the prior's density.
-        prior_mass: mass of the ball that rows have to lie in then; 0 where there is none.
-        format: "png", "jpg" or "webp"; what is no image is written as NPY.
-        no_images: only latents.
-        montage: the ψ of montage.png; empty where there is none.
-        method: "reweight", rows of the volume by weight, or "tempered", new latents.
-        particles: latents of an island of the tempered sampler; 0 for rows of the volume.
-        half: the half of the rows that competes, 1 or 2; 0 for all.
+    `sha256` is that of the checkpoint, `fingerprint` that of the volume; `pool` is the number of its first rows that
+    compete, 0 for tempered latents; an empty `label` stands for those of the volume; `bn_truncation` is 0 where it is
+    `truncation`; `prior_mass` and `particles` are 0 where they are of no use; `montage` holds each ψ of montage.png;
+    `half` is the half of the rows that competes, 1 or 2, or 0 for all.
     """
 
     generator: str
@@ -84,17 +65,11 @@ class SampleSpec:
 
 @dataclass(frozen=True)
 class Contents:
-    """The latents of a sample, and what is known of them.
+    """The n latents of a sample, and what sample.json and the contact sheet say of them.
 
-    Attributes:
-        latents: [n, D] float32.
-        labels: [n] int64, or None.
-        log_volume: [n] float64, natural log.
-        rows: [n] numbers of rows in the volume; empty for new latents.
-        prior: [n] bool, whether the latent is a prior draw rather than drawn by weight.
-        figures: what sample.json says of the draw.
-        caption: the draw in one line, for the contact sheet.
-        tempered: where new latents come from, for sample.json; empty for rows.
+    `log_volume` [n] float64 is natural; `rows` [n] are numbers of rows in the volume, empty for new latents; `prior`
+    [n] tells which latents are prior draws rather than drawn by weight; `figures` are the numbers of the draw;
+    `tempered` tells where new latents come from, empty for rows.
     """
 
     latents: np.ndarray
@@ -143,26 +118,6 @@ def numbers(spec: SampleSpec, draw: Draw) -> dict[str, Any]:
     return fields | {name: getattr(draw, name) for name in names} | {"ball": draw.ball and draw.ball.fields}
 
 
-def finished(out: Path, spec: SampleSpec) -> dict[str, Any] | None:
-    """Return the report of the finished sample in a folder, as `ResultFolder.finished`."""
-    return ResultFolder(out, SAMPLE).finished(spec)
-
-
-def read(out: Path) -> dict[str, Any]:
-    """Return what sample.json says, as `ResultFolder.read`."""
-    return ResultFolder(out, SAMPLE).read()
-
-
-def discard(out: Path) -> None:
-    """Remove the sample in a folder, finished or not, as `ResultFolder.discard`."""
-    ResultFolder(out, SAMPLE).discard()
-
-
-def check(out: Path) -> list[str]:
-    """Re-read every byte of a finished sample, as `ResultFolder.check`."""
-    return ResultFolder(out, SAMPLE).check()
-
-
 def write(
     out: Path,
     spec: SampleSpec,
@@ -171,25 +126,14 @@ def write(
     generator: "Generator | None",
     batch: int | None = None,
 ) -> Steps[int, None, None]:
-    """Write a sample, all but sample.json, which `finish` writes.
+    """Write a sample, all but sample.json, which `finish` writes; arrays as NPY where the output is no image.
 
-    Images go into images/, with a contact sheet; what is no image goes into arrays/ as NPY, float32.
-
-    Args:
-        out: the folder; new, or begun by the same call before.
-        spec: what the sample holds.
-        contents: its latents.
-        volume: the volume, whose first rows are the prior draws of the contact sheet.
-        generator: on its device; None where no images are asked for.
-        batch: images at a time.
-
-    Yields:
-        Number of images written since the last time (those of an earlier call included).
-
-    Raises:
-        MagnetError: no space, no permission; what was written stays, and the same call goes on from there.
+    The folder is new, or begun by the same call before. The first rows of the volume are the prior draws of the contact
+    sheet; without a generator there are no images. Yields numbers of images written since the last time, those of an
+    earlier call included; what was written stays, and the same call goes on from there.
     """
-    ResultFolder(out, SAMPLE).begin(spec)
+    folder = ResultFolder(out, SAMPLE)
+    folder.begin(spec)
     latents, labels = contents.latents, contents.labels
     names: list[str] = []
     hashes: dict[str, str] = {}
@@ -206,7 +150,7 @@ def write(
     atomic.publish(out / "metadata.jsonl", _metadata(contents, names))
     if generator is not None and generator.gives_images:
         _publish_sheets(out, spec, contents, volume, generator)
-    ResultFolder(out, SAMPLE).list_files(hashes)
+    folder.list_files(hashes)
 
 
 def _metadata(contents: Contents, names: list[str]) -> bytes:
@@ -232,25 +176,19 @@ def file_names(spec: SampleSpec, generator: "Generator") -> list[str]:
 def finish(
     out: Path, spec: SampleSpec, contents: Contents, volume: Volume, command: list[str], report: dict[str, Any]
 ) -> None:
-    """Write sample.json: from now on the sample is whole.
+    """Write sample.json: from now on the sample is whole; `report` is printed again by the same command."""
+    if spec.no_images:
+        versions = results.versions()
+    else:
+        from magnet_cli.sampling import image_writer
 
-    Args:
-        out: the folder that `write` filled.
-        spec: what the sample holds.
-        contents: its latents.
-        volume: the volume.
-        command: the command line.
-        report: what the command prints, and prints again when it is repeated.
-
-    Raises:
-        MagnetError: no space, no permission.
-    """
+        versions = image_writer.versions()
     provenance = {
         "command": command,
         "spec": asdict(spec),
         "volume": {"path": str(volume.path), "fingerprint": volume.fingerprint, "spec": asdict(volume.spec)},
         **contents.figures,
-        "versions": _versions(spec),
+        "versions": versions,
         "report": report,
     }
     if contents.tempered:
@@ -260,18 +198,10 @@ def finish(
     ResultFolder(out, SAMPLE).finish(provenance)
 
 
-def _versions(spec: SampleSpec) -> dict[str, str]:
-    if spec.no_images:
-        return results.versions()
-    from magnet_cli.sampling import image_writer
-
-    return image_writer.versions()
-
-
 def _publish_sheets(out: Path, spec: SampleSpec, contents: Contents, volume: Volume, generator: "Generator") -> None:
     """Write grid.png: the first rows of the volume, which are prior draws, above the first latents of the sample.
 
-    And montage.png, where it is asked for: the same for each ψ, one row of each.
+    And montage.png, for a montage: the same for each ψ, one row of each.
     """
     from magnet_cli.models import batches
 
@@ -306,7 +236,7 @@ def _publish_sheets(out: Path, spec: SampleSpec, contents: Contents, volume: Vol
 
 
 def _prior_rows(volume: Volume, label: tuple[int, ...], n: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return latents and labels of at most n rows at the start of a volume, of some labels if any are given."""
+    """Return latents and labels of at most n rows at the start of a volume, of the labels, if there are any."""
     for _, rows in volume.rows():
         if rows.labels is None:
             return rows.latents[:n], None
@@ -355,7 +285,7 @@ class Sample:
         >>> drawn.latents.shape, drawn.report["method"]
         ((3, 16), 'reweight')
         """
-        return cls(Path(path), read(Path(path)))
+        return cls(Path(path), ResultFolder(Path(path), SAMPLE).read())
 
     @property
     def latents(self) -> np.ndarray:

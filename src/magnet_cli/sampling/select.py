@@ -39,19 +39,9 @@ def settings(bn_truncation: float | None, nvae_latents: str | None) -> dict[str,
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeRequest:
-    """Which volume to use; None where any will do.
+    """Which volume to use: flags of `magnet sample` and others (docs/reference/cli.md), None where any will do.
 
-    Attributes:
-        volume: the volume's folder; None for the longest that fits.
-        top_k: k: at least as many singular values have to be stored.
-        space: input of the Jacobian, "z" or "w".
-        output: output of the Jacobian: "pixel", "style", "affine", or an image model's name.
-        truncation: ψ.
-        bn_truncation: ψ of the batch-norm statistics; None for `truncation`.
-        label: classes that the rows have, by number or ImageNet name; empty for all classes in turn.
-        nvae_latents: of an NVAE, the groups whose noise is the latent; None for "top".
-        solver: how singular values were computed; None or "auto" for any.
-        precision: the arithmetic they were computed in; None or "auto" for any.
+    `label` holds numbers and ImageNet names of classes, and is empty for all classes in turn.
     """
 
     volume: Path | None = None
@@ -67,11 +57,7 @@ class VolumeRequest:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """The numbers of the classes.
-
-        Raises:
-            SpecError: a name is no class of ImageNet.
-        """
+        """Numbers of the classes."""
         return tuple(imagenet.number(each) if isinstance(each, str) else each for each in self.label or ())
 
     @property
@@ -108,11 +94,7 @@ class VolumeRequest:
         return "".join(texts + [f" --label {label}" for label in self.labels])
 
     def check_names(self, generator: str, num_classes: int) -> None:
-        """Check that classes given by name are those of the generator.
-
-        Raises:
-            SpecError: a class is named, and the generator has other classes than ImageNet.
-        """
+        """Refuse names of ImageNet classes for a generator that has other classes."""
         named = [each for each in self.label or () if isinstance(each, str)]
         if named and num_classes not in {0, imagenet.COUNT}:
             raise SpecError(
@@ -123,13 +105,7 @@ class VolumeRequest:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a request means.
-
-    Attributes:
-        volume: the volume.
-        index: the index of all rows of the volume.
-        index_path: the path where the index is stored.
-    """
+    """A volume that was chosen, the index of all its rows, and the path where the index is stored."""
 
     volume: Volume
     index: Index
@@ -139,12 +115,8 @@ class Resolved:
 def resolve(source: "Source", request: VolumeRequest, messages: Messages, *, rendered: bool = False) -> Resolved:
     """Return the volume and the index that a request means.
 
-    Args:
-        source: the generator.
-        request: which volume.
-        messages: told which volume was chosen.
-        rendered: images are to be rendered at the truncation of the request: where there is no volume at it, that
-            without truncation serves, with a warning.
+    With `rendered`, images are to be rendered at the truncation of the request: where no volume has that truncation,
+    the one without truncation serves, with a warning.
 
     Raises:
         VolumeError: no volume fits; the hint is the `magnet compute` that makes one.
@@ -234,11 +206,7 @@ def _of_same_function(volumes: list[Volume], source: "Source") -> list[Volume]:
 
 
 def load(source: "Source", device: str | None = None, **settings: Any) -> "Generator":  # noqa: ANN401
-    """Return the generator of a source on a device, by default the fastest; one that is loaded already, as it is.
-
-    Raises:
-        ArtifactError, GeneratorError: as `models.load`.
-    """
+    """Load the generator of a source on a device, by default the fastest; one that is loaded already stays as it is."""
     from magnet_cli import models
 
     if isinstance(source, models.Generator):
@@ -286,15 +254,9 @@ def _published(generator: str) -> Iterable[Volume]:
 
 
 def index_of(volume: Volume, top_k: int | None, messages: Messages) -> tuple[Index, Path]:
-    """Return the index of a volume: the stored one, extended where the volume grew; else built and stored.
+    """Return the index of a volume and its path: the stored one, extended where the volume grew; else built and stored.
 
-    Args:
-        volume: the volume.
-        top_k: k; default min(K, 30), all K where D ≤ 32.
-        messages: warned where the index cannot be stored.
-
-    Returns:
-        The index, and the path where it is stored.
+    By default k is min(K, 30), all K where D ≤ 32.
 
     Raises:
         SpecError, VolumeError: as `index.build`.
@@ -315,18 +277,10 @@ def index_of(volume: Volume, top_k: int | None, messages: Messages) -> tuple[Ind
 
 
 def corrected(built: Index, volume: Volume, messages: Messages, prior_mass: float | None, truncation: float) -> Index:
-    """Return an index whose weights are divided by the density of the prior; its log-densities are stored.
+    """Return the index of all rows with weights divided by the density of the prior; its log-densities are stored.
 
-    Args:
-        built: the index of all rows of the volume.
-        volume: the volume.
-        messages: told where there is nothing to correct; warned where the log-densities cannot be stored.
-        prior_mass: mass of the ball in which rows compete, where the prior has no bounds; default 0.99.
-        truncation: ψ at which the images are rendered.
-
-    Raises:
-        SpecError: as `index.check_correction`.
-        VolumeError: as `index.log_prior`.
+    Where the prior has no bounds, rows compete in the ball of mass `prior_mass`, by default 0.99; images are rendered
+    at `truncation`.
     """
     index.check_correction(volume.spec, truncation)
     if index.is_even(volume.spec):

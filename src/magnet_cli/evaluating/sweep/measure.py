@@ -95,7 +95,7 @@ class PointMeasurer:
         )
         folder = self.out / "samples" / point.name
         target = index.target(pool.index, point.rho, pool.volume.spec, draw, point.truncation)
-        if not sample_folder.finished(folder, spec):
+        if not ResultFolder(folder, SAMPLE).finished(spec):
             ResultFolder(folder, SAMPLE).begin(spec)  # a folder with images alone would count as foreign
             atomic.make_folder(folder / "images")
             for row, name in zip(draw.rows.tolist(), sample_folder.file_names(spec, self.generator), strict=True):

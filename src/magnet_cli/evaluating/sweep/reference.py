@@ -9,8 +9,10 @@ from magnet_cli.evaluating.sweep.spec import SweepSpec, halves
 from magnet_cli.files import documents, pictures
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.progress import Stages
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.models import Generator
 from magnet_cli.sampling import render
+from magnet_cli.sampling.kinds import RENDERING
 
 FOLDER = "reference"
 _STREAM = 0x7377656570  # random stream of the draws
@@ -53,7 +55,7 @@ def prior(
         nvae_latents=generator.nvae_latents or "top",
         image_range=generator.image_range,
     )
-    if not render.finished(out / FOLDER, rendering):
+    if not ResultFolder(out / FOLDER, RENDERING).finished(rendering):
         with stages("rendering the reference", n, "images") as advance:
             for images in render.fill(out / FOLDER, rendering, generator, latents, labels, batch):
                 advance(images)

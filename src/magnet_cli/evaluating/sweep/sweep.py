@@ -29,7 +29,7 @@ from magnet_cli.files.progress import SILENT, Messages, Stages, no_stages
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.models import Generator, default_device, image_models
-from magnet_cli.sampling import image_writer, render, sample_folder, select
+from magnet_cli.sampling import image_writer, render, select
 from magnet_cli.sampling.kinds import SAMPLE
 from magnet_cli.sampling.select import VolumeRequest
 
@@ -202,7 +202,7 @@ def check(out: Path) -> list[str]:
     chosen = [fields["choice"][name] for name in ("chosen", "baseline")] if fields["choice"] else []
     for name in dict.fromkeys(point["sample"] for point in fields["points"] + chosen):
         exists = (out / name / SAMPLE.document).exists()
-        problems += sample_folder.check(out / name) if exists else [f"{out / name} is missing"]
+        problems += ResultFolder(out / name, SAMPLE).check() if exists else [f"{out / name} is missing"]
     return problems
 
 
