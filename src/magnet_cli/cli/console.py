@@ -71,13 +71,7 @@ class Console:
     def progress(self, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """Show progress on stderr: a bar on a terminal, else at most a line every 30 s.
 
-        Args:
-            label: what is done.
-            total: number of units.
-            unit: name of the units.
-
-        Yields:
-            A function to call with the number of units done since the last call.
+        Yields a function to call with the number of units done since the last call.
         """
         if self.quiet or total == 0:
             yield lambda _: None
@@ -97,18 +91,10 @@ class Console:
         safe: Callable[[int], str],
         count: Callable[[T], int] | None = None,
     ) -> R:
-        """Run the steps of a verb to their end, with progress; on Ctrl-C say what is safe, and that it can go on.
+        """Run the steps of a verb to their end, with progress, and return what they return; close them in any case.
 
-        Args:
-            steps: a generator that yields once something is safe on disk; it is closed whatever happens.
-            total: how many units of work there are.
-            label: what is done, beside the bar.
-            unit: name of the units.
-            safe: says what is safe, "3 of 9 images are in PATH", for the number of units done.
-            count: units of what was yielded; without it the steps yield the number of units.
-
-        Returns:
-            What the generator returns.
+        After Ctrl-C print `safe` of the number of units done, "3 of 9 images are in PATH", and that the same command
+        goes on. `count` makes units of what was yielded; without it the steps yield numbers of units.
         """
         done = 0
         try:
@@ -177,11 +163,6 @@ def show_error(error: MagnetError) -> None:
     _print(f"error: {_flags.shown(error.message)}", sys.stderr)
     if error.hint:
         _print(f"  do: {_flags.shown(error.hint)}", sys.stderr)
-
-
-def show_stopped(text: str) -> None:
-    """Print on stderr what is safe after Ctrl-C."""
-    _print(text, sys.stderr)
 
 
 def _print(text: str, stream: TextIO) -> None:

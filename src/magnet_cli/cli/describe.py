@@ -27,16 +27,7 @@ KINDS = (SAMPLE, RENDERING, SWEEP, EDIT, ATTRIBUTES)  # those whose documents al
 
 
 def describe(reference: str, *, check: bool) -> dict:
-    """What it is, as fields: kind, path, its spec, ok, problems.
-
-    Args:
-        reference: a path, or the name of an artifact.
-        check: re-read every byte.
-
-    Raises:
-        ArtifactError: there is no such path or name.
-        MagnetError: it is of ours, but unreadable.
-    """
+    """Describe a path or the name of an artifact: kind, path, spec, ok, problems; `check` reads every byte again."""
     path = Path(reference).expanduser()
     if path.exists():
         return _of_path(path, check=check)
@@ -47,20 +38,16 @@ def describe(reference: str, *, check: bool) -> dict:
     if artifact.kind == "generator":
         return _generator(Checkpoint.find(reference), "generator", check=check)
     cache.check_cached(artifact)
-    found = cache.path_of(artifact)
-    problems = _problems(lambda: cache.verify(artifact, found)) if check else []
+    stored = cache.path_of(artifact)
+    problems = _problems(lambda: cache.verify(artifact, stored)) if check else []
     if artifact.kind == "volume":
-        fields = _volume(found, check=check)
+        fields = _volume(stored, check=check)
         return _with(fields, problems + fields["problems"])
-    return _with({"kind": artifact.kind, "path": str(found)} | dataclasses.asdict(artifact), problems)
+    return _with({"kind": artifact.kind, "path": str(stored)} | dataclasses.asdict(artifact), problems)
 
 
 def describe_own(own: "CustomModule") -> dict:
-    """What a generator of the user's own is, as fields; its factory is called once more.
-
-    Raises:
-        ArtifactError, GeneratorError: as `models.load`.
-    """
+    """Describe a generator of the user's own; its factory is called once more."""
     from magnet_cli import models
 
     fields = {"kind": "generator", "path": own.factory, "generator": own.name, "sha256": own.sha256}
@@ -124,9 +111,9 @@ def _direction(path: Path) -> dict:
     fields = {"kind": "direction", "path": str(path)}
     if problems := _problems(lambda: direction.read(path)):  # every byte, always: it is small
         return _with(fields, problems)
-    found = direction.read(path)
-    kept = {k: v for k, v in found.fields.items() if k not in {"report", "format"}}
-    return _with(fields | {"numbers": found.vector.shape[1], "sha256": found.sha256} | kept, [])
+    learned = direction.read(path)
+    kept = {k: v for k, v in learned.fields.items() if k not in {"report", "format"}}
+    return _with(fields | {"numbers": learned.vector.shape[1], "sha256": learned.sha256} | kept, [])
 
 
 def _index(path: Path, *, check: bool) -> dict:
@@ -147,21 +134,21 @@ def _generator(checkpoint: Checkpoint, kind: str, *, check: bool) -> dict:
     fields = {"kind": kind, "path": str(checkpoint.path), "generator": checkpoint.name, "sha256": checkpoint.sha256}
     problems = _problems(checkpoint.read) if check else []
     if not problems:
-        found = models.load(checkpoint, device="cpu")
-        fields |= {"format": found.format, "settings": found.settings} | _network(found)
+        loaded = models.load(checkpoint, device="cpu")
+        fields |= {"format": loaded.format, "settings": loaded.settings} | _network(loaded)
     return _with(fields, problems)
 
 
-def _network(found: "Generator") -> dict:
-    fields = {"family": found.family, "latent_dim": found.latent_dim, "image_shape": list(found.image_shape)}
-    fields |= {"prior": found.prior.kind, "num_classes": found.num_classes, "style_dim": found.style_dim}
-    if found.nvae_latents:
-        fields |= {"nvae_latents": found.nvae_latents, "noise": found.noise}
-    if found.prior.mixture is not None:
-        fields |= {"weights": found.prior.mixture.weights.tolist()}
-    if found.is_custom:
-        fields |= {"image_range": list(found.image_range or (-1.0, 1.0))}
-    return fields | {"parameters": found.num_parameters}
+def _network(loaded: "Generator") -> dict:
+    fields = {"family": loaded.family, "latent_dim": loaded.latent_dim, "image_shape": list(loaded.image_shape)}
+    fields |= {"prior": loaded.prior.kind, "num_classes": loaded.num_classes, "style_dim": loaded.style_dim}
+    if loaded.nvae_latents:
+        fields |= {"nvae_latents": loaded.nvae_latents, "noise": loaded.noise}
+    if loaded.prior.mixture is not None:
+        fields |= {"weights": loaded.prior.mixture.weights.tolist()}
+    if loaded.is_custom:
+        fields |= {"image_range": list(loaded.image_range or (-1.0, 1.0))}
+    return fields | {"parameters": loaded.num_parameters}
 
 
 def _problems(verify: Callable[[], object]) -> list[str]:

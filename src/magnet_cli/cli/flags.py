@@ -47,7 +47,6 @@ def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401
-    """The parameters of a group, with its heading."""
     hints = typing.get_type_hints(group, include_extras=True)
     parameters = []
     for field in dataclasses.fields(group):
@@ -63,12 +62,9 @@ def _fields(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401
 
 
 def request(kind: type[R], *groups: object, **values: object) -> R:
-    """Build a request: its fields from groups of flags by name, and from `values`; choices become plain values.
+    """Build a request: its fields from groups of flags by name, and from `values`, which go before those of the groups.
 
-    Args:
-        kind: the request's dataclass.
-        groups: groups of flags; fields that the request does not have are left out.
-        values: fields by name; they go before those of the groups.
+    Flags that the request has no field for are left out; choices become plain values.
     """
     names = {field.name for field in dataclasses.fields(typing.cast("Any", kind))}
     fields = {f.name: getattr(group, f.name) for group in groups for f in dataclasses.fields(typing.cast("Any", group))}
@@ -85,11 +81,7 @@ def plain(value: object) -> Any:  # noqa: ANN401
 
 
 class FlagNames:
-    """The flags of a command, by the names of the arguments that messages use.
-
-    Args:
-        parameters: those of the command, as Typer has them.
-    """
+    """The flags of a command, by the names of the arguments that messages use."""
 
     def __init__(self, parameters: Iterable[Any] = ()) -> None:
         self._parameters: dict[str, Any] = {}

@@ -12,55 +12,16 @@ from magnet_cli.cli.console import Console
 from magnet_cli.cli.flags import flatten, plain, request  # noqa: F401  # commands take them from here
 from magnet_cli.cli.help import CUSTOM, OUTPUT, WORK
 from magnet_cli.cli.parsers import ClassLabel
-from magnet_cli.errors import SpecError
 
-
-class ImageFormat(StrEnum):
-    """Format of a file that holds one image."""
-
-    png = "png"
-    jpg = "jpg"
-    webp = "webp"
-
-
-class RenderFormat(StrEnum):
-    """Format of image files, or of one array."""
-
-    png = "png"
-    jpg = "jpg"
-    webp = "webp"
-    npy = "npy"
-
-
-class Precision(StrEnum):
-    """Arithmetic of the network's matrix products."""
-
-    auto = "auto"
-    float64 = "float64"
-    float32 = "float32"
-    tf32 = "tf32"
-    bfloat16 = "bfloat16"
-
-
-class SpaceName(StrEnum):
-    """Latent space of the Jacobian's input."""
-
-    z = "z"
-    w = "w"
-
-
-class Engine(StrEnum):
-    """What runs the work on shards: processes here, or Ray."""
-
-    local = "local"
-    ray = "ray"
-
-
-class NvaeLatents(StrEnum):
-    """The noise groups of an NVAE that are the latent."""
-
-    top = "top"
-    all = "all"
+ImageFormat = StrEnum("ImageFormat", "png jpg webp")
+RenderFormat = StrEnum("RenderFormat", "png jpg webp npy")
+Precision = StrEnum("Precision", "auto float64 float32 tf32 bfloat16")
+Solver = StrEnum("Solver", "auto exact sketch pilot projection")
+SpaceName = StrEnum("SpaceName", "z w")
+Engine = StrEnum("Engine", "local ray")
+NvaeLatents = StrEnum("NvaeLatents", "top all")
+Shares = StrEnum("Shares", "natural equal")
+Method = StrEnum("Method", "reweight tempered")
 
 
 class PriorName(StrEnum):
@@ -70,13 +31,6 @@ class PriorName(StrEnum):
     sphere = "sphere"
     truncated_normal = "truncated-normal"
     uniform = "uniform"
-
-
-class Shares(StrEnum):
-    """Number of draws per class of a conditional generator."""
-
-    natural = "natural"
-    equal = "equal"
 
 
 class Pick(StrEnum):
@@ -92,58 +46,6 @@ class Pick(StrEnum):
     gap = "gap"
     total_variation = "total-variation"
     none = "none"
-
-
-class Method(StrEnum):
-    """How latents are drawn."""
-
-    reweight = "reweight"
-    tempered = "tempered"
-
-
-class Solver(StrEnum):
-    """How singular values are computed."""
-
-    auto = "auto"
-    exact = "exact"
-    sketch = "sketch"
-    pilot = "pilot"
-    projection = "projection"
-
-
-def numbers(label: list[ClassLabel] | None) -> tuple[int, ...]:
-    """The classes' numbers, in their order."""
-    return tuple(each.number for each in label or ())
-
-
-def check_names(label: list[ClassLabel] | None, generator: str, num_classes: int) -> None:
-    """Whether names are those of the generator's classes.
-
-    Raises:
-        SpecError: a class is named, and the generator's are not those of ImageNet.
-    """
-    from magnet_cli.catalog import imagenet
-
-    named = [each.name for each in label or () if each.name]
-    if named and num_classes not in {0, imagenet.COUNT}:
-        message = f"{named[0]!r} is a class of ImageNet, and {generator} has {num_classes} classes of its own"
-        raise SpecError(message, f"pass --label with a number, 0 to {num_classes - 1}")
-
-
-def statistics(bn_truncation: float | None, truncation: float) -> float:
-    """ψ of batch-norm statistics as a spec has it: 0 where it is that of z."""
-    return 0.0 if bn_truncation in {None, truncation} else bn_truncation
-
-
-def settings(bn_truncation: float | None, nvae_latents: str | None) -> tuple[tuple[str, object], ...]:
-    """Settings of the generator that flags give: name and value."""
-    given = {"bn_truncation": bn_truncation, "nvae_latents": nvae_latents}
-    return tuple((name, value) for name, value in given.items() if value is not None)
-
-
-def chosen(value: Solver | Precision | None) -> str | None:
-    """The name, or None where any will do."""
-    return None if value == "auto" else plain(value)
 
 
 GENERATOR_HELP = "Name of a generator (`magnet list`), path of a checkpoint, or your own code: file.py:factory."

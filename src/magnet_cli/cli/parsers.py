@@ -11,12 +11,7 @@ from magnet_cli.errors import SpecError
 
 @dataclass(frozen=True)
 class ClassLabel:
-    """A class as the command line names it.
-
-    Attributes:
-        number: the number of the class.
-        name: its ImageNet name, where a name was typed.
-    """
+    """A class as the command line names it; `name` is empty where a number was typed."""
 
     number: int
     name: str = ""

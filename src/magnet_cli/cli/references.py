@@ -20,22 +20,13 @@ if TYPE_CHECKING:
 def source(flags: options.GeneratorFlags, *, here: bool = True) -> "Source":
     """Return the generator that was typed: a checkpoint, or code of the user's own, whose factory is called.
 
-    Args:
-        flags: as typed.
-        here: whether the file of a checkpoint has to be on this machine.
-
-    Raises:
-        ArtifactError, GeneratorError: as `Checkpoint.find` and `custom.from_factory`.
+    With `here`, the file of a checkpoint has to be on this machine.
     """
     return custom_module(flags.generator, flags) or Checkpoint.find(flags.generator, here=here)
 
 
 def custom_module(reference: str, flags: options.CustomFlags) -> "CustomModule | None":
-    """Return the code of the user's own that was typed, its factory called; None where something else was typed.
-
-    Raises:
-        ArtifactError, GeneratorError: as `custom.from_factory`.
-    """
+    """Return the code of the user's own that was typed, its factory called; None for anything else."""
     typed = {"latent_dim": flags.latent_dim, "prior": options.plain(flags.prior), "image_range": flags.image_range}
     typed = {name: value for name, value in typed.items() if value is not None}
     if not references.is_factory(reference):

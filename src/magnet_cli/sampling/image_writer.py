@@ -75,7 +75,7 @@ def write(
                 continue
             ends = np.linspace(0, len(batch), min(threads, len(batch)) + 1).astype(int).tolist()
             parts = [slice(*pair) for pair in itertools.pairwise(ends)]
-            yield [functools.partial(_write_files, out, batch[part], rows[part]) for part in parts]
+            yield [functools.partial(_publish, out, batch[p], _encoded(batch[p], rows[p])) for p in parts]
 
     with contextlib.closing(_in_threads(steps(), threads, -(-threads // size))) as written:
         for pieces in written:
@@ -107,11 +107,8 @@ def _hashes(out: Path, names: list[str]) -> dict[str, str] | None:
     return hashes
 
 
-def _write_files(out: Path, names: list[str], rows: np.ndarray) -> dict[str, str]:
-    return _publish(out, names, _encoded(names, rows))
-
-
 def _encoded(names: list[str], rows: np.ndarray) -> Iterator[bytes]:
+    """Encode rows one by one, in the thread that iterates."""
     suffix = names[0].rpartition(".")[2]
     if suffix == "npy":
         yield from map(pictures.npy, rows)

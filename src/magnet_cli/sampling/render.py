@@ -93,11 +93,6 @@ class RenderRequest:
     dry_run: bool = False
     force: bool = False
 
-    @property
-    def settings(self) -> dict[str, object]:
-        """Settings of the generator as `models.load` takes them."""
-        return select.settings(self.bn_truncation, self.nvae_latents)
-
 
 @dataclass(frozen=True)
 class RenderPlan:
@@ -140,7 +135,7 @@ def plan(source: "Source", request: RenderRequest) -> RenderPlan:
     done = None if request.force else ResultFolder(folder, RENDERING).finished(spec)
     if done and not request.dry_run:
         return RenderPlan(spec, folder, request, report, done, latents)
-    generator = select.load(source, request.device, **request.settings)
+    generator = select.load(source, request.device, **select.settings(request.bn_truncation, request.nvae_latents))
     check_latents(generator, latents, spec.space, labelled=request.labels is not None)
     check_format(generator, spec.format)
     labels = npy.labels(request.labels, spec.n, generator.num_classes) if request.labels else None

@@ -26,7 +26,6 @@ from magnet_cli.volume import Volume
 if TYPE_CHECKING:
     from torch import nn
 
-    from magnet_cli.models import Generator
     from magnet_cli.sampling.select import Source
     from magnet_cli.sampling.tempered.plan import TemperedPlan
 
@@ -63,18 +62,13 @@ class SampleRequest(VolumeRequest):
         ranges["method"] = self.method in {"reweight", "tempered"}
         for name in (name for name, right in ranges.items() if not right):
             raise SpecError(f"`{name}={getattr(self, name)!r}` is outside its range", f"pass another `{name}`")
-        if self.method == "tempered" and (name := self.of_rows):
+        of_rows = {"replace": self.replace, "pool": self.pool is not None, "classes": self.classes == "equal"}
+        of_rows |= {"mix": self.mix < 1, "correct_prior": self.correct_prior}
+        for name in (name for name, value in of_rows.items() if value and self.method == "tempered"):
             raise SpecError(
                 f"`{name}` says which rows of a volume are drawn, and `method='tempered'` draws none",
                 f"leave `{name}` out",
             )
-
-    @property
-    def of_rows(self) -> str:
-        """The first field that says which rows of a volume are drawn; empty where none does."""
-        named = {"replace": self.replace, "pool": self.pool is not None, "classes": self.classes == "equal"}
-        named |= {"mix": self.mix < 1, "correct_prior": self.correct_prior}
-        return next((name for name, value in named.items() if value), "")
 
     @property
     def needs_generator(self) -> bool:
@@ -118,7 +112,7 @@ def plan(source: "Source", request: SampleRequest, messages: Messages = SILENT) 
     if spec.particles:
         from magnet_cli.sampling.tempered import plan as tempered_plan
 
-        settings = _settings(request, volume)
+        settings = select.settings(request.bn_truncation, volume.spec.nvae_latents or None)
         parts = (source, volume, built, spec, request.output, request.device, settings, messages)
         tempered = tempered_plan.plan(*parts, needed=request.dry_run or not done)
         report |= tempered.report | {"target": index.target(built, spec.rho, volume.spec, None, spec.truncation)}
@@ -132,33 +126,21 @@ def plan(source: "Source", request: SampleRequest, messages: Messages = SILENT) 
 
 def _spec(source: "Source", request: SampleRequest, volume: Volume, built: Index) -> SampleSpec:
     tempered = request.method == "tempered"
+    same = ("n", "rho", "seed", "replace", "truncation", "classes", "mix", "correct_prior", "no_images", "montage")
     return SampleSpec(
         generator=source.name,
         sha256=source.sha256,
         fingerprint=volume.fingerprint,
         pool=0 if tempered else built.num_rows,
-        n=request.n,
-        rho=request.rho,
         top_k=built.top_k,
-        seed=request.seed,
-        replace=request.replace,
-        truncation=request.truncation,
         label=request.labels,
         bn_truncation=request.statistics,
-        classes=request.classes,
-        mix=request.mix,
-        correct_prior=request.correct_prior,
         prior_mass=built.ball.prior_mass if built.ball else 0.0,
         format=request.format or "png",
-        no_images=request.no_images,
-        montage=request.montage,
         method=request.method,
         particles=(request.particles or _PARTICLES) if tempered else 0,
+        **{name: getattr(request, name) for name in same},
     )
-
-
-def _settings(request: SampleRequest, volume: Volume) -> dict[str, object]:
-    return select.settings(request.bn_truncation, volume.spec.nvae_latents or None)
 
 
 def _tell(messages: Messages, report: dict[str, Any], warnings: list[str]) -> None:
@@ -188,7 +170,13 @@ def run(plan: SamplePlan, command: list[str], messages: Messages = SILENT) -> St
         report |= fields
         if not fields["converged"]:
             report["target"] = f"not converged to: {report['target']}"
-    generator = None if spec.no_images else _load(plan)
+    generator = None
+    if not spec.no_images:
+        from magnet_cli.sampling import render
+
+        settings = select.settings(request.bn_truncation, volume.spec.nvae_latents or None)
+        generator = select.load(plan.source, request.device, **settings)
+        render.check_format(generator, "montage.png" if request.montage else request.format or "npy")
     if plan.draw is not None:
         contents = sample_folder.rows_of(spec, plan.draw, volume)
     if request.force:
@@ -197,15 +185,6 @@ def run(plan: SamplePlan, command: list[str], messages: Messages = SILENT) -> St
     report["seconds"] = round(time.monotonic() - plan.start, 3)
     sample_folder.finish(plan.folder, spec, contents, volume, command, report)
     return report
-
-
-def _load(plan: SamplePlan) -> "Generator":
-    from magnet_cli.sampling import render
-
-    request = plan.request
-    generator = select.load(plan.source, request.device, **_settings(request, plan.volume))
-    render.check_format(generator, "montage.png" if request.montage else request.format or "npy")
-    return generator
 
 
 def sample_steps(

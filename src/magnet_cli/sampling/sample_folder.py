@@ -218,10 +218,7 @@ def _publish_sheets(out: Path, spec: SampleSpec, contents: Contents, volume: Vol
     above = f"{spec.generator}: {len(prior[0])} draws from the prior{truncated}"
     below = f"rho {spec.rho:g}, top_k {spec.top_k}: the first {shown} of {spec.n:,} draws; {contents.caption}"
     below += "; volumes in w, not uniform" * (volume.spec.space == "w")
-    blocks: Blocks = [
-        (above, images(prior, spec.truncation, shown)),
-        (below, images(drawn, spec.truncation, shown)),
-    ]
+    blocks: Blocks = [(above, images(prior, spec.truncation, shown)), (below, images(drawn, spec.truncation, shown))]
     atomic.publish(out / "grid.png", contact_sheet.contact_sheet(blocks))
     if spec.montage:
         draws = f"rho {spec.rho:g}, top_k {spec.top_k}, volumes at truncation {volume.spec.truncation:g}"

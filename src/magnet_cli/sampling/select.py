@@ -66,11 +66,6 @@ class VolumeRequest:
         return statistics(self.bn_truncation, self.truncation)
 
     @property
-    def settings(self) -> dict[str, object]:
-        """Settings of the generator as `models.load` takes them."""
-        return settings(self.bn_truncation, self.nvae_latents)
-
-    @property
     def _wanted(self) -> dict[str, object]:
         """Values that the spec of a volume has to have; None for any."""
         wanted = {name: getattr(self, name) for name in ("space", "output", "truncation", "solver", "precision")}
@@ -149,7 +144,8 @@ def find_volume(source: "Source", request: VolumeRequest, messages: Messages) ->
             messages.note(f"drawing from {longest.path} ({longest.num_rows:,} rows{others})")
             return longest
     message = f"there is no volume of {source.name}{f' with{request.flags}' if request.flags else ''}"
-    if not isinstance(source, Checkpoint) and any(_has_other_weights(volume, source) for volume in local):
+    namesakes = (volume.spec.sha256 for volume in local if volume.spec.generator == source.name)
+    if not isinstance(source, Checkpoint) and any(sha256 != source.sha256 for sha256 in namesakes):
         message += "; some have other weights: does its factory draw them? Set a seed there: torch.manual_seed(0)"
     raise VolumeError(message, f"make one: magnet compute {reference(source)}{request.flags}")
 
@@ -179,10 +175,6 @@ def _is_of(volume: Volume, source: "Source") -> bool:
     """Compare by the weights' hash, or by name where nobody had pinned them."""
     spec = volume.spec
     return spec.sha256 == source.sha256 if spec.sha256 else spec.generator == source.name
-
-
-def _has_other_weights(volume: Volume, source: "Source") -> bool:
-    return volume.spec.generator == source.name and volume.spec.sha256 != source.sha256
 
 
 def _of_same_function(volumes: list[Volume], source: "Source") -> list[Volume]:
@@ -216,13 +208,12 @@ def load(source: "Source", device: str | None = None, **settings: Any) -> "Gener
 
 def find_rendered_volume(source: "Source", request: VolumeRequest, messages: Messages) -> Volume:
     """Return the volume for images at the truncation of a request: as `find_volume`, else that without truncation."""
-    untruncated = replace(request, truncation=1.0, bn_truncation=None)
     try:
         volume = find_volume(source, request, messages)
     except VolumeError as error:
         if (request.truncation, request.statistics) == (1.0, 0.0) or request.volume or isinstance(error, DamageError):
             raise
-        volume = find_volume(source, untruncated, messages)
+        volume = find_volume(source, replace(request, truncation=1.0, bn_truncation=None), messages)
     drawn = _truncation(volume.spec.truncation, volume.spec.bn_truncation)
     rendered = _truncation(request.truncation, request.statistics)
     if drawn != rendered:

@@ -179,9 +179,8 @@ def _check(volume: VolumeFlags, draw: DrawFlags, files: FileFlags) -> None:
             raise _misuse("--particles", "it is for --method tempered; rows of a volume are drawn here.")
         return
     of_rows = {"--replace": draw.replace, "--pool": draw.pool is not None, "--classes": draw.classes == "equal"}
-    for flag in (
-        f for f, given in (of_rows | {"--mix": draw.mix < 1, "--correct-prior": draw.correct_prior}).items() if given
-    ):
+    of_rows |= {"--mix": draw.mix < 1, "--correct-prior": draw.correct_prior}
+    for flag in (flag for flag, is_set in of_rows.items() if is_set):
         raise _misuse(flag, "it says which rows of a volume are drawn, and --method tempered draws none.")
 
 

@@ -33,7 +33,8 @@ class Kernel:
         b = self.step * _NARROWEST ** rng.random((len(z), 1))
         noise = rng.standard_normal(z.shape)
         if self.prior.kind == "uniform":
-            return _reflected(z + b * noise).astype(np.float32), np.zeros(len(z))
+            folded = 1 - np.abs((z + b * noise + 1) % 4 - 2)  # into [−1, 1], as by mirrors at both ends
+            return folded.astype(np.float32), np.zeros(len(z))
         moved = self.mean + np.sqrt(1 - b * b) * (z - self.mean) + b * noise
         if self.prior.kind == "sphere":
             moved *= np.sqrt(z.shape[1]) / np.linalg.norm(moved, axis=1, keepdims=True)
@@ -42,11 +43,6 @@ class Kernel:
         if self.prior.kind == "truncated-normal":
             ratio[(np.abs(moved) > TRUNCATED_AT).any(axis=1)] = -np.inf
         return moved, ratio
-
-
-def _reflected(z: np.ndarray) -> np.ndarray:
-    """Fold numbers into [−1, 1], as by mirrors at both ends."""
-    return 1 - np.abs((z + 1) % 4 - 2)
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,10 @@ def plan(
     measure = Measure(volume, generator, spec.top_k, output=model, label=spec.label)
     spread = float(index.log_volume[index.above_floor].std())
     cost = temper.cost(schedule, len(missing), spread, measure)
+    duration = f"{cost.seconds:.0f} s" if cost.seconds < 120 else f"{cost.seconds / 60:.0f} min"
     messages.note(
         f"{len(missing)} islands of {spec.particles} latents: about {cost.jacobians:,} Jacobians and "
-        f"{cost.evaluations:,} evaluations, about {_minutes(cost.seconds)} here; kept in {run.path}"
+        f"{cost.evaluations:,} evaluations, about {duration} here; kept in {run.path}"
     )
     expected = {"expected_jacobians": cost.jacobians, "expected_seconds": round(cost.seconds, 1)}
     return TemperedPlan(run, islands, spec.n, report | expected, cost.jacobians, measure)
@@ -109,10 +110,6 @@ def _load(
     return (generator, model) if spec.precision == "float32" else load(spec.precision)
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
 def contents(plan: TemperedPlan, messages: Messages) -> tuple[Contents, dict]:
     """Return latents of islands at their end, and the fields of the report that say how far to trust them."""
     run = plan.run
@@ -133,8 +130,7 @@ def contents(plan: TemperedPlan, messages: Messages) -> tuple[Contents, dict]:
     caption = f"tempered, {len(outcome.schedule)} islands of {schedule.particles}, R-hat {r_hat:.3f}"
     origin: dict[str, object] = {"words": caption, "path": str(run.path), "fingerprint": run.spec.fingerprint}
     origin |= {"spec": dataclasses.asdict(run.spec), "schedule": outcome.schedule, "accepted": outcome.accepted}
-    origin["r_hat"] = [list(pair) for pair in outcome.r_hat]
-    origin |= figures
+    origin |= {"r_hat": [list(pair) for pair in outcome.r_hat], **figures}
     made = Contents(
         latents=outcome.latents,
         labels=outcome.labels,

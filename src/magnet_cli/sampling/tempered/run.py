@@ -258,7 +258,6 @@ class TemperedRun:
                 self._read(int(island), int(number))
             except MagnetError as error:
                 problems.append(error.message)
-        for path in sorted((self.path / "islands").glob("island-*.h5")):
-            if not path.with_suffix(".json").exists():
-                problems.append(f"{path} has no mark: it does not count")
-        return problems
+        files = sorted((self.path / "islands").glob("island-*.h5"))
+        unmarked = [path for path in files if not path.with_suffix(".json").exists()]
+        return problems + [f"{path} has no mark: it does not count" for path in unmarked]
