@@ -25,18 +25,10 @@ def arrays(
     labels: np.ndarray | None = None,
     space: str = "z",
 ) -> np.ndarray:
-    """Render one batch. A short batch is padded to `size`, so that a row does not depend on the number of rows.
+    """Render latents [b, D], b ≤ size, to [b, C, H, W] float32 in about [-1, 1]; code of the user's own, to [b, ...].
 
-    Args:
-        generator: on its device.
-        latents: [b, D] floating, 1 ≤ b ≤ size; in the space w [b, Dw], as the mapping network gives it.
-        truncation: ψ in (0, 1].
-        size: B.
-        labels: [b] int64, for a generator that takes labels.
-        space: the space of the latents, "z" or "w".
-
-    Returns:
-        [b, C, H, W] float32 in about [-1, 1]; of code of the user's own, [b, ...].
+    A short batch is padded to `size`, so that a row does not depend on the number of rows. Labels are [b] int64. In the
+    space "w" latents are [b, Dw], as the mapping network gives them.
     """
     weight = next(generator.module.parameters())
     z = torch.from_numpy(_padded(latents, size).astype(np.float32)).to(weight)

@@ -12,14 +12,7 @@ from magnet_cli.models import loading
 
 @dataclass(frozen=True)
 class Converted:
-    """The file that `convert` wrote, or that was there already.
-
-    Attributes:
-        out: its path.
-        family: of the network.
-        tensors: number of tensors.
-        size: bytes.
-    """
+    """The file that `convert` wrote, or that was there already; its size is in bytes."""
 
     out: str
     family: str

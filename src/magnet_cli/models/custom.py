@@ -29,6 +29,7 @@ from magnet_cli.maths.priors import KINDS, Prior
 
 FAMILY = "own"
 PRIORS = tuple(kind for kind in KINDS if kind != "mixture")
+_Range = tuple[float, float]  # lowest and highest intensity
 _DEFAULT_RANGE = (-1.0, 1.0)
 _ROWS = 2  # latents in the calls that tell the shape of an output
 _CALL_FAILS = (RuntimeError, ValueError, TypeError, IndexError)  # what torch raises where shapes or types do not fit
@@ -45,10 +46,7 @@ class CustomModule:
         factory: "file.py:factory" or "module:factory"; empty for a module that was passed from Python.
         reference: what the user typed, flags included, for commands to copy.
         sha256: of the module's state dict as it was made.
-        latent_dim: D.
-        prior: kind of the distribution of the latents, one of PRIORS.
         image_range: (lowest, highest) intensity of the outputs.
-        num_classes: number of labels; 0 if the module takes none.
         image_shape: shape of one output: (C, H, W), or any other.
         module: the module as made, never moved, cast or called; None if its copies do not work, or in another process.
     """
@@ -59,7 +57,7 @@ class CustomModule:
     sha256: str
     latent_dim: int
     prior: str
-    image_range: tuple[float, float]
+    image_range: _Range
     num_classes: int
     image_shape: tuple[int, ...]
     module: nn.Module | None = field(default=None, repr=False, compare=False)
@@ -69,12 +67,7 @@ class CustomModule:
 
 
 class CustomNetwork(nn.Module):
-    """A user's module with the attributes and the call of the families' networks.
-
-    Args:
-        inner: maps z [B, D], and labels [B] int64 if there are classes, to [B, ...].
-        source: the description of the module.
-    """
+    """A user's module, `inner`, with the attributes and the call of the families' networks."""
 
     def __init__(self, inner: nn.Module, source: CustomModule) -> None:
         super().__init__()
@@ -98,17 +91,10 @@ def from_factory(
     *,
     latent_dim: int | None = None,
     prior: str | None = None,
-    image_range: tuple[float, float] | None = None,
+    image_range: _Range | None = None,
     reference: str = "",
 ) -> CustomModule:
-    """Call a factory and check what it makes; arguments go before the module's attributes of the same names.
-
-    Args:
-        factory: "file.py:factory" or "module:factory"; its code is run.
-        latent_dim: D.
-        prior: one of PRIORS; "normal" if neither the argument nor the module says.
-        image_range: (lowest, highest) intensity; (-1, 1) if neither says.
-        reference: what the user typed; default `factory`.
+    """Call a factory, whose code is run, and check what it makes; arguments go before the module's attributes.
 
     Raises:
         ArtifactError: there is no such factory, or it makes no module.
@@ -127,62 +113,35 @@ def from_factory(
 
 
 def from_module(
-    module: nn.Module,
-    *,
-    latent_dim: int | None = None,
-    prior: str | None = None,
-    image_range: tuple[float, float] | None = None,
+    module: nn.Module, *, latent_dim: int | None = None, prior: str | None = None, image_range: _Range | None = None
 ) -> CustomModule:
-    """Check a module that is passed from Python; arguments as for `from_factory`. The module itself stays as it is.
-
-    Raises:
-        GeneratorError: as `from_factory`; or the module cannot be copied.
-    """
+    """Check a copy of a module that is passed from Python; arguments and errors as for `from_factory`."""
     name = type(module).__name__
     source = _described(module, name, "", name, latent_dim, prior, image_range)
     return dataclasses.replace(source, image_shape=_output_shape(source))
 
 
 def build(source: CustomModule) -> CustomNetwork:
-    """Return the network of a user's own module, in eval mode, its weights without gradients.
-
-    Raises:
-        GeneratorError: the factory had to be called again, and makes other weights than the first time.
-        ArtifactError: the factory had to be called again, and is gone.
-    """
+    """Return the network of a user's own module, in eval mode; a factory that is called again has to make the same."""
     return CustomNetwork(_fresh(source), source).eval().requires_grad_(False)
 
 
 def call_factory(reference: str) -> nn.Module:
-    """Return the module that a factory makes, as made: not in eval mode, its weights where they are.
-
-    Args:
-        reference: "file.py:factory" or "module:factory"; the file's folder, or the working folder, is on the import
-            path meanwhile.
-
-    Raises:
-        ArtifactError: no such file, module or factory, code that does not parse, or it makes no torch.nn.Module.
-    """
+    """Return the module that a factory makes, as made; the factory's folder is on the import path meanwhile."""
     place, _, factory = reference.rpartition(":")
     hint = "pass file.py:factory or module:factory, a function without arguments that returns a torch.nn.Module"
     try:
         with _import_path(Path(place).resolve().parent if place.endswith(".py") else Path.cwd()):
             made = getattr(_import(place), factory)()
     except (ImportError, OSError, AttributeError, SyntaxError) as error:
-        message = f"{reference} cannot be had: {error}"
-        raise ArtifactError(message, hint) from error
+        raise ArtifactError(f"{reference} cannot be had: {error}", hint) from error
     if not isinstance(made, nn.Module):
-        message = f"{reference} returns a {type(made).__name__}, and a torch.nn.Module is asked for"
-        raise ArtifactError(message, hint)
+        raise ArtifactError(f"{reference} returns a {type(made).__name__}, and a torch.nn.Module is asked for", hint)
     return made
 
 
 def code_sha256(reference: str) -> str:
-    """Return the hex sha256 of a factory's reference and its file: all that tells modules without weights apart.
-
-    Args:
-        reference: as for `call_factory`, which has imported it.
-    """
+    """Return the hex sha256 of an imported factory's reference and file: it tells modules without weights apart."""
     place = reference.rpartition(":")[0]
     path = place if place.endswith(".py") else getattr(sys.modules.get(place), "__file__", None)
     digest = hashlib.sha256(reference.encode())
@@ -243,9 +202,8 @@ def _described(
     reference: str,
     latent_dim: int | None,
     prior: str | None,
-    image_range: tuple[float, float] | None,
+    image_range: _Range | None,
 ) -> CustomModule:
-    """Return all but the shape of the outputs, read from arguments and attributes."""
     title = factory or name
     return CustomModule(
         name=name,
@@ -264,11 +222,9 @@ def _described(
 def _latent_dim(title: str, value: object) -> int:
     hint = "set module.latent_dim = D, or pass `latent_dim=D`"
     if value is None:
-        message = f"{title} does not say how many numbers a latent has: its module has no latent_dim"
-        raise GeneratorError(message, hint)
+        raise GeneratorError(f"{title} does not say how many numbers a latent has: its module has no latent_dim", hint)
     if not isinstance(value, int) or value < 1:
-        message = f"latent_dim of {title} is {value!r}, and a whole number above 0 is asked for"
-        raise GeneratorError(message, hint)
+        raise GeneratorError(f"latent_dim of {title} is {value!r}, and a whole number above 0 is asked for", hint)
     return value
 
 
@@ -280,7 +236,7 @@ def _prior(title: str, value: object) -> str:
     return str(value)
 
 
-def _range(title: str, value: object) -> tuple[float, float]:
+def _range(title: str, value: object) -> _Range:
     try:
         low, high = map(float, value)  # type: ignore[call-overload]
     except (TypeError, ValueError):
@@ -325,8 +281,7 @@ def _output_shape_in(source: CustomModule, precision: torch.dtype) -> tuple[int,
         message = f"{title} maps latents {inputs} to a {type(output).__name__}, and a tensor is asked for"
         raise GeneratorError(message, hint)
     if not output.is_floating_point() or output.ndim < 2 or len(output) != _ROWS or not output[0].numel():
-        message = f"{title} maps latents {inputs} to {output.dtype} of shape {list(output.shape)}"
-        raise GeneratorError(message, hint)
+        raise GeneratorError(f"{title} maps latents {inputs} to {output.dtype} of shape {list(output.shape)}", hint)
     if not output.isfinite().all():
         message = f"{title} maps latents {inputs} to values that are not finite"
         raise GeneratorError(message, "check its weights, and that they are loaded")

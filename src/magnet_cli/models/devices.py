@@ -6,11 +6,7 @@ from magnet_cli.errors import GeneratorError
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """Return the torch device of a name.
-
-    Raises:
-        GeneratorError: this machine has no such device.
-    """
+    """Return the torch device of a name; GeneratorError if this machine has no such device."""
     kind, _, number = str(device).partition(":")
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if int(number or 0) < counts.get(kind, 0):
@@ -21,11 +17,7 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def parse_devices(names: str | None) -> list[str]:
-    """Return the devices in a comma-separated list; "all" means all CUDA devices, None the default device.
-
-    Raises:
-        GeneratorError: this machine has no such device.
-    """
+    """Return the devices in a comma-separated list, checked; "all" means all CUDA devices, None the default device."""
     devices = (names or default_device()).split(",")
     if devices == ["all"]:
         devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]

@@ -23,15 +23,8 @@ PLAIN_FORMATS = ("safetensors", "torch")  # files of state dicts, which every fa
 class Family:
     """What a family of generators supports.
 
-    Attributes:
-        family: its name.
-        spaces: the spaces that the Jacobian's input can live in.
-        outputs: the family's own outputs that a Jacobian can be taken of.
-        conditional: whether its generators take labels: "yes", "no", or "some".
-        truncation: what ψ acts on; empty if it has no effect.
-        prior: the distribution of the latents.
-        formats: file formats of checkpoints.
-        settings: what a file may have to say beside its weights.
+    `conditional` is "yes", "no" or "some"; `truncation` tells what ψ acts on, and is empty if it has no effect;
+    `settings` are what a file may have to say beside its weights.
     """
 
     family: str

@@ -1,7 +1,8 @@
 """The contract of a generator: latents in, images out, whatever the architecture.
 
 Every family is a file in `generators/` with two functions: `recognises(state)` tells whether a state dict belongs to
-the family, and `build(state, **settings)` returns the network (float64, in eval mode, its weights without gradients).
+the family, and `build(state, **settings)` returns the network (float64, in eval mode, its weights without gradients),
+or raises GeneratorError. docs/reference/families.md describes the settings.
 Every network has the attributes latent_dim, image_shape, prior and num_classes, and forward(z, labels, truncation). Its
 class attribute `truncates` says what truncation acts on; the annotation of `labels` tells whether the family takes
 labels. A network with an intermediate latent w also has style_dim and, with w [B, Dw]:

@@ -24,27 +24,14 @@ FEATURES, PROBABILITIES = "features", "probabilities"
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """Outputs of a model for some images.
-
-    Attributes:
-        values: [n, F] float32 features, or [n, classes] probabilities.
-        digests: [n, 16] uint8 hashes of the pixels; equal for equal images.
-    """
+    """Features or probabilities [n, F] float32 of n images; equal images have equal digests, [n, 16] uint8."""
 
     values: np.ndarray
     digests: np.ndarray
 
 
 def score_images(images: ImageSet, scorer: ImageScorer, output: str = FEATURES) -> Iterator[ModelOutputs]:
-    """Compute a model's outputs for images, piece by piece, in order; a piece is kept before it is yielded.
-
-    Args:
-        images: the images.
-        scorer: the model.
-        output: FEATURES or PROBABILITIES.
-
-    Yields:
-        The outputs for the next images.
+    """Yield FEATURES or PROBABILITIES of images, piece by piece, in order; a piece is kept before it is yielded.
 
     Raises:
         SampleError: a file is no image, or of another shape than the first.
@@ -77,11 +64,7 @@ def concatenated(pieces: Iterator[ModelOutputs], advance: Callable[[int], None] 
 
 
 def check_lengths(samples: list[ImageSet]) -> None:
-    """Check that samples have the same length, as repeats of each other do.
-
-    Raises:
-        SampleError: they have different lengths.
-    """
+    """Raise SampleError unless samples have the same length, as repeats of each other do."""
     if len({len(sample) for sample in samples}) > 1:
         lengths = ", ".join(f"{sample.path} {len(sample):,}" for sample in samples)
         message = f"samples of different lengths are no repeats of each other: {lengths}"
@@ -89,11 +72,7 @@ def check_lengths(samples: list[ImageSet]) -> None:
 
 
 def check_repeats(samples: list[ImageSet], outputs: list[ModelOutputs]) -> None:
-    """Check that no two samples have an image in common, as independent repeats do.
-
-    Raises:
-        SampleError: two samples share images.
-    """
+    """Raise SampleError if two samples have an image in common, which independent repeats do not."""
     for i, one in enumerate(outputs):
         for j in range(i):
             if common := num_shared(one, outputs[j]):

@@ -25,15 +25,7 @@ _CUSTOM_SETTINGS = ("latent_dim", "prior", "image_range")
 
 @dataclass(frozen=True)
 class Weights:
-    """The contents of a checkpoint, before a network is built of them.
-
-    Attributes:
-        name: the checkpoint's.
-        format: of the file, as in checkpoints.Contents.
-        family: the architecture, a key of FAMILIES.
-        state: the tensors, by their names in the file.
-        settings: keywords for the family's `build` that come with the file.
-    """
+    """The contents of a checkpoint; `settings` are keywords for the family's `build` that come with the file."""
 
     name: str
     format: str
@@ -88,16 +80,13 @@ def load(
     network = network.to(device=place, dtype=dtype)
     if family != custom.FAMILY:  # convolutions run up to twice as fast in this format on CPUs and GPUs
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return _generator(source, family, network, form, settings)
+    there = cast(Network, network)
+    prior = Prior(there.prior, there.latent_dim, there.num_classes, getattr(there, "mixture", None))
+    return Generator(source.name, family, source.sha256, there.image_shape, prior, network, form, settings, source)
 
 
 def read(checkpoint: Checkpoint) -> Weights:
-    """Return the weights in a checkpoint, their family, and the settings that come with them.
-
-    Raises:
-        ArtifactError: the bytes are not those that were pinned.
-        GeneratorError: they are no weights, or no family fits them.
-    """
+    """Return the weights in a checkpoint, their family, and the settings that come with them."""
     if checkpoint.family and checkpoint.family not in FAMILIES:
         message = f"{checkpoint.name} is of the family {checkpoint.family}, which this magnet cannot build"
         raise GeneratorError(message, f"families it can: {', '.join(FAMILIES)}; `magnet list` shows whose are whose")
@@ -117,15 +106,7 @@ def read(checkpoint: Checkpoint) -> Weights:
 
 
 def build(weights: Weights, **settings: object) -> nn.Module:
-    """Return the network of a checkpoint: float64, in eval mode, its weights without gradients.
-
-    Args:
-        weights: of the checkpoint.
-        **settings: keywords of the family's `build`, instead of those that come with the weights.
-
-    Raises:
-        GeneratorError: the weights are not whole, or the family has no such setting.
-    """
+    """Return the network of a checkpoint, float64 and in eval mode; `settings` replace those beside the weights."""
     architecture = FAMILIES[weights.family]
     merged = weights.settings | settings
     _check_settings(weights.name, weights.family, architecture.build, merged)
@@ -142,14 +123,6 @@ def _resolved(
     rest = {name: value for name, value in settings.items() if name not in own}
     make: Callable[..., CustomModule] = custom.from_module if isinstance(source, nn.Module) else custom.from_factory
     return make(source, **own), rest
-
-
-def _generator(
-    source: Checkpoint | CustomModule, family: str, module: nn.Module, form: str, settings: dict[str, object]
-) -> Generator:
-    network = cast(Network, module)
-    prior = Prior(network.prior, network.latent_dim, network.num_classes, getattr(network, "mixture", None))
-    return Generator(source.name, family, source.sha256, network.image_shape, prior, module, form, settings, source)
 
 
 def _check_settings(name: str, family: str, make: Callable[..., nn.Module], settings: dict[str, object]) -> None:

@@ -17,13 +17,7 @@ _ALLOWED = {
 
 
 def dictionary(data: bytes) -> dict[str, np.ndarray]:
-    """Return the arrays, by name, of an NPY file that holds one dictionary.
-
-    Args:
-        data: contents of the file.
-
-    Returns:
-        Arrays of numbers, of any shape.
+    """Return the arrays of numbers, by name, of an NPY file that holds one dictionary.
 
     Raises:
         UnpicklingError, ValueError, LookupError: the file is of another kind, damaged, or holds something else.

@@ -17,15 +17,11 @@ _PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in (2, 3, 4, 5))
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a checkpoint.
+    """The contents of a checkpoint: its format, tensors on the CPU by name, and what goes with them.
 
-    Attributes:
-        format: "safetensors", "torch", "nvlabs-pytorch" or "nvlabs-tensorflow".
-        state: tensors on the CPU, by their names in the file.
-        settings: keywords for the family's `build`; safetensors only.
-        arguments: of the code that wrote the file, under that code's names: of the network's constructor (nvlabs), of
-            the training's command line (torch).
-        attributes: plain attributes of each module, by the module's name; nvlabs-pytorch only.
+    `settings` are keywords for the family's `build` (safetensors only). `arguments` are of the code that wrote the
+    file, under that code's names: of the network's constructor (nvlabs), of the training's command line (torch).
+    `attributes` are plain attributes of each module, by the module's name (nvlabs-pytorch only).
     """
 
     format: str

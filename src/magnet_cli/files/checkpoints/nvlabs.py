@@ -35,14 +35,7 @@ _ALLOWED = {
 
 @dataclass(frozen=True)
 class Network:
-    """The averaged generator of a network pickle.
-
-    Attributes:
-        format: tells which of the two codes wrote the file.
-        state: the tensors, by their names in the file.
-        arguments: of the constructor.
-        attributes: plain attributes of each module, by the module's name; PyTorch only.
-    """
+    """The averaged generator of a network pickle; the fields are those of `contents.Contents`."""
 
     format: str
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -51,14 +44,7 @@ class Network:
 
 
 def read(data: bytes) -> Network:
-    """Return what is under "G_ema" in a pickle of the PyTorch codes, or the third of three networks in TensorFlow's.
-
-    Args:
-        data: contents of the file.
-
-    Raises:
-        UnpicklingError, ValueError, LookupError: the file is of another kind, damaged, or holds other code.
-    """
+    """Return what is under "G_ema" in a pickle of the PyTorch codes, or the third of three networks in TensorFlow's."""
     budget = Budget(len(data))
     file = io.BytesIO(data)
     tree = parse(file, _ALLOWED, budget)

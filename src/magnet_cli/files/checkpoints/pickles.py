@@ -47,14 +47,7 @@ class Global:
 
 @dataclass(eq=False, repr=False)
 class Object:
-    """The description of an object that a pickle asks to make; it is never made.
-
-    Attributes:
-        origin: name of the global that would make the object.
-        arguments: of that call.
-        state: to be set on the object.
-        items: to be put into the object.
-    """
+    """The description of an object that a pickle asks to make, by a call of the global `origin`; it is never made."""
 
     origin: str
     arguments: tuple
@@ -63,11 +56,7 @@ class Object:
 
 
 class Budget:
-    """A limit on the cost of reading one file.
-
-    Args:
-        size: bytes of the file; its storages and tensors may take four times as many.
-    """
+    """A limit on the cost of reading a file of `size` bytes; its storages and tensors may take four times as many."""
 
     def __init__(self, size: int) -> None:
         need(size <= MAX_BYTES, f"it has more than {MAX_BYTES:,} bytes")
@@ -85,22 +74,14 @@ class Budget:
 
 
 def parse(
-    file: BinaryIO,
-    allowed: Mapping[str, set[str]],
-    budget: Budget,
-    outside: Callable[[Node], object] | None = None,
+    file: BinaryIO, allowed: Mapping[str, set[str]], budget: Budget, outside: Callable[[Node], object] | None = None
 ) -> Node:
     """Return the tree that one pickle describes, and leave the file after the pickle's end.
 
-    Args:
-        file: at the first opcode.
-        allowed: names of the globals that the pickle may have, and the opcodes that may act on each.
-        budget: limit on the cost.
-        outside: maps the id of an object outside the file to what stands for it; None if there may be no such object.
-
-    Returns:
-        None, bool, int, float, str, bytes; tuples, lists, sets of strings, and dicts by str or int of such; Global,
-        Object, and results of `outside`. They may be shared, and may contain themselves.
+    `allowed` maps the globals that the pickle may have to the opcodes that may act on each; `outside` maps the id of an
+    object outside the file to what stands for it. Nodes are None, bool, int, float, str, bytes; tuples, lists, sets of
+    strings, and dicts by str or int of such; Global, Object, and results of `outside`. They may be shared, and may
+    contain themselves.
 
     Raises:
         UnpicklingError: an opcode or a global is not allowed, or the budget is exceeded.

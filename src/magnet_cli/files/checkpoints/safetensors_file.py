@@ -16,12 +16,7 @@ def recognises(data: bytes) -> bool:
 
 
 def read(data: bytes, name: str) -> tuple[dict[str, Tensor], dict]:
-    """Return the tensors of a file, and the keywords for a family's `build` in its metadata.
-
-    Raises:
-        safetensors.SafetensorError: the bytes are no safetensors file.
-        GeneratorError: the entry "magnet" is no JSON object.
-    """
+    """Return the tensors of a file, and the keywords for a family's `build` in its metadata."""
     state = load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     text = (header.get("__metadata__") or {}).get(_SETTINGS, "{}")

@@ -16,15 +16,9 @@ _LEGACY_PROTOCOL = 1001
 _DIMENSIONS = 8
 _SMALL = 64  # elements of an array that is a setting
 _STORAGES = {
-    "torch DoubleStorage": torch.float64,
-    "torch FloatStorage": torch.float32,
-    "torch HalfStorage": torch.float16,
-    "torch BFloat16Storage": torch.bfloat16,
-    "torch LongStorage": torch.int64,
-    "torch IntStorage": torch.int32,
-    "torch ShortStorage": torch.int16,
-    "torch CharStorage": torch.int8,
-    "torch ByteStorage": torch.uint8,
+    **{"torch DoubleStorage": torch.float64, "torch FloatStorage": torch.float32, "torch HalfStorage": torch.float16},
+    **{"torch BFloat16Storage": torch.bfloat16, "torch LongStorage": torch.int64, "torch IntStorage": torch.int32},
+    **{"torch ShortStorage": torch.int16, "torch CharStorage": torch.int8, "torch ByteStorage": torch.uint8},
     "torch BoolStorage": torch.bool,
 }
 _DTYPES = {
@@ -78,14 +72,7 @@ def storage(identity: Node) -> Storage:
 
 
 def legacy(data: bytes, allowed: Mapping[str, set[str]], budget: Budget) -> tuple[Node, dict[str, bytes]]:
-    """Read a file that torch.save wrote before it wrote zip files: five pickles, then one storage after the other.
-
-    Returns:
-        The tree, with a Storage for each storage; and the bytes of the storages by key.
-
-    Raises:
-        UnpicklingError, ValueError, LookupError: the file is of another kind, or damaged.
-    """
+    """Return the tree of a file of torch.save from before its zip files, and the bytes of the Storages in it by key."""
     file = io.BytesIO(data)
     need(parse(file, {}, budget) == LEGACY_MAGIC, "it does not begin as torch's files do")
     need(parse(file, {}, budget) == _LEGACY_PROTOCOL, "it is of an unknown version of torch's format")
@@ -110,23 +97,14 @@ def legacy(data: bytes, allowed: Mapping[str, set[str]], budget: Budget) -> tupl
 
 
 class Tensors:
-    """Makes the tensors that trees describe; each storage is read once.
-
-    Args:
-        budget: limit on the cost of the file.
-        part: returns the bytes of the storage of a key.
-    """
+    """Makes the tensors that trees describe; `part` returns the bytes of a storage, each of which is read once."""
 
     def __init__(self, budget: Budget, part: Callable[[str], bytes]) -> None:
         self.budget, self.part = budget, part
         self._read: dict[object, tuple[Tensor, Node]] = {}
 
     def tensor(self, node: Node) -> Tensor:
-        """Return the tensor that a tree describes, contiguous, on the CPU.
-
-        Raises:
-            UnpicklingError, ValueError: the tree is no tensor, or the tensor reaches outside its storage.
-        """
+        """Return the tensor that a tree describes, contiguous, on the CPU, and never from outside its storage."""
         if isinstance(node, Object) and node.origin == _PARAMETER:
             node = node.arguments[0]
         need(isinstance(node, Object) and node.origin == _TENSOR, "it has a tensor that is none")
@@ -162,11 +140,7 @@ class Tensors:
 
 
 def flat(data: bytes, dtype: torch.dtype, count: int, budget: Budget) -> Tensor:
-    """Return bytes as `count` numbers.
-
-    Raises:
-        UnpicklingError: the bytes are of another length.
-    """
+    """Return bytes as `count` numbers."""
     need(len(data) == count * dtype.itemsize > 0, "it holds another number of bytes than it says")
     budget.take(len(data))
     return torch.frombuffer(bytearray(data), dtype=dtype)
@@ -190,11 +164,7 @@ def mapping(node: Node) -> dict | None:
 
 
 def array(node: Node, budget: Budget) -> Tensor:
-    """Return the tensor of a numpy array or scalar.
-
-    Raises:
-        UnpicklingError: the tree is neither, holds no numbers, or its bytes do not fit its shape.
-    """
+    """Return the tensor of a numpy array or scalar."""
     need(isinstance(node, Object), "it has an array that is none")
     fortran, shape = False, cast(Node, ())
     if node.origin in _SCALARS:
@@ -220,11 +190,7 @@ def _number_type(node: Node) -> torch.dtype:
 
 
 def plain(node: Node, budget: Budget, depth: int = 0) -> Node:
-    """Return a tree of settings as JSON has them: numpy's numbers as numbers, tuples as lists.
-
-    Raises:
-        UnpicklingError: the tree holds something else, or is too deep or too large.
-    """
+    """Return a tree of settings as JSON has them: numpy's numbers as numbers, tuples as lists."""
     budget.step()
     need(depth < MAX_DEPTH, "it has settings nested without end")
     if node is None or isinstance(node, bool | int | float | str):

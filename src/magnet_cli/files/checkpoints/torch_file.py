@@ -37,19 +37,10 @@ def recognises(data: bytes) -> bool:
 
 
 def read(data: bytes, name: str) -> tuple[dict[str, Tensor], dict]:
-    """Return the state dict in a file of torch.save, and the plain arguments of its training.
+    """Return the state dict in a file of torch.save, and the plain values of an argparse.Namespace under "args".
 
-    Args:
-        data: contents of the file.
-        name: of the file, for errors.
-
-    Returns:
-        Tensors by name: of the only mapping in the file, or of the mapping under "g_ema", "netG_state_dict" or
-        "state_dict", with the tensors beside that. Then the numbers and texts of an argparse.Namespace under "args".
-
-    Raises:
-        UnpicklingError, ValueError, LookupError: the file is damaged, or holds code.
-        GeneratorError: the file does not hold one mapping from names to tensors.
+    The state dict is the only mapping in the file, or that under "g_ema", "netG_state_dict" or "state_dict", with the
+    tensors beside that.
     """
     budget = Budget(len(data))
     tree, maker = _zipped(data, budget) if data.startswith(_ZIP) else _legacy(data, budget)

@@ -23,12 +23,7 @@ _NORMS = range(4)  # in a block
 
 
 class Block(nn.Module):
-    """Four convolutions, each after a normalisation and a ReLU, and a skip path.
-
-    Args:
-        layers: 1x1, 3x3, 3x3, 1x1.
-        doubles: whether the second doubles the side.
-    """
+    """Convolutions 1x1, 3x3, 3x3, 1x1, each after a normalisation and a ReLU; the second may double the side."""
 
     def __init__(self, layers: list[nn.Conv2d | nn.ConvTranspose2d], *, doubles: bool) -> None:
         super().__init__()
@@ -46,14 +41,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of every pixel to all 2x2 fields (Zhang et al. 2019, with the keys pooled as in BigGAN).
-
-    Args:
-        query: [I/8, I, 1, 1].
-        key: [I/8, I, 1, 1].
-        value: [I/2, I, 1, 1].
-        out: [I, I/2, 1, 1], the gain of the layer multiplied in.
-    """
+    """Self-attention of every pixel to all 2x2 fields (Zhang et al. 2019, with the keys pooled as in BigGAN)."""
 
     num_norms = 0
 
@@ -71,18 +59,12 @@ class Attention(nn.Module):
 
 
 class BigGANDeep(nn.Module):
-    """Maps z and class to a condition, which gives the first features, and gains and offsets of all normalisations.
+    """Maps z and class to a condition [2D], which gives the first features, and all gains and offsets of norms.
 
-    Args:
-        embedding: [D, num_classes].
-        first: maps the condition [2D] to features [I · 4 · 4].
-        layers: blocks and attention.
-        norms: (gains [S, 2D], offsets [S, 2D]) of the normalisations in all blocks, one after the other.
-        last: (gain [F], offset [F]) of the normalisation before the image, which has no condition.
-        statistics: (means [T, S + F], variances [T, S + F]) of all normalisations, at T truncations from 0 to 1.
-        to_image: maps F features to the image.
-        epsilon: added to the variances.
-        bn_truncation: ψ of the statistics; 0 for the ψ of z.
+    `norms` are (gains [S, 2D], offsets [S, 2D]) of the normalisations in all blocks, one after the other; `last` is
+    (gain [F], offset [F]) of the one before the image, which has no condition. `statistics` are (means [T, S + F],
+    variances [T, S + F]) of all normalisations, at T truncations from 0 to 1; `bn_truncation` is their ψ, 0 for the ψ
+    of z.
     """
 
     prior = "truncated-normal"
@@ -120,10 +102,7 @@ class BigGANDeep(nn.Module):
         self.image_shape = (to_image.out_channels, side, side)
 
     def forward(self, z: Tensor, labels: Tensor, truncation: float = 1.0) -> Tensor:
-        """Map latents [B, D] and labels, [B] int64 or [B, num_classes] floating, to images [B, C, H, W] in [-1, 1].
-
-        Truncation scales z, and chooses the statistics of all normalisations unless `bn_truncation` does.
-        """
+        """Map latents [B, D] to images in [-1, 1]; truncation also chooses statistics unless `bn_truncation` does."""
         condition = torch.cat([z * truncation, self.embedding(one_hot(labels, self.num_classes, z))], dim=1)
         mean, scale = self.statistics(self.bn_truncation or truncation)
         inner, size = slice(len(self.offsets.weight)), len(self.last_gain)
@@ -167,17 +146,7 @@ def build(
     upsample: Sequence[bool] | None = None,
     eps: float = 1e-4,
 ) -> BigGANDeep:
-    """Return the network of a state dict, its sizes read from names and shapes, spectral norms folded; float64.
-
-    Args:
-        state: in the naming of pytorch-pretrained-BigGAN.
-        bn_truncation: ψ in (0, 1] of the batch-norm statistics. None: the ψ of z, as the authors sample.
-        upsample: whether each block doubles the side, attention not counted. None: every second, as published.
-        eps: added to the variances; 1e-4 in published networks.
-
-    Raises:
-        GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting outside its range.
-    """
+    """Return the network of a state dict, its sizes read from names and shapes, spectral norms folded; float64."""
     if bn_truncation is not None and not 0 < bn_truncation <= 1:
         message = f"bn_truncation {bn_truncation:g} is asked for, and is in (0, 1]"
         raise GeneratorError(message, "pass it in that range, or leave it out to have the truncation of z")
@@ -209,17 +178,10 @@ class _Reader:
         last = self.state.take("generator.bn.weight", width), self.state.take("generator.bn.bias", width)
         weight = self._weight("generator.conv_to_rgb", None, width, 3, 3)
         bias = self.state.take("generator.conv_to_rgb.bias", len(weight))
-        return BigGANDeep(
-            self.embedding,
-            first,
-            layers,
-            _joined(self.norms, dim=0),
-            last,
-            _joined(self.statistics, dim=1),
-            conv(weight[:_CHANNELS], bias[:_CHANNELS]),
-            epsilon=epsilon,
-            bn_truncation=bn_truncation,
-        )
+        to_image = conv(weight[:_CHANNELS], bias[:_CHANNELS])
+        norms, statistics = _joined(self.norms, dim=0), _joined(self.statistics, dim=1)
+        parts = (self.embedding, first, layers, norms, last, statistics, to_image)
+        return BigGANDeep(*parts, epsilon=epsilon, bn_truncation=bn_truncation)
 
     def _layers(self, width: int, upsample: Sequence[bool] | None) -> tuple[list[Block | Attention], int]:
         names = {int(match[1]) for name in self.state.tensors if (match := _LAYER.match(name))}
@@ -250,7 +212,9 @@ class _Reader:
         layers: list[nn.Conv2d | nn.ConvTranspose2d] = []
         at = width
         for i in _NORMS:
-            self._norm(f"{name}.bn_{i}", at)
+            gain, offset = (self._weight(f"{name}.bn_{i}.{part}", at, self.condition) for part in ("scale", "offset"))
+            self.norms.append((gain, offset))
+            self._statistics(f"{name}.bn_{i}", at)
             size = 3 if i in {1, 2} else 1
             weight = self._weight(f"{name}.conv_{i}", None, at, size, size)
             at = len(weight)
@@ -266,11 +230,6 @@ class _Reader:
         value = self._weight(f"{name}.snconv1x1_g", width // 2, width, 1, 1)
         out = self._weight(f"{name}.snconv1x1_o_conv", width, width // 2, 1, 1)
         return Attention(query, key, value, out * self.state.take(f"{name}.gamma", 1))
-
-    def _norm(self, name: str, width: int) -> None:
-        gain, offset = (self._weight(f"{name}.{part}", width, self.condition) for part in ("scale", "offset"))
-        self.norms.append((gain, offset))
-        self._statistics(name, width)
 
     def _statistics(self, name: str, width: int) -> None:
         rows = len(self.statistics[0][0]) if self.statistics else None

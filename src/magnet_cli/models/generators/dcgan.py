@@ -1,7 +1,4 @@
-"""DCGAN (Radford et al. 2016), the generator of the PyTorch tutorial, at any width and size.
-
-Sizes are read from a state dict.
-"""
+"""DCGAN (Radford et al. 2016), the generator of the PyTorch tutorial, at any width and size."""
 
 import itertools
 import re
@@ -19,13 +16,8 @@ _CONV = re.compile(r"main\.(\d+)\.weight")
 class DCGAN(nn.Module):
     """Transposed convolutions with batch norm and ReLU between them, and a tanh at the end.
 
-    The first convolution maps [D, 1, 1] to [widths[0], 4, 4]; each later one doubles the side. In eval mode everything
-    before the tanh is continuous and piecewise affine in z.
-
-    Args:
-        latent_dim: D.
-        widths: channels after each convolution but the last; L widths give images of side 2^(L+2).
-        channels: C.
+    The first maps [D, 1, 1] to [widths[0], 4, 4]; each later one doubles the side: L widths give images of side
+    2^(L+2). In eval mode everything before the tanh is continuous and piecewise affine in z.
     """
 
     prior = "normal"
@@ -57,20 +49,12 @@ def recognises(state: dict[str, Tensor]) -> bool:
 
 
 def build(state: dict[str, Tensor]) -> DCGAN:
-    """Return the network of a state dict, its sizes read from the weights, batch norms folded; float64, eval mode.
-
-    Raises:
-        GeneratorError: as `as_trained`.
-    """
+    """Return the network of a state dict, its sizes read from the weights, batch norms folded; float64, eval mode."""
     return _folded(as_trained(state))
 
 
 def as_trained(state: dict[str, Tensor]) -> DCGAN:
-    """Return the network of a state dict with its batch norms as layers; float64, eval mode.
-
-    Raises:
-        GeneratorError: tensors are missing, left over, or of shapes that do not chain.
-    """
+    """Return the network of a state dict with its batch norms as layers; float64, eval mode."""
     convolutions = _convolutions(state)
     widths = tuple(w.shape[1] for w in convolutions[:-1])
     network = DCGAN(convolutions[0].shape[0], widths, convolutions[-1].shape[1]).to(torch.float64)

@@ -5,7 +5,6 @@ Sizes are read from a state dict in the naming of NVlabs' code; tensors of the e
 
 import math
 import re
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
-from magnet_cli.models.generators.state_dict import State, conv
+from magnet_cli.models.generators.state_dict import Affine, State, conv
 
 LATENTS = ("top", "all")
 _BATCH_NORM_EPSILON = 1e-5
@@ -30,32 +29,16 @@ _NUMBER = re.compile(r"(dec_tower|post_process)\.(\d+)\..+")
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 convolution to many channels, a depthwise one, and a 1x1 back; all batch norms are in their weights.
+    """1x1 convolutions to many channels and back around a depthwise one; all batch norms are in the weights.
 
     The side is doubled before the depthwise convolution: the layers before act on each pixel alone, and give the same
     on fewer pixels.
-
-    Args:
-        widen: (W [E, I, 1, 1], b [E]).
-        depthwise: (W [E, 1, k, k], b [E]).
-        narrow: (W [O, E, 1, 1], b [O]).
-        doubles: whether the side is doubled.
     """
 
-    def __init__(
-        self,
-        widen: tuple[Tensor, Tensor],
-        depthwise: tuple[Tensor, Tensor],
-        narrow: tuple[Tensor, Tensor],
-        *,
-        doubles: bool,
-    ) -> None:
+    def __init__(self, widen: Affine, depthwise: Affine, narrow: Affine, *, doubles: bool) -> None:
         super().__init__()
-        self.widen, self.depthwise, self.narrow = (
-            conv(*widen),
-            conv(*depthwise, groups=len(depthwise[0])),
-            conv(*narrow),
-        )
+        self.widen, self.narrow = conv(*widen), conv(*narrow)
+        self.depthwise = conv(*depthwise, groups=len(depthwise[0]))
         self.doubles = doubles
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,15 +49,9 @@ class InvertedResidual(nn.Module):
 
 
 class SwishConvolutions(nn.Module):
-    """Convolutions, each after a batch norm and a swish; all norms except the first are in the weights.
+    """Convolutions, each after a batch norm and a swish; all norms except the first are in the weights."""
 
-    Args:
-        norm: (factor [I], offset [I]) of the first batch norm.
-        weights: [(W [O, I, k, k], b [O]), …].
-        doubles: whether the side is doubled, after the first swish.
-    """
-
-    def __init__(self, norm: tuple[Tensor, Tensor], weights: list[tuple[Tensor, Tensor]], *, doubles: bool) -> None:
+    def __init__(self, norm: Affine, weights: list[Affine], *, doubles: bool) -> None:
         super().__init__()
         self.factor, self.offset = (nn.Parameter(part[:, None, None]) for part in norm)
         self.layers = nn.ModuleList(conv(*pair) for pair in weights)
@@ -90,14 +67,9 @@ class SwishConvolutions(nn.Module):
 
 
 class Excitation(nn.Module):
-    """Scales each channel by a function of the means of all channels (squeeze and excitation, Hu et al. 2018).
+    """Scales each channel by a function of the means of all channels (squeeze and excitation, Hu et al. 2018)."""
 
-    Args:
-        squeeze: (W [h, C], b [h]).
-        excite: (W [C, h], b [C]).
-    """
-
-    def __init__(self, squeeze: tuple[Tensor, Tensor], excite: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, squeeze: Affine, excite: Affine) -> None:
         super().__init__()
         self.squeeze, self.excite = (conv(weight[:, :, None, None], bias) for weight, bias in (squeeze, excite))
 
@@ -108,13 +80,7 @@ class Excitation(nn.Module):
 
 
 class Cell(nn.Module):
-    """A residual cell, which may double the side.
-
-    Args:
-        branch: the layers beside the skip path.
-        excitation: of the branch's outputs; None if the network has none.
-        past: W [O, I, 1, 1] of the skip path if the side is doubled; else None.
-    """
+    """A residual cell; with a convolution [O, I, 1, 1] on its skip path, `past`, it doubles the side."""
 
     def __init__(self, branch: nn.Module, excitation: Excitation | None, past: Tensor | None) -> None:
         super().__init__()
@@ -132,18 +98,12 @@ class Cell(nn.Module):
 
 
 class Group(nn.Module):
-    """A group of latents: their prior given the features so far, and how a latent enters the features.
+    """A group of latents [c, H, W]: their prior given the features so far, and how a latent enters the features.
 
-    Args:
-        combine: (W [C, C + c, 1, 1], b [C]), maps features and latent to features.
-        moments: (W [2c, C, 1, 1], b [2c]), maps features to mean and log standard deviation; None for the first group,
-            whose prior is fixed.
-        shape: (c, H, W) of the latent.
+    `moments` maps features to mean and log standard deviation, and is None for the first group, whose prior is fixed.
     """
 
-    def __init__(
-        self, combine: tuple[Tensor, Tensor], moments: tuple[Tensor, Tensor] | None, shape: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, combine: Affine, moments: Affine | None, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.combine = conv(*combine)
         self.moments = None if moments is None else conv(*moments)
@@ -169,21 +129,15 @@ class NVAE(nn.Module):
     coin for each pixel), or add noise that is no part of the latent. Truncation is NVAE's temperature: it scales the
     standard deviation of every group, groups with fixed noise included.
 
-    Args:
-        start: [C, h, w], the first features of the decoder.
-        tower: groups and cells, beginning with a group.
-        post: cells up to the image's side.
-        head: (W, b) of the last convolution, whose channels are the parameters of the distribution (`mean_of`).
-        latents: "top", z is the noise of the first group, and the other noise is fixed; "all", of all groups in order.
+    `start` [C, h, w] is the decoder's first input; the channels of `head`, the last convolution, are the parameters of
+    the distribution (`mean_of`).
     """
 
     prior = "normal"
     num_classes = 0
     truncates = "the noise of every group"
 
-    def __init__(
-        self, start: Tensor, tower: list[nn.Module], post: list[Cell], head: tuple[Tensor, Tensor], latents: str
-    ) -> None:
+    def __init__(self, start: Tensor, tower: list[nn.Module], post: list[Cell], head: Affine, latents: str) -> None:
         super().__init__()
         self.start = nn.Parameter(start[None])
         self.tower, self.post, self.head = nn.ModuleList(tower), nn.ModuleList(post), conv(*head)
@@ -251,15 +205,7 @@ def recognises(state: dict[str, Tensor]) -> bool:
 
 
 def build(state: dict[str, Tensor], *, nvae_latents: str = "top") -> NVAE:
-    """Return the decoder of a state dict, its sizes and distribution read from names and shapes; float64, eval mode.
-
-    Args:
-        state: in NVlabs' naming, with the encoder or without; cells of the kinds mbconv and bnswish.
-        nvae_latents: "top", the latent is the noise of the first group, and the rest is fixed; "all", of all groups.
-
-    Raises:
-        GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting outside its range.
-    """
+    """Return the decoder of a state dict, its sizes and distribution read from names and shapes; float64, eval mode."""
     if nvae_latents not in LATENTS:
         message = f"nvae_latents {nvae_latents!r} is asked for, and NVAE has {' and '.join(LATENTS)}"
         raise GeneratorError(message, 'pass nvae_latents="top" or nvae_latents="all"')
@@ -278,14 +224,6 @@ def build(state: dict[str, Tensor], *, nvae_latents: str = "top") -> NVAE:
         raise GeneratorError(message, "known: 1 (Bernoulli), 2 or 6 (normal), multiples of 10 (mixture of logistics)")
     network = NVAE(start, tower, post, head, nvae_latents)
     return network.to(torch.float64).eval().requires_grad_(False)
-
-
-@dataclass
-class _Norm:
-    """A batch norm in eval mode: x · factor + offset, each [C]."""
-
-    factor: Tensor
-    offset: Tensor
 
 
 class _Reader(State):
@@ -335,8 +273,8 @@ class _Reader(State):
             raise GeneratorError(message, "check that the file holds one whole decoder")
         excitation = None
         if f"{name}.se.se.0.weight" in self.tensors:
-            squeeze = self._linear(f"{name}.se.se.0", out)
-            excitation = Excitation(squeeze, self._linear(f"{name}.se.se.2", len(squeeze[0]), out))
+            squeeze = self.layer(f"{name}.se.se.0", None, out)
+            excitation = Excitation(squeeze, self.layer(f"{name}.se.se.2", out, len(squeeze[0])))
         return Cell(branch, excitation, past), out
 
     def _inverted(self, name: str, width: int, *, doubles: bool) -> tuple[InvertedResidual, int]:
@@ -351,9 +289,7 @@ class _Reader(State):
         parts = (_before(first, *widen), depthwise, _after(last, *narrow))
         return InvertedResidual(*parts, doubles=doubles), out
 
-    def _normed(
-        self, name: str, width: int, out: int | None = None, *, kernel: int | None = 1
-    ) -> tuple[Tensor, Tensor]:
+    def _normed(self, name: str, width: int, out: int | None = None, *, kernel: int | None = 1) -> Affine:
         weight, bias = self.conv(f"{name}.conv.0", width, out, kernel=kernel, bias=False)
         return _after(self._norm(f"{name}.conv.1", len(weight)), weight, bias)
 
@@ -364,20 +300,12 @@ class _Reader(State):
             number, width = len(weights), len(weights[-1][0])
             weights[-1] = _after(self._norm(f"{name}.{number}.bn_act", width), *weights[-1])
             weights.append(self.conv(f"{name}.{number}.conv_0", width, kernel=None))
-        return SwishConvolutions((first.factor, first.offset), weights, doubles=doubles), len(weights[-1][0])
+        return SwishConvolutions(first, weights, doubles=doubles), len(weights[-1][0])
 
     def conv(
         self, name: str, width: int | None, out: int | None = None, *, kernel: int | None = 1, bias: bool = True
-    ) -> tuple[Tensor, Tensor]:
-        """Return weight and bias of a convolution, its weight norm multiplied in.
-
-        Args:
-            name: of the layer.
-            width: input channels of each group; None for any number.
-            out: output channels; None for any number.
-            kernel: side of the kernel; None for any odd number.
-            bias: whether the layer has a bias; zero if not.
-        """
+    ) -> Affine:
+        """Return weight and bias of a convolution, its weight norm multiplied in; None stands for any size."""
         weight = self.take(f"{name}.weight", out, width, kernel, kernel)
         if weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
             message = f"the kernel of {name} is {weight.shape[2]}×{weight.shape[3]}, and an odd square is asked for"
@@ -387,25 +315,23 @@ class _Reader(State):
             weight = weight * scale / (weight.flatten(1).norm(dim=1)[:, None, None, None] + _WEIGHT_NORM_EPSILON)
         return weight, self.take(f"{name}.bias", len(weight)) if bias else weight.new_zeros(len(weight))
 
-    def _linear(self, name: str, width: int, out: int | None = None) -> tuple[Tensor, Tensor]:
-        weight = self.take(f"{name}.weight", out, width)
-        return weight, self.take(f"{name}.bias", len(weight))
-
-    def _norm(self, name: str, width: int) -> _Norm:
+    def _norm(self, name: str, width: int) -> Affine:
         parts = ("weight", "bias", "running_mean", "running_var")
         gain, offset, mean, variance = (self.take(f"{name}.{part}", width) for part in parts)
         factor = gain * torch.rsqrt(variance + _BATCH_NORM_EPSILON)
-        return _Norm(factor, offset - mean * factor)
+        return factor, offset - mean * factor
 
 
-def _after(norm: _Norm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    # a convolution, then a batch norm, as one convolution
-    return weight * norm.factor[:, None, None, None], bias * norm.factor + norm.offset
+def _after(norm: Affine, weight: Tensor, bias: Tensor) -> Affine:
+    # a convolution, then a batch norm x · factor + offset, as one convolution
+    factor, offset = norm
+    return weight * factor[:, None, None, None], bias * factor + offset
 
 
-def _before(norm: _Norm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _before(norm: Affine, weight: Tensor, bias: Tensor) -> Affine:
     # a batch norm, then a 1x1 convolution, as one; exact because nothing is padded
-    return weight * norm.factor[:, None, None], bias + weight[:, :, 0, 0] @ norm.offset
+    factor, offset = norm
+    return weight * factor[:, None, None], bias + weight[:, :, 0, 0] @ offset
 
 
 def _doubled(x: Tensor) -> Tensor:

@@ -22,17 +22,9 @@ def translated(
     only: dict[str, object],
     settings: dict[str, str],
 ) -> dict[str, object]:
-    """Return settings of a family's `build`.
+    """Return settings of a family's `build` from (keyword, value) pairs; the last of several with one name counts.
 
-    Args:
-        family: of the network, for errors.
-        keywords: (keyword, value) pairs; the last of several with one name counts.
-        without: keywords that the tensors tell too, or that change rounding or training alone.
-        only: keywords that can have one value only.
-        settings: names of other keywords in `build`.
-
-    Raises:
-        GeneratorError: a keyword is unknown, or has another value than the only one.
+    The tensors tell keywords in `without` too, or images do not depend on them; keywords in `only` can have one value.
     """
     for key, value in keywords:
         if key not in without | only.keys() | settings.keys():

@@ -1,7 +1,6 @@
 """ProGAN (Karras et al. 2018), at any resolution and width, conditional or not.
 
-Sizes are read from a state dict in the naming of genforce's code (the convention of the TensorFlow original and of
-huggan's files) or of pytorch_GAN_zoo's.
+The naming is that of genforce (and of the TensorFlow original and huggan's files) or of pytorch_GAN_zoo.
 """
 
 import math
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
-from magnet_cli.models.generators.state_dict import State, conv, doubling, linear, one_hot
+from magnet_cli.models.generators.state_dict import Affine, State, conv, doubling, linear, one_hot
 
 _EPSILON = 1e-8  # in the normalisation of pixels
 _LEAK = 0.2
@@ -22,15 +21,10 @@ _ZOO = {"formatLayer.module.weight", "toRGBLayers.0.module.weight"}
 class ProGAN(nn.Module):
     """Convolutions, each with a leaky ReLU and a pixel normalisation, from 4x4 up; a last one makes the image.
 
-    Args:
-        first: [D + label_size] to [I · 4 · 4].
-        stages: the later convolutions by resolution: one at 4x4, then two each, of which the first doubles the side.
-        shown: (1x1 convolution from the last stage to the image, the same from the stage before or None), multiplied by
-            their shares in the image.
-        label_size: numbers of a label.
-        again: whether z is normalised a second time, together with its label.
-        squashed: whether a tanh follows the image.
-        scale: the image is enlarged by it, its pixels repeated.
+    `stages` are one convolution at 4x4, then two by resolution, of which the first doubles the side. `shown` are 1x1
+    convolutions from the last stage and the stage before (or None) to the image, multiplied by their shares. `again`: z
+    is normalised a second time, with its label. `squashed`: a tanh follows the image, whose pixels are repeated by
+    `scale`.
     """
 
     prior = "sphere"  # z is scaled to |z| = √D before anything else
@@ -59,10 +53,7 @@ class ProGAN(nn.Module):
         self.image_shape = (self.to_image.out_channels, side, side)
 
     def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Map latents [B, D] and labels, [B] or [B, num_classes], to images [B, C, H, W], roughly in [-1, 1].
-
-        Truncation has no effect, because the network normalises z.
-        """
+        """Map latents [B, D] to images, roughly in [-1, 1]; truncation has no effect, because z is normalised."""
         x = _normalised(z)
         if self.num_classes:
             x = torch.cat([x, one_hot(labels, self.num_classes, z)], dim=1)
@@ -91,20 +82,7 @@ def build(
     final_tanh: bool = False,
     fused_scale: bool | None = None,
 ) -> ProGAN:
-    """Return the network of a state dict, its sizes read from names and shapes; float64, eval mode.
-
-    Args:
-        state: in the naming of genforce, or of pytorch_GAN_zoo's GNet.
-        label_size: numbers of a label, which follows z; published networks have none.
-        lod: level of detail: 0 is full resolution, 1 is half of it; a number in between blends both (as the alpha of
-            pytorch_GAN_zoo). None: as stored, or 0.
-        final_tanh: whether a tanh follows the image; published networks have none.
-        fused_scale: whether convolutions that double the side have the weights of transposed convolutions. None: as
-            their shapes tell; no if they do not tell.
-
-    Raises:
-        GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting outside its range.
-    """
+    """Return the network of a state dict, its sizes read from names and shapes; float64, eval mode."""
     reader = _Reader(State(state, "a ProGAN"))
     stored = reader.state.take("lod").item() if "lod" in state else 0.0
     network = reader.network(label_size, stored if lod is None else lod, fused_scale, squashed=final_tanh)
@@ -122,7 +100,6 @@ class _Reader:
         self.num_stages = state.count(self._image_name(0).replace("0", "{}") + ".weight")
 
     def network(self, label_size: int, lod: float, fused: bool | None, *, squashed: bool) -> ProGAN:
-        """Return the network down to a level of detail."""
         if not 0 <= lod <= self.num_stages - 1:
             message = f"lod {lod:g} is asked for, and the network has 0..{self.num_stages - 1}"
             raise GeneratorError(message, "pass a lod in that range; 0 is full resolution")
@@ -145,21 +122,16 @@ class _Reader:
             images.append(self._image(stage, width))
         last, share = self.num_stages - 1 - math.floor(lod), lod % 1
         shown = self._part(images[last], 1 - share), self._part(images[last - 1], share) if share else None
+        scale = 1 << math.floor(lod)
         return ProGAN(
-            first,
-            stages[: last + 1],
-            shown,
-            label_size=label_size,
-            again=not self.zoo,
-            squashed=squashed,
-            scale=1 << math.floor(lod),
+            first, stages[: last + 1], shown, label_size=label_size, again=not self.zoo, squashed=squashed, scale=scale
         )
 
     def _first(self) -> nn.Linear:
         if self.zoo:
-            weight = self.state.take("formatLayer.module.weight", None, None)
+            weight, bias = self.state.layer("formatLayer.module", None, None)
             gain = math.sqrt(2 / weight.shape[1])
-            return linear(weight * gain, self.state.take("formatLayer.module.bias", len(weight)) * gain)
+            return linear(weight * gain, bias * gain)
         weight = self.state.take("layer0.weight", None, None, 4, 4)
         # a 4x4 convolution of one pixel with a border of 3: each output has one weight, in reverse order
         flat = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2) * math.sqrt(2 / weight[0].numel())
@@ -194,14 +166,13 @@ class _Reader:
         bias = self.state.take(f"{name}.bias", len(weight)) * (gain if self.zoo else 1)
         return conv(weight * gain, bias) if number else doubling(weight * gain, bias)
 
-    def _image(self, stage: int, width: int) -> tuple[Tensor, Tensor]:
-        name = self._image_name(stage)
-        weight = self.state.take(f"{name}.weight", None, width, 1, 1)
+    def _image(self, stage: int, width: int) -> Affine:
+        weight, bias = self.state.layer(self._image_name(stage), None, width, 1, 1)
         gain = math.sqrt((2 if self.zoo else 1) / width)
-        return weight * gain, self.state.take(f"{name}.bias", len(weight)) * (gain if self.zoo else 1)
+        return weight * gain, bias * (gain if self.zoo else 1)
 
     @staticmethod
-    def _part(image: tuple[Tensor, Tensor], share: float) -> nn.Conv2d:
+    def _part(image: Affine, share: float) -> nn.Conv2d:
         return conv(image[0] * share, image[1] * share)
 
 

@@ -23,13 +23,7 @@ _LARGEST_SEED = 7  # the largest side of the image that the residual network beg
 
 
 class Slogan(nn.Module):
-    """A network behind a mixture prior.
-
-    Args:
-        mixture: the prior of the latents.
-        body: maps z [B, D] to points [B, F] or images [B, C, H, W].
-        image_shape: (F,) or (C, H, W).
-    """
+    """A network, `body`, from z [B, D] to points [B, F] or images [B, C, H, W], behind a mixture prior."""
 
     prior = "mixture"
     truncates = "z, towards the mean of its component"
@@ -49,13 +43,7 @@ class Slogan(nn.Module):
             self.register_buffer(f"_{name}", value, persistent=False)
 
     def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Map latents [B, D] to images; truncation draws each latent to the mean of its most probable component.
-
-        Args:
-            z: [B, D].
-            labels: without effect.
-            truncation: ψ.
-        """
+        """Map latents [B, D] to images; truncation draws each to the mean of its most probable component."""
         if truncation != 1:
             means = self._means[self._log_densities(z).argmax(1)]
             z = means + truncation * (z - means)
@@ -77,14 +65,7 @@ def points(latent_dim: int, width: int, depth: int, features: int) -> nn.Sequent
 
 
 class Residual(nn.Module):
-    """Latents [B, D] to images [B, C, S, S] in [-1, 1], through blocks that double the side; the end doubles it again.
-
-    Args:
-        latent_dim: D.
-        widths: channels of the first image, and behind each block.
-        first: side of the first image.
-        channels: C.
-    """
+    """Maps latents [B, D] to images [B, C, S, S] in [-1, 1], through blocks that double the side, as the end does."""
 
     def __init__(self, latent_dim: int, widths: tuple[int, ...], first: int, channels: int) -> None:
         super().__init__()
@@ -102,12 +83,7 @@ class Residual(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Doubles the side: two convolutions beside a plain way for what is already there.
-
-    Args:
-        n_in: channels before.
-        n_out: and after.
-    """
+    """Doubles the side: two convolutions beside a plain way for what is already there."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -126,11 +102,7 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 def first_side(side: int) -> int:
-    """Return the side of the first image in a residual network whose last image has a side: halved down to 7 or less.
-
-    Raises:
-        SpecError: that cannot be.
-    """
+    """Return the side of a residual network's first image: the last one's, halved down to 7 or less; else SpecError."""
     first = side
     while first > _LARGEST_SEED and first % 2 == 0:
         first //= 2
@@ -146,11 +118,7 @@ def recognises(state: dict[str, Tensor]) -> bool:
 
 
 def build(state: dict[str, Tensor]) -> Slogan:
-    """Return the network of a state dict, its sizes read from the weights; float64, eval mode.
-
-    Raises:
-        GeneratorError: tensors are missing, left over, or of shapes that do not chain; or the mixture is none.
-    """
+    """Return the network of a state dict, its sizes read from the weights; float64, eval mode."""
     reader = State(state, "a SLOGAN")
     weights = reader.take("mixture.weights", None)
     means = reader.take("mixture.means", len(weights), None)
@@ -174,9 +142,7 @@ def _points(reader: State, d: int) -> tuple[nn.Module, tuple[int, ...]]:
     depth = max(sum(name.startswith("body.") and name.endswith(".weight") for name in reader.tensors) - 1, 1)
     width = d
     for number in range(depth + 1):
-        weight = reader.take(f"body.{2 * number}.weight", None if number in {0, depth} else width, width)
-        reader.take(f"body.{2 * number}.bias", len(weight))
-        width = len(weight)
+        width = len(reader.layer(f"body.{2 * number}", None if number in {0, depth} else width, width)[0])
     hidden = len(reader.tensors["body.0.weight"])
     with torch.device("meta"):
         return points(d, hidden, depth, width), (width,)
@@ -187,16 +153,12 @@ def _residual(reader: State, d: int) -> tuple[nn.Module, tuple[int, ...]]:
     widths = [reader.take("body.blocks.0.one.weight" if deep else "body.end.weight", None, None, 3, 3).shape[1]]
     for number in range(reader.count("body.blocks.{}.one.weight")):
         name = f"body.blocks.{number}"
-        out = len(reader.take(f"{name}.one.weight", None, widths[-1], 3, 3))
-        reader.take(f"{name}.two.weight", out, out, 3, 3)
-        reader.take(f"{name}.skip.weight", out, widths[-1], 1, 1)
-        for part in ("one", "two", "skip"):
-            reader.take(f"{name}.{part}.bias", out)
+        out = len(reader.layer(f"{name}.one", None, widths[-1], 3, 3)[0])
+        reader.layer(f"{name}.two", out, out, 3, 3)
+        reader.layer(f"{name}.skip", out, widths[-1], 1, 1)
         widths.append(out)
-    channels = len(reader.take("body.end.weight", None, widths[-1], 3, 3))
-    reader.take("body.end.bias", channels)
-    start = reader.take("body.start.weight", None, d)
-    reader.take("body.start.bias", len(start))
+    channels = len(reader.layer("body.end", None, widths[-1], 3, 3)[0])
+    start, _ = reader.layer("body.start", None, d)
     first = math.isqrt(len(start) // widths[0])
     if first * first * widths[0] != len(start):
         message = f"body.start.weight gives {len(start)} numbers, which are no square of {widths[0]} channels"

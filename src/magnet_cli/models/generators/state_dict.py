@@ -9,17 +9,12 @@ from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
 
+Affine = tuple[Tensor, Tensor]  # weight and bias of a linear layer or a convolution
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 class State:
-    """The tensors of a state dict in float64, to be taken one by one.
-
-    Args:
-        tensors: by their names.
-        family: what the weights look like, as "a ProGAN".
-        hint: follows the hints of errors.
-    """
+    """The tensors of a state dict in float64, to be taken one by one; family and hint are for errors, as "a ProGAN"."""
 
     def __init__(self, tensors: dict[str, Tensor], family: str, hint: str = "") -> None:
         self.tensors = {name: value.to(torch.float64) for name, value in tensors.items()}
@@ -27,11 +22,7 @@ class State:
         self.taken: set[str] = set()
 
     def take(self, name: str, *shape: int | EllipsisType | None) -> Tensor:
-        """Return the tensor of that name; a None in its shape is any size, an ellipsis alone any shape.
-
-        Raises:
-            GeneratorError: there is no such tensor, or it has another shape.
-        """
+        """Return the tensor of that name; a None in its shape is any size, an ellipsis alone any shape."""
         tensor = self.tensors.get(name)
         if tensor is None:
             message = f"the weights look like {self.family}, and {name} is missing"
@@ -45,6 +36,11 @@ class State:
         self.taken.add(name)
         return tensor
 
+    def layer(self, name: str, *shape: int | None) -> Affine:
+        """Return weight and bias of a layer, given the shape of its weight."""
+        weight = self.take(f"{name}.weight", *shape)
+        return weight, self.take(f"{name}.bias", len(weight))
+
     def count(self, pattern: str) -> int:
         """Return how many tensors are named by a pattern with the numbers 0, 1, … in it, up to the first gap."""
         number = 0
@@ -57,14 +53,7 @@ class State:
         return sum(value.numel() for name, value in self.tensors.items() if not name.endswith(ends))
 
     def finish(self, spare: tuple[str, ...] = ()) -> None:
-        """Check that all tensors were taken: any other would change the images in an unknown way.
-
-        Args:
-            spare: ends of the names that may be left over.
-
-        Raises:
-            GeneratorError: a tensor is left over.
-        """
+        """Refuse tensors that were not taken, except those whose names end in `spare`: they could change images."""
         if left := [name for name in self.tensors if name not in self.taken and not name.endswith(spare)]:
             message = f"the weights look like {self.family}, and {len(left)} of them have no place in one: {left[0]}, …"
             raise GeneratorError(message, f"check that the file holds the generator alone{self.hint}")

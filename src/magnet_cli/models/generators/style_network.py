@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
-from magnet_cli.models.generators.state_dict import State, linear, one_hot
+from magnet_cli.models.generators.state_dict import Affine, State, linear, one_hot
 
 _EPSILON = 1e-8  # in the normalisation of z
 _LEAK = 0.2
@@ -16,14 +17,9 @@ _MEAN_ROWS = 4096  # latents that the mean of w is estimated from, if a file doe
 
 
 class Mapping(nn.Module):
-    """The mapping network: maps latent and label to w.
+    """Maps latent and label to w; all gains are multiplied into the weights [n, m] and biases [n] of the layers."""
 
-    Args:
-        weights: [(W [n, m], b [n]), …] of the layers, all gains multiplied in.
-        embedding: (W [n, num_classes], b [n]) of the label's layer, all gains multiplied in; None if unconditional.
-    """
-
-    def __init__(self, weights: list[tuple[Tensor, Tensor]], embedding: tuple[Tensor, Tensor] | None) -> None:
+    def __init__(self, weights: list[Affine], embedding: Affine | None) -> None:
         super().__init__()
         self.layers = nn.ModuleList(linear(*pair) for pair in weights)
         self.embedding = None if embedding is None else linear(*embedding)
@@ -44,11 +40,7 @@ class Mapping(nn.Module):
 class StyleNetwork(nn.Module):
     """Maps z to w, w to the styles of all layers, and the styles to an image by `images`, which each family has.
 
-    Args:
-        mapping: the mapping network.
-        mean: [Dw], the mean of w, which truncation draws to.
-        affine: (W [S, Dw], b [S]) of all layers' styles one after the other, all gains multiplied in.
-        cut: [S] bool, the styles that truncation applies to; None for all.
+    Truncation draws w to its mean, in the styles that come from the first `cutoff` w (None for all).
     """
 
     prior = "sphere"  # z is scaled to |z| = √D before anything else
@@ -57,15 +49,14 @@ class StyleNetwork(nn.Module):
     cut: Tensor | None
     images: Callable[[Tensor], Tensor]  # styles [B, S] to images [B, C, H, W], in the class of each family
 
-    def __init__(self, mapping: Mapping, mean: Tensor, affine: tuple[Tensor, Tensor], cut: Tensor | None) -> None:
+    def __init__(self, state: "StyleState", mapping: Mapping, cutoff: int | None) -> None:
         super().__init__()
         self.mapping = mapping
-        self.affines = linear(*affine)
-        self.register_buffer("mean", mean)
-        self.register_buffer("cut", cut)
-        self.latent_dim = mapping.latent_dim
-        self.style_dim = len(mean)
-        self.num_classes = mapping.num_classes
+        weights, biases = zip(*state.affines, strict=True)
+        self.affines = linear(torch.cat(weights), torch.cat(biases))
+        self.register_buffer("mean", state.mean(mapping))
+        self.register_buffer("cut", None if cutoff is None else torch.tensor(state.places) < cutoff)
+        self.latent_dim, self.style_dim, self.num_classes = mapping.latent_dim, mapping.style_dim, mapping.num_classes
 
     def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
         """Map latents [B, D] and labels, [B] or [B, num_classes], to images [B, C, H, W], roughly in [-1, 1]."""
@@ -92,30 +83,28 @@ class StyleState(State):
 
     def __init__(self, tensors: dict[str, Tensor], family: str) -> None:
         super().__init__(tensors, family)
-        self.affines: list[tuple[Tensor, Tensor]] = []  # of the layers so far
+        self.affines: list[Affine] = []  # of the layers so far
         self.places: list[int] = []  # of each of their styles, the number of the w that it comes from
 
     def mapping(self, multiplier: float) -> Mapping:
         """Return the mapping network, the gain √2 and the learning-rate multiplier in its weights."""
         embedding, embedded = None, 0
         if "mapping.embed.weight" in self.tensors:
-            weight = self.take("mapping.embed.weight", None, None)
-            embedded = len(weight)
-            embedding = (weight / math.sqrt(weight.shape[1]), self.take("mapping.embed.bias", embedded))
-        weights: list[tuple[Tensor, Tensor]] = []
+            weight, bias = self.layer("mapping.embed", None, None)
+            embedding, embedded = (weight / math.sqrt(weight.shape[1]), bias), len(weight)
+        weights: list[Affine] = []
         size = None
         while (name := f"mapping.fc{len(weights)}") + ".weight" in self.tensors:
-            weight = self.take(f"{name}.weight", None, size)
-            size = len(weight)
-            gain = math.sqrt(2) * multiplier
-            weights.append((weight * gain / math.sqrt(weight.shape[1]), self.take(f"{name}.bias", size) * gain))
+            weight, bias = self.layer(name, None, size)
+            size, gain = len(weight), math.sqrt(2) * multiplier
+            weights.append((weight * gain / math.sqrt(weight.shape[1]), bias * gain))
         if embedded >= weights[0][0].shape[1]:
             message = f"mapping.fc0 takes {weights[0][0].shape[1]} numbers, and the label alone gives {embedded}"
             raise GeneratorError(message, "magnet needs a generator that takes latents")
         return Mapping(weights, embedding)
 
     def mean(self, mapping: Mapping) -> Tensor:
-        """Return the mean of w: the stored one, else that of fixed latents with labels in turn."""
+        """Return the mean of w: the stored one, else that of 4,096 fixed latents with labels in turn."""
         if "mapping.w_avg" in self.tensors:
             return self.take("mapping.w_avg", mapping.style_dim)
         z = torch.randn(_MEAN_ROWS, mapping.latent_dim, generator=torch.Generator().manual_seed(0)).to(torch.float64)
@@ -125,26 +114,13 @@ class StyleState(State):
 
     def style(self, name: str, width: int, style_dim: int, place: int) -> None:
         """Add the affine map of a layer's style, of `width` numbers, which takes the w number `place`."""
-        weight = self.take(f"{name}.affine.weight", width, style_dim)
-        self.affines.append((weight / math.sqrt(style_dim), self.take(f"{name}.affine.bias", width)))
+        weight, bias = self.layer(f"{name}.affine", width, style_dim)
+        self.affines.append((weight / math.sqrt(style_dim), bias))
         self.places += [place] * width
-
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """Return (W [S, Dw], b [S]) of all the styles so far."""
-        weights, biases = zip(*self.affines, strict=True)
-        return torch.cat(weights), torch.cat(biases)
-
-    def cut(self, cutoff: int | None) -> Tensor | None:
-        """Return which styles [S] bool come from the first `cutoff` w; None for all."""
-        return None if cutoff is None else torch.tensor(self.places) < cutoff
 
 
 def check_positive(**values: object) -> None:
-    """Check that settings are positive numbers; `conv_clamp` may be None.
-
-    Raises:
-        GeneratorError: a setting is not positive.
-    """
+    """Check that settings are positive numbers; `conv_clamp` may be None."""
     for name, value in values.items():
         number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
         if not (math.isfinite(number) and number > 0) and not (name == "conv_clamp" and value is None):
@@ -155,6 +131,22 @@ def check_positive(**values: object) -> None:
 def clamped(x: Tensor, limit: float | None) -> Tensor:
     """Return x clamped to ±limit; None for no limit."""
     return x if limit is None else x.clamp(-limit, limit)
+
+
+class ToRGB(nn.Module):
+    """Maps features to an image: a 1x1 modulated convolution, a bias, a clamp, and the image's scale."""
+
+    conv: Any  # the modulated convolution of the family
+
+    def __init__(self, conv: nn.Module, bias: Tensor, clamp: float | None, scale: float = 1) -> None:
+        super().__init__()
+        self.conv, self.clamp, self.scale = conv, clamp, scale
+        self.bias = nn.Parameter(bias[:, None, None])
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Map features [B, I, H, W] and their style [B, I] to [B, C, H, W]."""
+        image = clamped(self.conv(x, style) + self.bias, self.clamp)
+        return image if self.scale == 1 else self.scale * image
 
 
 def _normalised(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
 from magnet_cli.models.generators import stylegan2_names
-from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, StyleState, check_positive, clamped
+from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, StyleState, ToRGB, check_positive, clamped
 
 TRANSLATIONS = {
     "nvlabs-pytorch": stylegan2_names.from_pytorch,
@@ -26,16 +26,12 @@ _BLOCK = re.compile(r"synthesis\.b(\d{1,5})\.conv1\.weight")
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose weights a style scales for each image (Karras et al. 2020a, section 2.2).
+    """A convolution [O, I, k, k] whose weights a style scales for each image (Karras et al. 2020a, section 2.2).
 
     All images share the weight: their styles scale the channels of the input and of the output, which is the same
-    function (equations 1 and 3), and lets many tangents share one convolution.
-
-    Args:
-        weight: [O, I, k, k].
-        epsilon: inside the root of the demodulation; None for a convolution without demodulation.
-        gain: of the output.
-        fir: [4, 4], the filter after a convolution that doubles the side; None if the side stays.
+    function (equations 1 and 3), and lets many tangents share one convolution. `epsilon` is inside the root of the
+    demodulation, None for none; `fir` [4, 4] is the filter after a convolution that doubles the side, None if the side
+    stays.
     """
 
     power: Tensor | None
@@ -66,14 +62,7 @@ class ModulatedConv(nn.Module):
 
 
 class Layer(nn.Module):
-    """A modulated convolution, its noise, bias and leaky ReLU, and a clamp.
-
-    Args:
-        conv: with the gain of the whole layer, as the leaky ReLU is homogeneous.
-        bias: [O].
-        noise: (constant noise [H, W], strength []), or None.
-        clamp: bound on the outputs; None for none.
-    """
+    """A modulated convolution with the gain of the whole layer, noise (constant [H, W], strength), and leaky ReLU."""
 
     noise: Tensor | None
 
@@ -94,109 +83,52 @@ class Layer(nn.Module):
         return clamped(functional.leaky_relu(x, _LEAK), self.clamp)
 
 
-class ToRGB(nn.Module):
-    """Maps features to an image: a 1x1 modulated convolution, a bias, and a clamp."""
+class Block(nn.Module):
+    """The layers of one resolution: one at 4x4; else two, and the first one doubles the side.
 
-    def __init__(self, conv: ModulatedConv, bias: Tensor, clamp: float | None) -> None:
-        super().__init__()
-        self.conv, self.clamp = conv, clamp
-        self.bias = nn.Parameter(bias[:, None, None])
-
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """Map features [B, I, H, W] and their style [B, I] to [B, C, H, W]."""
-        return clamped(self.conv(x, style) + self.bias, self.clamp)
-
-
-class Upsample(nn.Module):
-    """Doubles the side of an image: zeros between its pixels, then the filter.
-
-    Args:
-        fir: [4, 4].
+    The image so far is doubled with the filter `fir` [4, 4]. `to_rgb`, and the convolution `skip` [O, I, 1, 1] of the
+    "resnet" architecture, are None where the architecture has none.
     """
 
     fir: Tensor
 
-    def __init__(self, fir: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("fir", 4 * fir[None, None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, C, H, W] to [B, C, 2H, 2W]."""
-        kernel = self.fir.expand(x.shape[1], -1, -1, -1)
-        return functional.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
-
-
-class Residual(nn.Module):
-    """The skip path of a block of the "resnet" architecture: a 1x1 convolution, then up-sampling."""
-
-    def __init__(self, weight: Tensor, upsample: Upsample) -> None:
-        super().__init__()
-        self.weight, self.upsample = nn.Parameter(weight), upsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, I, H, W] to [B, O, 2H, 2W]."""
-        return self.upsample(functional.conv2d(x, self.weight))
-
-
-class Block(nn.Module):
-    """The layers of one resolution.
-
-    Args:
-        layers: one at 4x4; else two, and the first one doubles the side.
-        to_rgb: features to image; None if the architecture has none here.
-        upsample: of the previous block's image.
-        residual: the skip path; None if the architecture has none here.
-    """
-
-    def __init__(
-        self, layers: list[Layer], to_rgb: ToRGB | None, upsample: Upsample, residual: Residual | None
-    ) -> None:
+    def __init__(self, layers: list[Layer], to_rgb: ToRGB | None, fir: Tensor, skip: Tensor | None) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.to_rgb, self.upsample, self.residual = to_rgb, upsample, residual
+        self.to_rgb = to_rgb
+        self.register_buffer("fir", 4 * fir[None, None])
+        self.skip = None if skip is None else nn.Parameter(skip)
         self.num_styles = len(layers) + (to_rgb is not None)
         self.width = len(layers[-1].bias)  # channels of the features
 
     def forward(self, x: Tensor, image: Tensor | None, styles: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
         """Map features and image so far, [B, I, H, W] and [B, C, H, W] or None, to those after the block."""
-        past = None if self.residual is None else self.residual(x)
+        past = None if self.skip is None else self._doubled(functional.conv2d(x, self.skip))
         for layer, style in zip(self.layers, styles[: len(self.layers)], strict=True):
             x = layer(x, style)
         if past is not None:
             x = x + past
         if self.to_rgb is not None:
             own = self.to_rgb(x, styles[-1])
-            image = own if image is None else own + self.upsample(image)
+            image = own if image is None else own + self._doubled(image)
         return x, image
+
+    def _doubled(self, image: Tensor) -> Tensor:
+        # zeros between the pixels, then the filter
+        kernel = self.fir.expand(image.shape[1], -1, -1, -1)
+        return functional.conv_transpose2d(image, kernel, stride=2, padding=1, groups=image.shape[1])
 
 
 class StyleGAN2(StyleNetwork):
-    """Maps w to the styles of all layers, and the styles to an image.
-
-    Args:
-        mapping: the mapping network.
-        mean: [Dw], the mean of w, which truncation draws to.
-        affine: (W [S, Dw], b [S]) of all layers' styles one after the other, all gains multiplied in.
-        cut: [S] bool, the styles that truncation applies to; None for all.
-        const: [I, 4, 4], the input of the first block.
-        blocks: from 4x4 to the image's resolution.
-        noise: the argument of `build`; empty if the network has no noise inputs.
-    """
+    """Adds the input const [I, 4, 4] of the first block, and blocks from 4x4 to the image's resolution."""
 
     def __init__(
-        self,
-        mapping: Mapping,
-        mean: Tensor,
-        affine: tuple[Tensor, Tensor],
-        cut: Tensor | None,
-        const: Tensor,
-        blocks: list[Block],
-        noise: str,
+        self, reader: "_Reader", mapping: Mapping, cutoff: int | None, const: Tensor, blocks: list[Block]
     ) -> None:
-        super().__init__(mapping, mean, affine, cut)
+        super().__init__(reader, mapping, cutoff)
         self.const = nn.Parameter(const[None])
         self.blocks = nn.ModuleList(blocks)
-        self.noise = noise
+        self.noise = reader.noise if reader.has_noise else ""
         side = 4 << (len(blocks) - 1)
         self.image_shape = (len(cast(ToRGB, blocks[-1].to_rgb).bias), side, side)  # the last block has one
         convs = [part.conv for block in blocks for part in (*block.layers, block.to_rgb) if part is not None]
@@ -226,19 +158,7 @@ def build(
     conv_clamp: float | None = None,
     lr_multiplier: float = 0.01,
 ) -> StyleGAN2:
-    """Return the network of a state dict, its sizes and architecture read from names and shapes; float64, eval mode.
-
-    Args:
-        state: in the naming of stylegan2-ada-pytorch (also that of the StyleGAN2 in stylegan3), of NVlabs' TensorFlow
-            code, or of rosinality. A missing mean of w is estimated from 4,096 fixed latents.
-        noise: "const", the noise inputs stored with the weights, or "none".
-        truncation_cutoff: number of leading w, one a layer, that truncation applies to; None for all.
-        conv_clamp: bound on every layer's output; 256 in official networks trained with it. None for none.
-        lr_multiplier: of the mapping network's layers, a factor of their weights and biases.
-
-    Raises:
-        GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting outside its range.
-    """
+    """Return the network of a state dict, its sizes and architecture read from names and shapes; float64, eval mode."""
     if noise not in {"const", "none"}:
         message = f"noise {noise!r} is asked for, and StyleGAN2 has const and none"
         raise GeneratorError(message, 'pass noise="const" or noise="none"')
@@ -246,25 +166,15 @@ def build(
     scaled_epsilon = stylegan2_names.is_rosinality(state)
     reader = _Reader(stylegan2_names.renamed(state), noise, conv_clamp, scaled_epsilon=scaled_epsilon)
     mapping = reader.mapping(lr_multiplier)
-    mean = reader.mean(mapping)
     const = reader.take("synthesis.b4.const", None, 4, 4)
     blocks = reader.blocks(len(const), mapping.style_dim)
+    network = StyleGAN2(reader, mapping, truncation_cutoff, const, blocks)
     reader.finish(spare=(".resample_filter",))
-    noise = noise if reader.has_noise else ""
-    network = StyleGAN2(mapping, mean, reader.affine(), reader.cut(truncation_cutoff), const, blocks, noise)
     return network.to(torch.float64).eval().requires_grad_(False)
 
 
 class _Reader(StyleState):
-    """Reads the layers of a StyleGAN2.
-
-    Args:
-        state: in NVlabs' naming.
-        noise: "const" or "none".
-        clamp: of all layers.
-        scaled_epsilon: whether weights are scaled by 1/√fan-in before their demodulation, as rosinality does: then the
-            epsilon has to be multiplied by the fan-in.
-    """
+    """Reads the layers of a StyleGAN2 in NVlabs' naming; `scaled_epsilon` is for rosinality's."""
 
     def __init__(self, state: dict[str, Tensor], noise: str, clamp: float | None, *, scaled_epsilon: bool) -> None:
         super().__init__(state, "a StyleGAN2")
@@ -272,7 +182,7 @@ class _Reader(StyleState):
         self.has_noise = False
 
     def blocks(self, width: int, style_dim: int) -> list[Block]:
-        """Return the blocks, and gather the affine maps of their styles, given the channels of the constant."""
+        """Return the blocks, given the channels of the constant, and gather the affine maps of their styles."""
         sides = sorted(int(m[1]) for name in self.tensors if (m := _BLOCK.fullmatch(name)))
         if not sides or sides != [4 << i for i in range(len(sides))]:
             message = f"the weights look like a StyleGAN2, and have blocks of {', '.join(map(str, sides))} pixels"
@@ -288,8 +198,7 @@ class _Reader(StyleState):
 
     def _block(self, side: int, width: int, style_dim: int, *, shown: bool, past: bool) -> Block:
         name = f"synthesis.b{side}"
-        upsample = Upsample(self._fir(f"{name}.resample_filter"))
-        residual = self._residual(f"{name}.skip", width, upsample) if past else None
+        skip = self.take(f"{name}.skip.weight", None, width, 1, 1) * math.sqrt(0.5 / width) if past else None
         place = 2 * (side.bit_length() - 3)  # of conv1; the w of an image is that of the next block's conv0
         layers: list[Layer] = []
         for number in (0, 1) if self.places else (1,):
@@ -300,8 +209,9 @@ class _Reader(StyleState):
         to_rgb = None
         if shown:
             self.style(f"{name}.torgb", width, style_dim, place + 1)
-            to_rgb = self._to_rgb(f"{name}.torgb", width)
-        return Block(layers, to_rgb, upsample, residual)
+            weight, bias = self.layer(f"{name}.torgb", None, width, 1, 1)
+            to_rgb = ToRGB(ModulatedConv(weight / math.sqrt(width), epsilon=None), bias, self.clamp)
+        return Block(layers, to_rgb, self._fir(f"{name}.resample_filter"), skip)
 
     def _fir(self, name: str) -> Tensor:
         line = torch.tensor(_FIR, dtype=torch.float64)
@@ -309,11 +219,11 @@ class _Reader(StyleState):
         return self.take(name, 4, 4) if name in self.tensors else usual
 
     def _layer(self, name: str, width: int, side: int, gain: float, *, doubles: bool) -> Layer:
-        weight = self.take(f"{name}.weight", None, width, 3, 3)
+        weight, bias = self.layer(name, None, width, 3, 3)
+        # rosinality scales weights by 1/√fan-in before their demodulation
         epsilon = _EPSILON * (weight[0].numel() if self.scaled_epsilon else 1)
         fir = self._fir(f"{name}.resample_filter") if doubles else None
         conv = ModulatedConv(weight, epsilon, math.sqrt(2) * gain, fir)
-        bias = self.take(f"{name}.bias", len(weight))
         clamp = None if self.clamp is None else self.clamp * gain
         return Layer(conv, bias, self._noise(name, side), clamp)
 
@@ -325,12 +235,3 @@ class _Reader(StyleState):
             self.taken |= {f"{name}.noise_strength", f"{name}.noise_const"}
             return None
         return self.take(f"{name}.noise_const", side, side), self.take(f"{name}.noise_strength", ...)
-
-    def _to_rgb(self, name: str, width: int) -> ToRGB:
-        weight = self.take(f"{name}.weight", None, width, 1, 1)
-        conv = ModulatedConv(weight / math.sqrt(width), epsilon=None)
-        return ToRGB(conv, self.take(f"{name}.bias", len(weight)), self.clamp)
-
-    def _residual(self, name: str, width: int, upsample: Upsample) -> Residual:
-        weight = self.take(f"{name}.weight", None, width, 1, 1)
-        return Residual(weight * math.sqrt(0.5 / width), upsample)

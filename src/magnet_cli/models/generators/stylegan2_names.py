@@ -14,18 +14,25 @@ from magnet_cli.models.generators import nvlabs_settings
 
 _ROSINALITY = {"input.input", "style.1.weight", "conv1.conv.modulation.weight"}
 _TENSORFLOW = {"mapping/Dense0/weight", "synthesis/4x4/Const/const"}
+_Shaped = Callable[[Tensor], Tensor]
+_Name = tuple[str, Callable[[int], str]]  # pattern of a name, and NVlabs' layer by the number n in it, or 0
+
+
+def _conv(number: int) -> str:
+    # two by side, conv0 and conv1, except at 4x4
+    return f"synthesis.b{4 << (number + 1) // 2}.conv{1 - number % 2}"
+
 
 # rosinality's names of layers, and of the tensors in a layer with a function that gives them NVlabs' shapes
-_LAYERS = [
-    (re.compile(r"style\.(?P<n>\d{1,2})\.(?P<rest>weight|bias)"), "mapping.fc{before}"),
-    (re.compile(r"(?P<rest>latent_avg)"), "mapping"),
-    (re.compile(r"input\.(?P<rest>input)"), "synthesis.b4"),
-    (re.compile(r"conv1\.(?P<rest>.+)"), "synthesis.b4.conv1"),
-    (re.compile(r"to_rgb1\.(?P<rest>.+)"), "synthesis.b4.torgb"),
-    (re.compile(r"convs\.(?P<n>\d{1,2})\.(?P<rest>.+)"), "{conv}"),
-    (re.compile(r"to_rgbs\.(?P<n>\d{1,2})\.(?P<rest>.+)"), "{torgb}"),
-    (re.compile(r"noises\.(?P<rest>noise_)0"), "synthesis.b4.conv1"),
-    (re.compile(r"noises\.(?P<rest>noise_)(?P<n>\d{1,2})"), "{noise}"),
+_LAYERS: list[_Name] = [
+    (r"style\.(?P<n>\d{1,2})\.(?P<rest>weight|bias)", lambda n: f"mapping.fc{n - 1}"),
+    (r"(?P<rest>latent_avg)", lambda _: "mapping"),
+    (r"input\.(?P<rest>input)", lambda _: "synthesis.b4"),
+    (r"conv1\.(?P<rest>.+)", _conv),
+    (r"to_rgb1\.(?P<rest>.+)", lambda _: "synthesis.b4.torgb"),
+    (r"convs\.(?P<n>\d{1,2})\.(?P<rest>.+)", lambda n: _conv(n + 1)),
+    (r"to_rgbs\.(?P<n>\d{1,2})\.(?P<rest>.+)", lambda n: f"synthesis.b{8 << n}.torgb"),
+    (r"noises\.(?P<rest>noise_)(?P<n>\d{1,2})", _conv),
 ]
 _INSIDE = {
     "latent_avg": ("w_avg", torch.flatten),
@@ -42,17 +49,17 @@ _INSIDE = {
 }
 
 # TensorFlow's names; a convolution is stored [k, k, I, O], mirrored if it doubles the side
-_VARIABLES = [
-    (re.compile(r"(?P<rest>dlatent_avg)"), "mapping"),
-    (re.compile(r"mapping/Dense(?P<n>\d{1,2})/(?P<rest>weight|bias)"), "mapping.fc{n}"),
-    (re.compile(r"mapping/LabelEmbed/(?P<rest>weight|bias)"), "mapping.embed"),
-    (re.compile(r"synthesis/4x4/Const/(?P<rest>const)"), "synthesis.b4"),
-    (re.compile(r"synthesis/(?P<rest>noise)(?P<n>\d{1,2})"), "{noise}"),
-    (re.compile(r"synthesis/4x4/(?P<rest>Conv/.+)"), "synthesis.b4.conv1"),
-    (re.compile(r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>Conv0_up/.+)"), "synthesis.b{n}.conv0"),
-    (re.compile(r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>Conv1/.+)"), "synthesis.b{n}.conv1"),
-    (re.compile(r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>ToRGB/.+)"), "synthesis.b{n}.torgb"),
-    (re.compile(r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>Skip/.+)"), "synthesis.b{n}.skip"),
+_VARIABLES: list[_Name] = [
+    (r"(?P<rest>dlatent_avg)", lambda _: "mapping"),
+    (r"mapping/Dense(?P<n>\d{1,2})/(?P<rest>weight|bias)", lambda n: f"mapping.fc{n}"),
+    (r"mapping/LabelEmbed/(?P<rest>weight|bias)", lambda _: "mapping.embed"),
+    (r"synthesis/4x4/Const/(?P<rest>const)", lambda _: "synthesis.b4"),
+    (r"synthesis/(?P<rest>noise)(?P<n>\d{1,2})", _conv),
+    (r"synthesis/4x4/(?P<rest>Conv/.+)", _conv),
+    (r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>Conv0_up/.+)", lambda n: f"synthesis.b{n}.conv0"),
+    (r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>Conv1/.+)", lambda n: f"synthesis.b{n}.conv1"),
+    (r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>ToRGB/.+)", lambda n: f"synthesis.b{n}.torgb"),
+    (r"synthesis/(?P<n>\d{1,5})x(?P=n)/(?P<rest>Skip/.+)", lambda n: f"synthesis.b{n}.skip"),
 ]
 _OF_VARIABLES = {
     "dlatent_avg": ("w_avg", torch.clone),
@@ -104,19 +111,13 @@ def is_rosinality(state: dict[str, Tensor]) -> bool:
 
 
 def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict under the names and shapes of NVlabs' PyTorch code; unknown tensors keep their names.
-
-    Raises:
-        GeneratorError: a tensor has another number of dimensions than its name says.
-    """
+    """Return a state dict under the names and shapes of NVlabs' PyTorch code; unknown tensors keep their names."""
     if is_rosinality(state):
         return _renamed(state, _place_of_rosinality)
     return _renamed(state, _place_of_tensorflow) if state.keys() >= _TENSORFLOW else state
 
 
-def _renamed(
-    state: dict[str, Tensor], place: Callable[[str], tuple[str, Callable[[Tensor], Tensor]]]
-) -> dict[str, Tensor]:
+def _renamed(state: dict[str, Tensor], place: Callable[[str], tuple[str, _Shaped]]) -> dict[str, Tensor]:
     result: dict[str, Tensor] = {}
     for name, value in state.items():
         to, shaped = place(name)
@@ -129,37 +130,32 @@ def _renamed(
     return result
 
 
-def _place_of_rosinality(name: str) -> tuple[str, Callable[[Tensor], Tensor]]:
-    layer, _, rest = _nvlabs_layer(name).partition(":")
+def _place_of_rosinality(name: str) -> tuple[str, _Shaped]:
+    layer, rest = _layer(_LAYERS, name)
     to, shaped = _INSIDE.get(rest, (rest, lambda tensor: tensor))
     if rest == "upsample.kernel":  # the image's, which NVlabs has in the block
         layer = layer.removesuffix(".torgb")
     return (f"{layer}.{to}" if rest else layer), shaped
 
 
-def _place_of_tensorflow(name: str) -> tuple[str, Callable[[Tensor], Tensor]]:
-    for pattern, where in _VARIABLES:
-        if match := pattern.fullmatch(name):
-            number = int(match.groupdict().get("n", 0))
-            layer = where.format(n=number, noise=f"synthesis.b{4 << (number + 1) // 2}.conv{1 - number % 2}")
-            rest = match["rest"]
-            if rest.endswith("/weight") and not rest.startswith("Conv0_up"):
-                rest = "Conv/weight"
-            to, shaped = _OF_VARIABLES.get(rest) or _OF_VARIABLES.get(rest.partition("/")[2], ("", torch.clone))
-            return (f"{layer}.{to}" if to else name), shaped
-    return name, torch.clone
+def _place_of_tensorflow(name: str) -> tuple[str, _Shaped]:
+    layer, rest = _layer(_VARIABLES, name)
+    if rest.endswith("/weight") and not rest.startswith("Conv0_up"):
+        rest = "Conv/weight"
+    to, shaped = _OF_VARIABLES.get(rest) or _OF_VARIABLES.get(rest.partition("/")[2], ("", torch.clone))
+    return (f"{layer}.{to}" if to else name), shaped
+
+
+def _layer(names: list[_Name], name: str) -> tuple[str, str]:
+    # NVlabs' name of the layer, and the other code's name of the tensor in it
+    for pattern, layer in names:
+        if match := re.fullmatch(pattern, name):
+            return layer(int(match.groupdict().get("n", 0))), match["rest"]
+    return name, ""
 
 
 def from_pytorch(arguments: dict, attributes: dict[str, dict]) -> dict:
-    """Return settings of `build` for a network of NVlabs' PyTorch code.
-
-    Args:
-        arguments: of the constructor.
-        attributes: of the modules. They tell the clamp, whose default differs between releases.
-
-    Raises:
-        GeneratorError: a keyword is unknown, or has a value that this StyleGAN2 does not have.
-    """
+    """Return settings of `build` for NVlabs' PyTorch code; attributes tell the clamp, whose default has changed."""
     keywords = nvlabs_settings.flattened(arguments)
     layer = attributes.get("synthesis.b4.conv1", {})
     keywords += [(key, layer[key]) for key in ("conv_clamp", "activation") if key in layer]
@@ -167,25 +163,6 @@ def from_pytorch(arguments: dict, attributes: dict[str, dict]) -> dict:
 
 
 def from_tensorflow(arguments: dict, _: dict[str, dict]) -> dict:
-    """Return settings of `build` for a network of NVlabs' TensorFlow code.
-
-    Raises:
-        GeneratorError: a keyword is unknown, or has a value that this StyleGAN2 does not have.
-    """
+    """Return settings of `build` for a network of NVlabs' TensorFlow code."""
     keywords, without = list(arguments.items()), _IN_TENSORS_TENSORFLOW | _WITHOUT_EFFECT_TENSORFLOW
     return nvlabs_settings.translated("StyleGAN2", keywords, without, _ONLY_TENSORFLOW, _SETTINGS_TENSORFLOW)
-
-
-def _nvlabs_layer(name: str) -> str:
-    """Return NVlabs' name of the layer, a colon, and rosinality's name of the tensor in the layer."""
-    for pattern, where in _LAYERS:
-        if match := pattern.fullmatch(name):
-            number = int(match.groupdict().get("n", 0))
-            places = {
-                "before": number - 1,
-                "conv": f"synthesis.b{8 << number // 2}.conv{number % 2}",
-                "torgb": f"synthesis.b{8 << number}.torgb",
-                "noise": f"synthesis.b{8 << (number - 1) // 2}.conv{(number - 1) % 2}" if number else "",
-            }
-            return f"{where.format(**places)}:{match['rest']}"
-    return name

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
 from magnet_cli.models.generators import nvlabs_settings
-from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, StyleState, check_positive, clamped
+from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, StyleState, ToRGB, check_positive, clamped
 
 _EPSILON = 1e-8  # in the normalisation of a convolution's modulated weights
 _LEAK = 0.2
@@ -34,14 +34,9 @@ _SETTINGS = {
 class FourierInput(nn.Module):
     """The input of the first layer: waves, moved and turned as the style says (section 3.2, config H).
 
-    Args:
-        weight: [C, C], from waves to features, all gains multiplied in.
-        freqs: [C, 2] frequencies in x and y, cycles per unit; an image's side is the unit.
-        phases: [C], in cycles.
-        transform: [3, 3], the user's map from image to input coordinates.
-        size: side of the features in samples, margins included.
-        rate: samples per unit.
-        bandwidth: frequencies above it fade, to nothing at half the rate.
+    The C waves have freqs [C, 2] in cycles per unit (an image's side) and phases [C] in cycles; transform [3, 3] is the
+    user's map from image to input coordinates. The features have `size` samples a side, margins included, and `rate`
+    samples per unit. Frequencies above the bandwidth fade, to nothing at half the rate.
     """
 
     freqs: Tensor
@@ -50,14 +45,7 @@ class FourierInput(nn.Module):
     places: Tensor
 
     def __init__(
-        self,
-        weight: Tensor,
-        freqs: Tensor,
-        phases: Tensor,
-        transform: Tensor,
-        size: int,
-        rate: int,
-        bandwidth: float,
+        self, weight: Tensor, freqs: Tensor, phases: Tensor, transform: Tensor, size: int, rate: int, bandwidth: float
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
@@ -83,18 +71,12 @@ class FourierInput(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose weights a style scales for each image; a side of the output has k - 1 more samples.
+    """A convolution [O, I, k, k] whose weights a style scales for each image; sides of the output are k - 1 longer.
 
-    All images share the weight: their styles scale the channels of the input and of the output, which is the same
-    function, and lets many tangents share one convolution. The official network also divides all styles by their root
-    mean square over the batch. Dividing by the root mean square of each image gives the same to 1e-10, and makes an
-    image a function of its latent alone. The demodulation cancels that division except in the epsilon, so only the
-    epsilon is scaled here.
-
-    Args:
-        weight: [O, I, k, k].
-        gain: of the output.
-        demodulate: whether each output channel is divided by the size of its modulated weights.
+    All images share the weight, as in StyleGAN2. The official network also divides all styles by their root mean square
+    over the batch. Dividing by the root mean square of each image gives the same to 1e-10, and makes an image a
+    function of its latent alone. The demodulation cancels that division except in the epsilon, so only the epsilon is
+    scaled here.
     """
 
     gain: Tensor
@@ -118,15 +100,10 @@ class ModulatedConv(nn.Module):
 
 
 class Resample(nn.Module):
-    """Raises or lowers the sampling rate with a low-pass filter, the same for every channel.
+    """Raises or lowers the sampling rate with a low-pass filter, the same for every channel; up or down is 1.
 
-    With a filter f along an axis, sample o of the result is Σ_i f[down·o - up·i + shift] x[i].
-
-    Args:
-        fir: [t], along either axis, or [t, t].
-        up: number of samples that one sample becomes.
-        down: number of samples that become one; up or down is 1.
-        cut: samples cut off each side of the result, if the rate rises.
+    With a filter f along an axis, sample o of the result is Σ_i f[down·o - up·i + shift] x[i]. `fir` is [t], along
+    either axis, or [t, t]; `cut` samples are cut off each side of the result if the rate rises.
     """
 
     first: Tensor
@@ -188,15 +165,7 @@ class Resample(nn.Module):
 
 
 class Layer(nn.Module):
-    """A modulated convolution, its bias, and a leaky ReLU at a higher sampling rate (section 3.2, config F), clamped.
-
-    Args:
-        conv: with the gain of the leaky ReLU, which is homogeneous, in its own gain.
-        bias: [O], with that gain.
-        up: to the higher rate.
-        down: from there to the rate of the next layer.
-        clamp: bound on the outputs of the leaky ReLU; None for none.
-    """
+    """A modulated convolution, and a leaky ReLU at a higher sampling rate (section 3.2, config F), clamped."""
 
     def __init__(self, conv: ModulatedConv, bias: Tensor, up: Resample, down: Resample, clamp: float | None) -> None:
         super().__init__()
@@ -210,46 +179,15 @@ class Layer(nn.Module):
         return self.down(clamped(functional.leaky_relu(x, _LEAK, inplace=True), self.clamp))
 
 
-class ToRGB(nn.Module):
-    """Maps features to an image: a 1x1 modulated convolution, a bias, a clamp, and the image's scale."""
-
-    def __init__(self, conv: ModulatedConv, bias: Tensor, clamp: float | None, scale: float) -> None:
-        super().__init__()
-        self.conv, self.clamp, self.scale = conv, clamp, scale
-        self.bias = nn.Parameter(bias[:, None, None])
-
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """Map features [B, I, H, W] and their style [B, I] to [B, C, H, W]."""
-        return self.scale * clamped(self.conv(x, style) + self.bias, self.clamp)
-
-
 class StyleGAN3(StyleNetwork):
-    """Maps w to the styles of all layers, the input's first, and the styles to an image.
-
-    Args:
-        mapping: the mapping network.
-        mean: [Dw], the mean of w, which truncation draws to.
-        affine: (W [S, Dw], b [S]) of all layers' styles one after the other, all gains multiplied in.
-        cut: [S] bool, the styles that truncation applies to; None for all.
-        start: the input.
-        layers: the last one makes the image.
-        side: of the image.
-    """
+    """Adds the input, whose style is the first, and layers; the last one makes the image."""
 
     def __init__(
-        self,
-        mapping: Mapping,
-        mean: Tensor,
-        affine: tuple[Tensor, Tensor],
-        cut: Tensor | None,
-        start: FourierInput,
-        layers: list[Layer | ToRGB],
-        side: int,
+        self, reader: "_Reader", mapping: Mapping, cutoff: int | None, start: FourierInput, layers: list[Layer | ToRGB]
     ) -> None:
-        super().__init__(mapping, mean, affine, cut)
-        self.start = start
-        self.layers = nn.ModuleList(layers)
-        self.image_shape = (len(layers[-1].bias), side, side)
+        super().__init__(reader, mapping, cutoff)
+        self.start, self.layers = start, nn.ModuleList(layers)
+        self.image_shape = (len(layers[-1].bias), reader.sizes[-1], reader.sizes[-1])
         self.style_widths = [4, *(layer.conv.weight.shape[1] for layer in layers)]
 
     def images(self, styles: Tensor) -> Tensor:
@@ -277,42 +215,21 @@ def build(
     filter_size: int = 6,
     lr_multiplier: float = 0.01,
 ) -> StyleGAN3:
-    """Return the network of a state dict, in eval mode; float64.
-
-    Names and shapes tell the sizes, the sampling rates, and T from R. The defaults of settings that no tensor tells are
-    those of the published networks.
-
-    Args:
-        state: in the naming of stylegan3. A missing mean of w is estimated from 4,096 fixed latents.
-        truncation_cutoff: number of leading w, the input's and then one a layer, that truncation applies to; None for
-            all.
-        conv_clamp: bound on the outputs of every leaky ReLU; None for none.
-        output_scale: of the last layer's output.
-        first_cutoff: bandwidth of the input, cycles per side of the image.
-        lrelu_upsampling: sampling rate of the leaky ReLUs, as a multiple of the layer's.
-        filter_size: taps of an up-sampling filter, as a multiple of its factor; the filters in the file have to agree.
-        lr_multiplier: of the mapping network's layers, a factor of their weights and biases.
-
-    Raises:
-        GeneratorError: tensors are missing, left over, or of shapes that do not chain; a setting is not positive.
-    """
+    """Return the network of a state dict, which tells its sizes, sampling rates, and T or R; float64, eval mode."""
     check_positive(conv_clamp=conv_clamp, output_scale=output_scale, first_cutoff=first_cutoff)
     check_positive(lrelu_upsampling=lrelu_upsampling, filter_size=filter_size, lr_multiplier=lr_multiplier)
     reader = _Reader(state, conv_clamp, lrelu_upsampling, filter_size)
     mapping = reader.mapping(lr_multiplier)
-    mean = reader.mean(mapping)
     start = reader.start(mapping.style_dim, first_cutoff)
     layers = reader.layers(len(start.weight), mapping.style_dim, output_scale)
+    network = StyleGAN3(reader, mapping, truncation_cutoff, start, layers)
     reader.finish()
-    cut = reader.cut(truncation_cutoff)
-    network = StyleGAN3(mapping, mean, reader.affine(), cut, start, layers, reader.sizes[-1])
     return network.to(torch.float64).eval().requires_grad_(False)
 
 
 def _from_pytorch(arguments: dict, _: dict[str, dict]) -> dict:
-    return nvlabs_settings.translated(
-        "StyleGAN3", nvlabs_settings.flattened(arguments), _IN_TENSORS | _WITHOUT_EFFECT, {}, _SETTINGS
-    )
+    keywords = nvlabs_settings.flattened(arguments)
+    return nvlabs_settings.translated("StyleGAN3", keywords, _IN_TENSORS | _WITHOUT_EFFECT, {}, _SETTINGS)
 
 
 TRANSLATIONS = {"nvlabs-pytorch": _from_pytorch}
@@ -340,23 +257,16 @@ class _Reader(StyleState):
             raise GeneratorError(message, "check that the file holds the whole generator")
 
     def start(self, style_dim: int, bandwidth: float) -> FourierInput:
-        """Return the input, at the first layer's size and rate."""
         name = "synthesis.input"
         self.style(name, 4, style_dim, 0)
-        weight = self.take(f"{name}.weight", None, None)
-        width = len(weight)
-        return FourierInput(
-            self.take(f"{name}.weight", width, width) / math.sqrt(width),
-            self.take(f"{name}.freqs", width, 2),
-            self.take(f"{name}.phases", width),
-            self.take(f"{name}.transform", 3, 3),
-            self.sizes[0],
-            self.rates[0],
-            bandwidth,
-        )
+        width = len(self.take(f"{name}.weight", None, None))
+        weight = self.take(f"{name}.weight", width, width) / math.sqrt(width)
+        freqs, phases = self.take(f"{name}.freqs", width, 2), self.take(f"{name}.phases", width)
+        transform = self.take(f"{name}.transform", 3, 3)
+        return FourierInput(weight, freqs, phases, transform, self.sizes[0], self.rates[0], bandwidth)
 
     def layers(self, width: int, style_dim: int, scale: float) -> list[Layer | ToRGB]:
-        """Return the layers, and gather the affine maps of their styles, given the channels of the input."""
+        """Return the layers, given the channels of the input, and gather the affine maps of their styles."""
         layers: list[Layer | ToRGB] = []
         last = len(self.names) - 1
         for number, name in enumerate(self.names):
@@ -367,16 +277,15 @@ class _Reader(StyleState):
 
     def _layer(self, number: int, name: str, width: int) -> Layer:
         kernel = self.take(f"{name}.weight", self.widths[number], width, None, None).shape[-1]
-        weight = self.take(f"{name}.weight", self.widths[number], width, kernel, kernel)
+        weight, bias = self.layer(name, self.widths[number], width, kernel, kernel)
         gain = math.sqrt(2) * torch.rsqrt(self.take(f"{name}.magnitude_ema", ...))
-        bias = math.sqrt(2) * self.take(f"{name}.bias", len(weight))
         up, down = self._resampling(number, name, kernel)
-        return Layer(ModulatedConv(weight, gain, demodulate=True), bias, up, down, self.clamp)
+        return Layer(ModulatedConv(weight, gain, demodulate=True), math.sqrt(2) * bias, up, down, self.clamp)
 
     def _to_rgb(self, name: str, width: int, scale: float) -> ToRGB:
-        weight = self.take(f"{name}.weight", self.widths[-1], width, 1, 1) / math.sqrt(width)
-        conv = ModulatedConv(weight, torch.rsqrt(self.take(f"{name}.magnitude_ema", ...)), demodulate=False)
-        return ToRGB(conv, self.take(f"{name}.bias", len(weight)), self.clamp, scale)
+        weight, bias = self.layer(name, self.widths[-1], width, 1, 1)
+        gain = torch.rsqrt(self.take(f"{name}.magnitude_ema", ...))
+        return ToRGB(ModulatedConv(weight / math.sqrt(width), gain, demodulate=False), bias, self.clamp, scale)
 
     def _resampling(self, number: int, name: str, kernel: int) -> tuple[Resample, Resample]:
         # Down-sampling needs `needed` samples of the higher rate. They are the middle ones of the samples that

@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
+from magnet_cli.models.image_models import classifier
+
 
 class DigitClassifier(nn.Module):
     """The built-in classifier of MNIST digits, 32x32."""
@@ -29,14 +31,5 @@ def recognises(state: dict[str, Tensor]) -> bool:
     return {"conv1.weight", "conv3.bias", "hidden.weight", "head.bias"} <= state.keys()
 
 
-def build(state: dict[str, Tensor]) -> nn.Module:
-    """Return the network of a state dict; torch raises RuntimeError if tensors do not fit."""
-    network = DigitClassifier()
-    network.load_state_dict(state)
-    return network
-
-
-def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Return logits [B, 10] and features [B, 64] by their names."""
-    logits, features = network(images)
-    return {"logits": logits, "features": features}
+build = classifier.builder(DigitClassifier)
+outputs = classifier.outputs

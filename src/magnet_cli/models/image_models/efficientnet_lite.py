@@ -6,6 +6,8 @@ Tensors are named as in lukemelas' EfficientNet-PyTorch.
 from torch import Tensor, nn
 from torch.nn import functional
 
+from magnet_cli.models.image_models import classifier
+
 _STAGES = (  # blocks, kernel, stride of the first, expansion, channels
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -88,14 +90,5 @@ def recognises(state: dict[str, Tensor]) -> bool:
     return {"_conv_stem.weight", "_fc.weight"} <= state.keys() and not any("_se_" in name for name in state)
 
 
-def build(state: dict[str, Tensor]) -> nn.Module:
-    """Return the network of a state dict; torch raises RuntimeError if tensors do not fit."""
-    network = EfficientNetLite0()
-    network.load_state_dict(state)
-    return network
-
-
-def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Return logits [B, 1000] and features [B, 1280] by their names."""
-    logits, features = network(images)
-    return {"logits": logits, "features": features}
+build = classifier.builder(EfficientNetLite0)
+outputs = classifier.outputs

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from magnet_cli.models.image_models import classifier
+
 _CLASSES, _FEATURES = 1008, 2048
 
 
@@ -35,12 +37,9 @@ class _A(nn.Module):
     def __init__(self, n_in: int, pooled: int) -> None:
         super().__init__()
         self.branch1x1 = _Unit(n_in, 64, 1)
-        self.branch5x5_1 = _Unit(n_in, 48, 1)
-        self.branch5x5_2 = _Unit(48, 64, 5)
-        self.branch3x3dbl_1 = _Unit(n_in, 64, 1)
-        self.branch3x3dbl_2 = _Unit(64, 96, 3)
-        self.branch3x3dbl_3 = _Unit(96, 96, 3)
-        self.branch_pool = _Unit(n_in, pooled, 1)
+        self.branch5x5_1, self.branch5x5_2 = _Unit(n_in, 48, 1), _Unit(48, 64, 5)
+        self.branch3x3dbl_1, self.branch3x3dbl_2 = _Unit(n_in, 64, 1), _Unit(64, 96, 3)
+        self.branch3x3dbl_3, self.branch_pool = _Unit(96, 96, 3), _Unit(n_in, pooled, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         five = self.branch5x5_2(self.branch5x5_1(x))
@@ -52,8 +51,7 @@ class _B(nn.Module):
     def __init__(self, n_in: int) -> None:
         super().__init__()
         self.branch3x3 = _Unit(n_in, 384, 3, 2)
-        self.branch3x3dbl_1 = _Unit(n_in, 64, 1)
-        self.branch3x3dbl_2 = _Unit(64, 96, 3)
+        self.branch3x3dbl_1, self.branch3x3dbl_2 = _Unit(n_in, 64, 1), _Unit(64, 96, 3)
         self.branch3x3dbl_3 = _Unit(96, 96, 3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,16 +62,11 @@ class _B(nn.Module):
 class _C(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
-        self.branch1x1 = _Unit(768, 192, 1)
-        self.branch7x7_1 = _Unit(768, n, 1)
-        self.branch7x7_2 = _Unit(n, n, (1, 7))
-        self.branch7x7_3 = _Unit(n, 192, (7, 1))
-        self.branch7x7dbl_1 = _Unit(768, n, 1)
-        self.branch7x7dbl_2 = _Unit(n, n, (7, 1))
-        self.branch7x7dbl_3 = _Unit(n, n, (1, 7))
-        self.branch7x7dbl_4 = _Unit(n, n, (7, 1))
-        self.branch7x7dbl_5 = _Unit(n, 192, (1, 7))
-        self.branch_pool = _Unit(768, 192, 1)
+        self.branch1x1, self.branch7x7_1 = _Unit(768, 192, 1), _Unit(768, n, 1)
+        self.branch7x7_2, self.branch7x7_3 = _Unit(n, n, (1, 7)), _Unit(n, 192, (7, 1))
+        self.branch7x7dbl_1, self.branch7x7dbl_2 = _Unit(768, n, 1), _Unit(n, n, (7, 1))
+        self.branch7x7dbl_3, self.branch7x7dbl_4 = _Unit(n, n, (1, 7)), _Unit(n, n, (7, 1))
+        self.branch7x7dbl_5, self.branch_pool = _Unit(n, 192, (1, 7)), _Unit(768, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         single = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
@@ -85,12 +78,9 @@ class _C(nn.Module):
 class _D(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.branch3x3_1 = _Unit(768, 192, 1)
-        self.branch3x3_2 = _Unit(192, 320, 3, 2)
-        self.branch7x7x3_1 = _Unit(768, 192, 1)
-        self.branch7x7x3_2 = _Unit(192, 192, (1, 7))
-        self.branch7x7x3_3 = _Unit(192, 192, (7, 1))
-        self.branch7x7x3_4 = _Unit(192, 192, 3, 2)
+        self.branch3x3_1, self.branch3x3_2 = _Unit(768, 192, 1), _Unit(192, 320, 3, 2)
+        self.branch7x7x3_1, self.branch7x7x3_2 = _Unit(768, 192, 1), _Unit(192, 192, (1, 7))
+        self.branch7x7x3_3, self.branch7x7x3_4 = _Unit(192, 192, (7, 1)), _Unit(192, 192, 3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         seven = self.branch7x7x3_2(self.branch7x7x3_1(x))
@@ -103,14 +93,10 @@ class _E(nn.Module):
 
     def __init__(self, n_in: int, *, last: bool) -> None:
         super().__init__()
-        self.branch1x1 = _Unit(n_in, 320, 1)
-        self.branch3x3_1 = _Unit(n_in, 384, 1)
-        self.branch3x3_2a = _Unit(384, 384, (1, 3))
-        self.branch3x3_2b = _Unit(384, 384, (3, 1))
-        self.branch3x3dbl_1 = _Unit(n_in, 448, 1)
-        self.branch3x3dbl_2 = _Unit(448, 384, 3)
-        self.branch3x3dbl_3a = _Unit(384, 384, (1, 3))
-        self.branch3x3dbl_3b = _Unit(384, 384, (3, 1))
+        self.branch1x1, self.branch3x3_1 = _Unit(n_in, 320, 1), _Unit(n_in, 384, 1)
+        self.branch3x3_2a, self.branch3x3_2b = _Unit(384, 384, (1, 3)), _Unit(384, 384, (3, 1))
+        self.branch3x3dbl_1, self.branch3x3dbl_2 = _Unit(n_in, 448, 1), _Unit(448, 384, 3)
+        self.branch3x3dbl_3a, self.branch3x3dbl_3b = _Unit(384, 384, (1, 3)), _Unit(384, 384, (3, 1))
         self.branch_pool = _Unit(n_in, 192, 1)
         self.last = last
 
@@ -128,10 +114,8 @@ class FidInception(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3 = _Unit(3, 32, 3, 2)
-        self.Conv2d_2a_3x3 = _Unit(32, 32, 3, shrink=True)
-        self.Conv2d_2b_3x3 = _Unit(32, 64, 3)
-        self.Conv2d_3b_1x1 = _Unit(64, 80, 1)
+        self.Conv2d_1a_3x3, self.Conv2d_2a_3x3 = _Unit(3, 32, 3, 2), _Unit(32, 32, 3, shrink=True)
+        self.Conv2d_2b_3x3, self.Conv2d_3b_1x1 = _Unit(32, 64, 3), _Unit(64, 80, 1)
         self.Conv2d_4a_3x3 = _Unit(80, 192, 3, shrink=True)
         self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = _A(192, 32), _A(256, 64), _A(288, 64)
         self.Mixed_6a = _B(288)
@@ -164,7 +148,4 @@ def build(state: dict[str, Tensor]) -> nn.Module:
     return network
 
 
-def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Return logits [B, 1008] and features [B, 2048] by their names."""
-    logits, features = network(images)
-    return {"logits": logits, "features": features}
+outputs = classifier.outputs

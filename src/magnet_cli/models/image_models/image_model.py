@@ -20,14 +20,7 @@ _TORCH_FORMATS = ("safetensors", "torch")  # families of artifacts whose file is
 
 @dataclass(frozen=True)
 class ImageModel:
-    """A network with a torch form, to be composed with a generator.
-
-    Attributes:
-        name: what the user calls it.
-        sha256: of its weights: of an artifact's file, or of the state dict of a user's own module.
-        module: maps images [B, C, H, W] in [-1, 1] to one floating tensor [B, ...]; in eval mode, its weights without
-            gradients.
-    """
+    """A network with a torch form; `module` maps images [B, C, H, W] in [-1, 1] to one floating tensor [B, ...]."""
 
     name: str
     sha256: str
@@ -62,12 +55,7 @@ def load(reference: str, device: torch.device, dtype: torch.dtype) -> ImageModel
 
 
 def build(artifact: Artifact) -> tuple[nn.Module, ModuleType]:
-    """Return the network of an artifact with a torch form, and the module of its architecture.
-
-    Raises:
-        ArtifactError: the artifact is not in the cache, or not what was pinned.
-        GeneratorError: its weights fit no architecture.
-    """
+    """Return the network of an artifact with a torch form, and the module of its architecture."""
     state = checkpoints.read(cache.read(artifact), artifact.name).state
     architecture = next((each for each in ARCHITECTURES if each.recognises(state)), None)
     if architecture is None:

@@ -11,17 +11,7 @@ _ERRORS = 3  # of onnxruntime's severities: its warnings are about graphs that w
 
 
 def runner(data: bytes, name: str, outputs: tuple[str, ...]) -> Callable[[Tensor], dict[str, Tensor]]:
-    """Return a function from prepared images [B, C, H, W] to a network's outputs by name.
-
-    Args:
-        data: contents of the file.
-        name: of the file, for errors.
-        outputs: names of the outputs to compute; empty for all.
-
-    Raises:
-        GeneratorError: the file is no ONNX, the network takes more than images, or has no such output.
-        MagnetError: onnxruntime is not installed.
-    """
+    """Return a function from images [B, C, H, W] to the named outputs, or all; ValueError for unsuitable images."""
     onnxruntime = require("onnxruntime", "evaluate")
     state = onnxruntime.capi.onnxruntime_pybind11_state
     failures = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)

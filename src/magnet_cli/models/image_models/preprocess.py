@@ -11,19 +11,7 @@ _COLOURS = 3
 
 
 def preprocessed(images: Tensor, preprocess: Preprocess, name: str) -> Tensor:
-    """Return the input of a network, differentiable with respect to the images.
-
-    Args:
-        images: [B, C, H, W] in [-1, 1], C 1 or 3 (RGB).
-        preprocess: what the entry says.
-        name: of the model, for errors.
-
-    Returns:
-        [B, 1 or 3, size, size], in the range, mean and std of `preprocess`.
-
-    Raises:
-        GeneratorError: images of that shape do not fit.
-    """
+    """Return images [B, C, H, W] in [-1, 1] as a network takes them, [B, 1 or 3, size, size]; differentiable."""
     x = _channels(images, preprocess, name)
     x = _sized(_cropped(x, preprocess.crop), preprocess, name, images)
     low, high = preprocess.range

@@ -29,13 +29,8 @@ _FEATURES_AND_LOGITS = Outputs(features="output", scores="output", softmax=True)
 class ImageScorer:
     """A network that gives features or class probabilities of images.
 
-    Attributes:
-        name: what the user calls it.
-        sha256: of its weights.
-        preprocess: how images are prepared for the network.
-        outputs: what the network gives.
-        run: maps images [B, C, H, W] in [-1, 1] to outputs by name.
-        code: hex sha256 of what the weights of a user's own module do not tell; empty for others.
+    `run` maps images [B, C, H, W] in [-1, 1] to outputs by name; `code` is the hex sha256 of what the weights of a
+    user's own module do not tell, and empty for others.
     """
 
     name: str
@@ -219,8 +214,7 @@ def _first_tensor(value: object) -> Tensor:
     while isinstance(value, dict | tuple | list) and value:
         value = next(iter(value.values())) if isinstance(value, dict) else value[0]
     if not isinstance(value, Tensor):
-        message = f"it gives a {type(value).__name__}, and a tensor is asked for"
-        raise ValueError(message)
+        raise ValueError(f"it gives a {type(value).__name__}, and a tensor is asked for")
     return value
 
 

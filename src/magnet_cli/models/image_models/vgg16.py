@@ -5,6 +5,8 @@ Tensors are named as in torchvision.
 
 from torch import Tensor, nn
 
+from magnet_cli.models.image_models import classifier
+
 _WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # a pooling after each
 _HIDDEN, _CLASSES, _SIDE = 4096, 1000, 7
 
@@ -37,14 +39,5 @@ def recognises(state: dict[str, Tensor]) -> bool:
     return {"features.28.weight", "classifier.6.weight"} <= state.keys() and "features.1.weight" not in state
 
 
-def build(state: dict[str, Tensor]) -> nn.Module:
-    """Return the network of a state dict; torch raises RuntimeError if tensors do not fit."""
-    network = VGG16()
-    network.load_state_dict(state)
-    return network
-
-
-def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Return logits [B, 1000] and features [B, 4096] by their names."""
-    logits, features = network(images)
-    return {"logits": logits, "features": features}
+build = classifier.builder(VGG16)
+outputs = classifier.outputs
