@@ -22,13 +22,8 @@ from magnet_cli.volume import Shard, Volume
 def missing_shards(volume: Volume, num_rows: int, part: tuple[int, int] = (1, 1)) -> list[tuple[int, int]]:
     """Settle a volume, verify its stored shards, and return what is missing of rows 0..num_rows-1.
 
-    Args:
-        volume: on disk.
-        num_rows: N, number of rows that the volume is to have at least.
-        part: (I, N): only the shards s ≡ I-1 mod N are looked at.
-
     Returns:
-        Pairs (shard, number of rows that it is to have).
+        Pairs (shard, number of rows that it is to have), of the shards s ≡ I-1 mod N for part (I, N).
 
     Raises:
         DamageError: a stored shard is damaged.
@@ -44,15 +39,8 @@ def missing_shards(volume: Volume, num_rows: int, part: tuple[int, int] = (1, 1)
 class ShardFiller:
     """Fills shards of a volume, one at each call.
 
-    Args:
-        volume: on disk, its spec resolved.
-        generator: of the volume, on its device, its weights in the spec's precision.
-        batches: how the work is divided. If memory runs out, batches are halved, and a note goes into volume.json.
-        output: the image model that follows, in the same precision.
-
-    Raises:
-        GeneratorError: the function does not pass `functions.check`.
-        VolumeError: the pilot basis is damaged.
+    If memory runs out, batches are halved, and a note goes into volume.json. The generator's weights have the spec's
+    precision, and so has the image model that follows (`output`).
     """
 
     def __init__(
@@ -138,14 +126,6 @@ def fill(
     part: tuple[int, int] = (1, 1),
 ) -> Iterator[tuple[int, int]]:
     """Compute what is missing of rows 0..num_rows-1, shard by shard, in this process.
-
-    Args:
-        volume: on disk, its spec resolved.
-        generator: of the volume, on its device, its weights in the spec's precision.
-        num_rows: N, number of rows that the volume is to have at least.
-        batches: how the work is divided; default `plan_batches`.
-        output: the image model that follows, in the same precision.
-        part: (I, N): only the shards s ≡ I-1 mod N.
 
     Yields:
         (shard, number of new rows), once they are safe on disk; 0 new rows if another process stored them.

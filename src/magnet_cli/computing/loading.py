@@ -18,18 +18,7 @@ Load = Callable[[str], tuple[Generator, ImageModel | None]]  # of a precision, o
 def load(
     source: Source, output: str, device: str, precision: str, settings: Settings = ()
 ) -> tuple[Generator, ImageModel | None]:
-    """Load a generator and the image model that follows.
-
-    Args:
-        source: of the generator.
-        output: name of an image model, or one of the generator's own outputs, which no image model follows.
-        device: as for `models.load`.
-        precision: a key of PRECISIONS.
-        settings: of the generator, (name, value) pairs.
-
-    Raises:
-        MagnetError: as `models.load` and `image_models.load`.
-    """
+    """Load a generator, and the image model unless `output` is one of the generator's own outputs."""
     generator = models.load(source, device=device, dtype=PRECISIONS[precision], **dict(settings))
     if output in models.OUTPUTS:
         return generator, None

@@ -30,17 +30,7 @@ _STOPPED = 2  # workers that die at one shard before the run ends
 
 @dataclass(frozen=True)
 class Job:
-    """The orders of a process: all it needs to fill any shard of a volume.
-
-    Attributes:
-        volume: the volume's folder.
-        source: of the generator.
-        output: output of the Jacobian: an image model, or one of the generator's own outputs.
-        device: where the process computes.
-        threads: number of CPU threads of the process.
-        batches: how its work is divided.
-        settings: of the generator, (name, value) pairs.
-    """
+    """All that a process needs to fill any shard of a volume; `settings` are those of the generator."""
 
     volume: Path
     source: Source
@@ -70,7 +60,7 @@ def shared_threads(workers: int) -> int:
 def fill(
     volume: Volume, jobs: list[Job], num_rows: int, part: tuple[int, int], warn: Callable[[str], None]
 ) -> Iterator[tuple[int, int]]:
-    """Compute what is missing of rows 0..num_rows-1, with one process for each job.
+    """Compute what is missing of rows 0..num_rows-1, with one process for each job; yield as `filling.fill`.
 
     Args:
         volume: the volume of the jobs.
@@ -78,9 +68,6 @@ def fill(
         num_rows: N, number of rows that the volume is to have at least.
         part: (I, N): only the shards s ≡ I-1 mod N.
         warn: called with a message when a worker has died.
-
-    Yields:
-        (shard, number of new rows), once they are safe on disk; 0 new rows if another process stored them.
 
     Raises:
         MagnetError: as `filling.fill`; or two workers died at the same shard.

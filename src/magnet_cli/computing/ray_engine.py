@@ -26,17 +26,10 @@ _RETRIES = 3  # of a task, when its process or its machine is lost
 def fill(
     volume: Volume, job: Job, num_rows: int, part: tuple[int, int], address: str | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Compute what is missing of rows 0..num_rows-1: one task for each shard, with a GPU if the job's device is one.
+    """Compute what is missing of rows 0..num_rows-1: one task for each shard; yield as `filling.fill`.
 
-    Args:
-        volume: the volume of the job.
-        job: the orders of each task.
-        num_rows: N, number of rows that the volume is to have at least.
-        part: (I, N): only the shards s ≡ I-1 mod N.
-        address: of the cluster, "auto" for the cluster of this machine; default RAY_ADDRESS, else a local Ray.
-
-    Yields:
-        (shard, number of new rows), once they are safe on disk; 0 new rows if another process stored them.
+    A task takes a GPU if the job's device is one. `address` is the cluster's, "auto" for that of this machine; default
+    RAY_ADDRESS, else a local Ray.
 
     Raises:
         MagnetError: as `filling.fill`; Ray is not installed or not reached, or lost the process of a task too often.

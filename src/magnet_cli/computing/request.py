@@ -18,32 +18,7 @@ _SHARD_WORK = 1 << 27  # numbers in a shard's Jacobians: minutes on two cores fo
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeRequest:
-    """A volume that is to be computed, and how; None stands for the default.
-
-    Attributes:
-        n: N, number of rows that the volume is to have at least.
-        top_k: K, number of singular values stored for a row.
-        space: input of the Jacobian, "z" or "w".
-        output: output of the Jacobian: "pixel", "style", "affine", or an image model.
-        truncation: ψ in (0, 1].
-        bn_truncation: ψ of the batch-norm statistics of a BigGAN.
-        label: classes that take turns, by number or ImageNet name; empty for all.
-        nvae_latents: noise groups of an NVAE that are the latent, "top" or "all".
-        solver: "auto", "exact", "pilot", "sketch" or "projection".
-        precision: "auto", "float64", "float32", "tf32" or "bfloat16".
-        tolerance: error of log-volume that "auto" may make, rms in nats.
-        seed: of the latents.
-        volume: the folder; default `cache.volume_path`.
-        shard_rows: R, rows of a shard.
-        device: names of devices, as for `models.parse_devices`.
-        batch_size: B, number of latents at a time.
-        memory: bytes that the work may take on a device.
-        workers: number of processes on this machine.
-        part: (I, N): only the shards s ≡ I-1 mod N.
-        engine: "local", or "ray".
-        address: of the Ray cluster.
-        repair: remove damaged shards first, so that they are computed again.
-    """
+    """What `magnet compute` is asked for; the fields are its flags (docs/reference/cli.md), None stands for the default."""
 
     n: int | None = None
     top_k: int | None = None

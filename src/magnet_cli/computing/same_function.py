@@ -66,12 +66,9 @@ def check_settings(volume: Volume, generator: Generator) -> None:
 
 
 def check_unchanged(volume: Volume, generator: Generator, output: ImageModel | None) -> None:
-    """Check that generator and image model are still the functions that a volume was made with.
+    """Check that generator and image model (float32) are still the functions that a volume was made with.
 
-    Args:
-        volume: on disk, or planned; a volume without a probe passes.
-        generator: in float32.
-        output: in float32, if an image model follows.
+    A volume without a probe passes.
 
     Raises:
         GeneratorError: the function changed, or cannot be differentiated.

@@ -58,16 +58,7 @@ def values_at(
 def solve(
     function: Function, z: Tensor, spec: VolumeSpec, batches: BatchPlan, basis: np.ndarray | None, rows: Sequence[int]
 ) -> Tensor:
-    """Return the singular values [B, K] float64 of one batch, by the spec's solver.
-
-    Args:
-        function: maps [B, D] to [B, ...].
-        z: [B, D], its inputs.
-        spec: top_k, and the solver with its sizes are used.
-        batches: number of vectors at a time.
-        basis: [D, D] float64, the pilot basis, for the solver that needs it.
-        rows: [B] numbers that the test matrices of a sketch are functions of.
-    """
+    """Return the singular values [B, K] float64 of one batch z [B, D], by the spec's solver; arguments as `values_at`."""
     if spec.solver == "exact":
         if batches.whole:
             return solvers.exact(function, z, spec.top_k, batches.chunk)

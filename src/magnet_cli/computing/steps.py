@@ -29,16 +29,8 @@ from magnet_cli.volume.spec import VolumeSpec
 class ComputePlan:
     """A computation that is ready to begin; nothing has been written.
 
-    Attributes:
-        source: of the generator.
-        request: what is to be computed, and how.
-        load: loads generator and image model in a precision, each once.
-        devices: of this machine.
-        spec: of the request; solver and precision may still be "auto".
-        volume: the volume in the folder, or a volume without rows.
-        num_rows: N.
-        started: time.monotonic() when planning began.
-        tuning_seconds: time that `begin` took.
+    `load` loads generator and image model in a precision, each once; solver and precision of `spec` may still be "auto";
+    `volume` has no rows if it does not exist.
     """
 
     source: Source | Generator
@@ -89,11 +81,7 @@ class ComputePlan:
 
 
 def plan(source: Source | Generator, request: ComputeRequest) -> ComputePlan:
-    """Load the generator, and look up the volume.
-
-    Args:
-        source: of the generator; or a generator as loaded, whose device is used.
-        request: what is to be computed.
+    """Load the generator, and look up the volume; a loaded generator keeps its device.
 
     Raises:
         GeneratorError: the generator cannot be loaded, a device does not exist, or the function of the volume changed.
@@ -155,16 +143,10 @@ def _created(plan: ComputePlan, messages: Messages) -> Volume:
 
 
 def run(plan: ComputePlan, messages: Messages) -> Steps[tuple[int, int], None, dict[str, object]]:
-    """Fill the volume of a plan that has begun.
+    """Fill the volume of a plan that has begun, and return its report.
 
     Yields:
         (shard, number of new rows), once they are safe on disk; 0 new rows if another process stored them.
-
-    Returns:
-        The report of the plan, after the run.
-
-    Raises:
-        MagnetError: as `filling.fill`, `processes.fill` and `ray_engine.fill`.
     """
     start, new_rows = time.monotonic(), 0
     generator, output = plan.load(plan.volume.spec.precision)
