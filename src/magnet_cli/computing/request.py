@@ -18,7 +18,7 @@ _SHARD_WORK = 1 << 27  # numbers in a shard's Jacobians: minutes on two cores fo
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeRequest:
-    """What `magnet compute` is asked for; the fields are its flags (docs/reference/cli.md), None stands for the default."""
+    """What `magnet compute` is asked for; the fields are its flags (docs/reference/cli.md), None the default."""
 
     n: int | None = None
     top_k: int | None = None

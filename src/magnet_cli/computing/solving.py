@@ -58,7 +58,7 @@ def values_at(
 def solve(
     function: Function, z: Tensor, spec: VolumeSpec, batches: BatchPlan, basis: np.ndarray | None, rows: Sequence[int]
 ) -> Tensor:
-    """Return the singular values [B, K] float64 of one batch z [B, D], by the spec's solver; arguments as `values_at`."""
+    """Return the singular values [B, K] float64 of a batch z [B, D], by the spec's solver; arguments as `values_at`."""
     if spec.solver == "exact":
         if batches.whole:
             return solvers.exact(function, z, spec.top_k, batches.chunk)

@@ -29,8 +29,8 @@ from magnet_cli.volume.spec import VolumeSpec
 class ComputePlan:
     """A computation that is ready to begin; nothing has been written.
 
-    `load` loads generator and image model in a precision, each once; solver and precision of `spec` may still be "auto";
-    `volume` has no rows if it does not exist.
+    `load` loads generator and image model in a precision, each once; solver and precision of `spec` may still be
+    "auto"; `volume` has no rows if it does not exist.
     """
 
     source: Source | Generator
