@@ -122,14 +122,14 @@ def run(
 
     Each row of the volume has weight exp(rho * log-volume). rho 0 is the generator as it is, rho < 0 goes to its modes,
     rho > 0 to its anti-modes; rho 1 is MaGNET: with a uniform prior the draws are uniform on the manifold, with a
-    Gaussian prior, as here, their density on it follows that prior (unless --correct-prior is given), and with --space
+    Gaussian prior, as here, their density on it follows that prior (unless with --correct-prior), and with --space
     w that of w. Effective size and displaced share say how far the draw is what the weights ask for. The first m of n
     images are those of --n m. Prints the folder: images, latents.npy, metadata.jsonl, sample.json, grid.png. Stop at
     any time: the same command goes on from there. --montage adds the figure of the papers: for each ψ of --truncation a
     row of draws from the prior above a row of these draws.
 
     --method tempered moves islands of new latents from the prior to rho step by step, and computes their Jacobians with
-    the volume's solver: for a rho at which the weights rest on a few rows of the volume. The cost is said first
+    the volume's solver: for a rho at which the weights rest on a few rows of the volume. The cost is printed first
     (--dry-run); what was computed is kept, and a stopped run goes on.
 
     \b

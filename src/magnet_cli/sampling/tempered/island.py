@@ -1,4 +1,4 @@
-"""One island of the tempered sampler: latents that move together from the prior to the polarity asked for.
+"""One island of the tempered sampler: latents that move together from the prior to a polarity.
 
 A function of seed, island and what was measured before; it knows no files.
 """

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TemperedPlan:
-    """New latents that are to be made; `report` holds the fields of the report that are known before.
+    """New latents that are to be made; `report` holds fields of the report that no latent is needed for.
 
     `cost` is the number of Jacobians still to be computed, about; `measure` is None where nothing is left to compute.
     """
