@@ -82,6 +82,7 @@ def test_edit(magnet, slogan, mixture):
     assert set(np.load("twos/labels.npy")) == set(components) == {2}
 
 
+@pytest.mark.slow
 def test_the_reference_of_a_sweep(magnet, slogan, mixture):
     assert magnet("compute", slogan, "--n", 200, "--solver", "exact", "--volume", "v").code == 0
     line = ["sweep", slogan, "--volume", "v", "--rho", "0,.1", "--n", 40, "--features", "digits", "--out", "s"]

@@ -68,6 +68,7 @@ def test_one_digit_against_all_loses_recall(digits):
     assert metrics["diversity[digits]"].high < metrics["reference_diversity[digits]"].low
 
 
+@pytest.mark.slow
 def test_several_samples_give_intervals_over_them(digits):
     found = of([digits[0], digits[1], digits[2]], digits[3])
     assert (found.n, found.reference_n, found.interval) == (N, N // 3, "over 3 samples")

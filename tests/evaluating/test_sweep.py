@@ -189,6 +189,7 @@ def test_points_are_what_their_samples_say(magnet, swept):
     assert swept["points"] == fields["points"]
 
 
+@pytest.mark.slow
 def test_the_reference_is_fresh_draws_that_no_row_of_the_volume_is(swept):
     volume = Volume.open(cache.BUILT_IN / "mnist-volume")
     rng = np.random.default_rng([reference._STREAM, 0])

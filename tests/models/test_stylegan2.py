@@ -388,6 +388,7 @@ def test_labels_decide_where_in_w(saved, dense):
     np.testing.assert_allclose(found, dense(loaded.module.synthesis, w, reverse=False)[:, :6], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_log_volumes_of_z_and_2z_agree(saved, dense):
     """The direction of z is null, and J goes with 1/|z| (docs/method.md#generators-that-normalise-z)."""
     loaded = models.load(Checkpoint.find(str(saved("stylegan2_clamp256"))), dtype=torch.float64)
@@ -438,6 +439,7 @@ def test_labels_go_from_the_volume_into_the_sample(magnet, saved, dense):
     assert np.abs(np.asarray(Image.open("some/images/000000.png"), float) - shown).max() <= 1
 
 
+@pytest.mark.slow
 def test_labels_that_cannot_be(magnet, saved):
     path = saved("stylegan2_cond")
     done = magnet("compute", path, "--label", 5, "--n", 4)

@@ -371,6 +371,7 @@ def test_the_page_of_a_sweep_says_its_numbers(magnet, swept):
     assert magnet("report", swept, "--top-k", 3).code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample", ["../prior", "samples/..", "samples/../../prior", "/etc", "samples/a/b"])
 def test_a_sweep_shows_no_images_from_elsewhere(magnet, swept, sample):
     shutil.copytree(swept, "which")

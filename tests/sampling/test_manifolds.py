@@ -82,6 +82,7 @@ def test_other_weights_are_told_apart(known):
     assert known.p_values(0.0, 1.0, seeds=5).max() < 1e-10
 
 
+@pytest.mark.slow
 def test_what_is_said_of_them(known):
     """The word uniform stands where it holds, and nowhere else."""
     spec = known.volume.spec
@@ -93,5 +94,6 @@ def test_what_is_said_of_them(known):
     assert "uniform" not in index.target(known.index, 0.5, spec, drawn)
 
 
+@pytest.mark.slow
 def test_with_replacement(known):
     assert is_uniform(known.p_values(1.0, 1.0, n=1000, replace=True))
