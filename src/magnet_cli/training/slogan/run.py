@@ -95,7 +95,7 @@ class Run:
         fields = self._document()
         if fields["report"] is not None and documents.sha256_file(self.generator) != fields["generator_sha256"]:
             message = f"{self.generator} was changed after it was written"
-            raise DamageError(message, "train it again: --force")
+            raise DamageError(message, "train again with `force=True`")
         return fields["report"]
 
     def _document(self) -> dict:
@@ -151,7 +151,7 @@ class Run:
             return json.loads(header["log"])
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
             message = f"{path} is damaged: {next(iter(str(error).splitlines()), type(error).__name__)}"
-            raise DamageError(message, "train it again: --force") from error
+            raise DamageError(message, "train again with `force=True`") from error
 
     def publish_grid(self, step: int, data: bytes) -> None:
         """Keep a picture of what is drawn at a step.
