@@ -34,7 +34,6 @@ IMPORTS = REFERENCE.imports()
 
 SHORTER = {  # page: {part of a command: what stands in its place here}; the README runs as it stands
     "docs/tutorials/first-volume.md": {"--n 2000": "--n 600"},
-    "docs/howto/publish.md": {"--n 2000": "--n 200"},
     "docs/howto/choose-rho.md": {"--pick recall --out front": "--dry-run"},
     "docs/howto/render.md": {"--n 5000": "--n 50"},
     "docs/howto/many-workers.md": {"--quiet": ""},
