@@ -1,7 +1,4 @@
-"""artifacts.toml: what can be fetched, as data.
-
-Owns the Artifact and the reading of lists of them. Knows nothing of downloads or of the cache.
-"""
+"""artifacts.toml: the artifacts that can be fetched; reading and checking such lists."""
 
 import difflib
 import os
@@ -46,8 +43,8 @@ class Artifact:
         source: where it comes from, SCHEME:REST.
         license: SPDX id or name.
         description: one line.
-        sha256: of its bytes, 64 hex digits; of the listing (documents.sha256_folder) where it is a folder. Empty where
-            nobody pinned it: it is then trusted on first use.
+        sha256: hash of its bytes, 64 hex digits; for a folder that of documents.sha256_folder. Empty where nobody
+            pinned it: the first download is then trusted.
         size: bytes; 0 where unknown.
         family: architecture of a generator; format of an image model; of a volume, the architecture of its generator
             where that has no entry.
@@ -74,17 +71,17 @@ class Artifact:
 
     @property
     def scheme(self) -> str:
-        """How it is had: the part of the source before the first colon."""
+        """The part of `source` before the first colon: "hub", "https", "wheel" and so on."""
         return self.source.partition(":")[0]
 
     @property
     def file_name(self) -> str:
-        """The name of the file (or folder), without its folders."""
+        """The last part of the source: the name of the file or folder."""
         return re.split(r"[/#:]", self.source)[-1]
 
     @property
     def form(self) -> str:
-        """What its source is: "file"; of volumes a "folder", a "manifest", or "npz", the published arrays."""
+        """The form of the source: "file"; for volumes "folder", "manifest" or "npz" (published arrays)."""
         if self.kind != "volume":
             return "file"
         if self.file_name == MANIFEST:
@@ -93,17 +90,17 @@ class Artifact:
 
     @property
     def size_text(self) -> str:
-        """Its size in words."""
+        """The size as text, "1,234 bytes" or "size unknown"."""
         return f"{self.size:,} bytes" if self.size else "size unknown"
 
 
 def prior_of(family: str) -> str:
-    """The distribution of a family's latents, known even where it cannot be built; "normal" where nothing else is."""
+    """Return the prior of a family's latents, "normal" for families that are not listed. The family is not built."""
     return _PRIORS.get(family, "normal")
 
 
 def registry() -> dict[str, Artifact]:
-    """Every known artifact by name: those that ship with magnet, and over them those of MAGNET_ARTIFACTS.
+    """Return all artifacts by name: those that ship with magnet, replaced by those of MAGNET_ARTIFACTS.
 
     Raises:
         ArtifactError: a list cannot be read, or entries in it are wrong; all mistakes are named at once.
@@ -115,13 +112,13 @@ def registry() -> dict[str, Artifact]:
 
 
 def shipped_list() -> Path:
-    """artifacts.toml of this installation: inside the wheel, or at the top of the checkout."""
+    """Return the path of the artifacts.toml that ships with magnet: in the wheel, or at the top of the checkout."""
     inside = _PACKAGE / "artifacts.toml"
     return inside if inside.exists() else _PACKAGE.parents[1] / "artifacts.toml"
 
 
 def read_list(path: Path) -> dict[str, Artifact]:
-    """The artifacts of one file.
+    """Read the artifacts of one file.
 
     Raises:
         ArtifactError: unreadable, not TOML, or entries in it are wrong; all mistakes are named at once.
@@ -139,26 +136,27 @@ def read_list(path: Path) -> dict[str, Artifact]:
     problems = [(name, *problem) for name, table in tables.items() for problem in _problems(name, table)]
     if problems:
         lines = _lines(text)
-        said = [
+        texts = [
             f"{path}:{_line(lines, name, field)} [{_printable(name)}] {_printable(field)}: {what}"
             for name, field, what in problems
         ]
-        message = f"{path} has {len(problems)} mistake{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(said)
+        message = f"{path} has {len(problems)} mistake{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(texts)
         raise ArtifactError(message, "README shows an entry")
     return {name: Artifact(name=name, **table) for name, table in tables.items()}
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:
-    """The lines, from 1, where tables begin, by (name,), and fields, by (name, field): tomllib does not tell."""
-    found, table = {}, None
+    """Return line numbers, from 1, of tables by (name,) and of fields by (name, field); tomllib has none."""
+    numbers: dict[tuple[str, ...], int] = {}
+    table: str | None = None
     for number, line in enumerate(text.split("\n"), 1):
         if header := _HEADER.match(line):
             table = header[1].strip("\"'")
-            found.setdefault((table,), number)
+            numbers.setdefault((table,), number)
         elif key := _KEY.match(line):
             place = (key[1].strip("\"'"),)
-            found.setdefault(place if table is None else (table, *place), number)
-    return found
+            numbers.setdefault(place if table is None else (table, *place), number)
+    return numbers
 
 
 def _printable(key: str) -> str:
@@ -170,20 +168,20 @@ def _line(lines: dict[tuple[str, ...], int], name: str, field: str) -> int:
 
 
 def find(name: str) -> Artifact:
-    """The artifact of that name; or a volume that `magnet push` published, by its source, hub:…/manifest.json.
+    """Return the artifact of that name, or the volume that `magnet push` published at hub:…/manifest.json.
 
     Raises:
-        ArtifactError: there is none; the nearest names are given.
+        ArtifactError: there is none; the hint has the nearest names.
     """
     if name.startswith("hub:"):
         return _published(name)
-    known = registry()
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    artifacts = registry()
+    if name in artifacts:
+        return artifacts[name]
+    near = difflib.get_close_matches(name, artifacts, n=3, cutoff=0.5)
     message = f"no artifact is called {name!r}"
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ArtifactError(message, f"{hint}`magnet list` shows all {len(known)}")
+    raise ArtifactError(message, f"{hint}`magnet list` shows all {len(artifacts)}")
 
 
 def _published(source: str) -> Artifact:
@@ -197,56 +195,62 @@ def _published(source: str) -> Artifact:
 
 
 def leaves_in_the_clear(url: str) -> bool:
-    """Whether an address is plain http on another machine than this."""
+    """Return whether an address is plain http to another machine."""
     parts = urllib.parse.urlsplit(url)
     return parts.scheme == "http" and parts.hostname not in _LOOPBACK
 
 
 def _problems(name: str, table: object) -> list[tuple[str, str]]:
-    """What is wrong with one entry, (field, in words); empty when it is right."""
+    """Return the mistakes in one entry as pairs (field, text)."""
     if not isinstance(table, dict):
         return [("entry", "is not a table")]
     types = {f.name: f.type for f in fields(Artifact) if f.name != "name"}
     plain = [f for f in fields(Artifact) if f.name not in {"name", "preprocess", "outputs"}]
     required = {f.name for f in plain if f.default is MISSING}
-    found = [] if _NAME.fullmatch(name) else [("name", "is not letters, digits, '.', '_' and '-' alone")]
-    found += [(key, "missing") for key in sorted(required - table.keys())]
-    found += [(key, f"unknown field; the fields are {', '.join(types)}") for key in sorted(table.keys() - types.keys())]
-    found += [
-        (key, f"{_shown(value)} is not of type {types[key].__name__}")
+    mistakes = [] if _NAME.fullmatch(name) else [("name", "is not letters, digits, '.', '_' and '-' alone")]
+    mistakes += [(key, "missing") for key in sorted(required - table.keys())]
+    mistakes += [
+        (key, f"unknown field; the fields are {', '.join(types)}") for key in sorted(table.keys() - types.keys())
+    ]
+    mistakes += [
+        (key, f"{_shown(value)} is not of type {_type_name(types[key])}")
         for key, value in table.items()
         if key in types and type(value) is not types[key]
     ]
     right = {key: value for key, value in table.items() if key in types and type(value) is types[key]}
-    return found + _wrong_values(right)
+    return mistakes + _wrong_values(right)
+
+
+def _type_name(kind: object) -> str:
+    return getattr(kind, "__name__", str(kind))
 
 
 def _wrong_values(right: dict) -> list[tuple[str, str]]:
-    """What is wrong with the values of an entry, those of a wrong type left out."""
-    found = []
+    """Return the mistakes in values of the right type."""
+    mistakes = []
     if (kind := right.get("kind")) is not None and kind not in KINDS:
-        found.append(("kind", f"{kind!r} is not one of {', '.join(KINDS)}"))
+        mistakes.append(("kind", f"{kind!r} is not one of {', '.join(KINDS)}"))
     source = right.get("source", "builtin:absent")
     scheme, _, rest = source.partition(":")
     if scheme not in SOURCES:
-        found.append(("source", f"{source!r} begins with none of {', '.join(SOURCES)}"))
+        mistakes.append(("source", f"{source!r} begins with none of {', '.join(SOURCES)}"))
     elif not re.fullmatch(SOURCES[scheme], rest) or rest.rpartition("/")[2] in {".", ".."}:
-        found.append(("source", f"{source!r} is not a file's place; README shows what follows {scheme}:"))
+        mistakes.append(("source", f"{source!r} is not a file's place; README shows what follows {scheme}:"))
     elif scheme == "http" and _is_address(source) and leaves_in_the_clear(source):
-        found.append(("source", f"{source!r}: plain http is only for this machine; write https://"))
+        mistakes.append(("source", f"{source!r}: plain http is only for this machine; write https://"))
     elif scheme == "http" and not right.get("sha256"):
-        found.append(("sha256", "missing: what comes over plain http has to be pinned"))
+        mistakes.append(("sha256", "missing: what comes over plain http has to be pinned"))
     elif scheme in {"http", "https"} and not _is_address(source):
-        found.append(("source", f"{source!r} is not an address"))
+        mistakes.append(("source", f"{source!r} is not an address"))
     elif kind == "volume" and rest.endswith(f"/{MANIFEST}") and scheme != "hub":
-        found.append(("source", f"{source!r}: volumes with a {MANIFEST} come from the hub: only"))
+        mistakes.append(("source", f"{source!r}: volumes with a {MANIFEST} come from the hub: only"))
     if kind == "volume" and not right.get("generator"):
-        found.append(("generator", "missing: a volume is that of a generator"))
+        mistakes.append(("generator", "missing: a volume is that of a generator"))
     if (sha256 := right.get("sha256")) is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        found.append(("sha256", f"{sha256!r} is not 64 lower-case hex digits; leave it out where it is unknown"))
+        mistakes.append(("sha256", f"{sha256!r} is not 64 lower-case hex digits; leave it out where it is unknown"))
     if (size := right.get("size")) is not None and not 0 < size < _LARGEST:
-        found.append(("size", f"{_shown(size)} is not a positive number of bytes; leave it out where it is unknown"))
-    return [*found, *image_model_entry.problems(right)]
+        mistakes.append(("size", f"{_shown(size)} is not a positive number of bytes; leave it out where it is unknown"))
+    return [*mistakes, *image_model_entry.problems(right)]
 
 
 def _is_address(url: str) -> bool:
@@ -258,7 +262,7 @@ def _is_address(url: str) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A value in an error; an integer may have more digits than Python writes, and no text needs to be a page long."""
+    """Return a value as text for an error; Python refuses to write integers of thousands of digits."""
     if isinstance(value, int) and abs(value) >= _LARGEST:
         return "a huge number"
     return repr(value) if isinstance(value, int | float | str) else f"a {type(value).__name__}"

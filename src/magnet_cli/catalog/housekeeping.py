@@ -1,7 +1,4 @@
-"""What MAGNET_HOME holds: how large it is, when it was last used, whether it is whole; and what may go.
-
-Owns removal. Volumes that the user computed are listed and never removed: they are work, not copies.
-"""
+"""List, verify and remove the contents of MAGNET_HOME. Volumes that the user computed are listed and never removed."""
 
 import contextlib
 import os
@@ -18,20 +15,20 @@ from magnet_cli.errors import ArtifactError, MagnetError
 from magnet_cli.files import atomic
 
 COMPUTED = "computed volume"
-_LEFT_OVER = ("partial", "unlisted")  # what nothing but the fetch that it came from can use
+_LEFT_OVER = ("partial", "unlisted")  # of use to nothing but the fetch that made them
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """Something that is kept.
+    """A file or folder of the cache.
 
     Attributes:
-        name: of the artifact; of the folder or file where it is none.
-        kind: of the artifact; "computed volume", "index", "partial" (of a transfer that broke off), or "unlisted": no
-            list has such an artifact.
+        name: name of the artifact, else of the folder or file.
+        kind: kind of the artifact; "computed volume", "index", "partial" (a transfer that broke off), or "unlisted"
+            (no list has the artifact).
         path: the file or folder.
         size: bytes.
-        used: when it was last used.
+        used: time of last use.
         place: "own", "shared" or "hub".
     """
 
@@ -43,8 +40,8 @@ class CacheEntry:
     place: str = "own"
 
 
-def kept() -> list[CacheEntry]:
-    """All that is kept, artifacts first; what ships with magnet and the user's own files are not.
+def list_entries() -> list[CacheEntry]:
+    """Return all entries of the cache, artifacts first; without what ships with magnet and the user's own files.
 
     Raises:
         ArtifactError: a list of artifacts is wrong.
@@ -72,121 +69,123 @@ def _rest() -> Iterator[CacheEntry]:
     names = {cache.folder_of(a): a.name for a in _fetched()}
     for folder in sorted((home / "artifacts").glob("*")):
         if folder not in names:
-            yield _kept(folder.name, "unlisted", folder)
+            yield _entry(folder.name, "unlisted", folder)
             continue
         for path in sorted(folder.glob(".*")):
-            yield _kept(f"{names[folder]}{path.name}", "partial", path)
+            yield _entry(f"{names[folder]}{path.name}", "partial", path)
     for path in sorted((home / "volumes").glob("*")):
-        yield _kept(path.name, COMPUTED, path)
+        yield _entry(path.name, COMPUTED, path)
     for path in sorted((home / "indices").glob("*")):
-        yield _kept(path.name, "index", path)
+        yield _entry(path.name, "index", path)
 
 
-def _kept(name: str, kind: str, path: Path) -> CacheEntry:
+def _entry(name: str, kind: str, path: Path) -> CacheEntry:
     inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     return CacheEntry(name, kind, path, sum(p.lstat().st_size for p in inside), _used(path))
 
 
 def _used(path: Path) -> datetime:
-    told = cache.timekeeper(path)
-    found = (told if told.exists() else path).lstat()
-    return datetime.fromtimestamp(max(found.st_atime, found.st_mtime), UTC)
+    file = cache.timekeeper(path)
+    times = (file if file.exists() else path).lstat()
+    return datetime.fromtimestamp(max(times.st_atime, times.st_mtime), UTC)
 
 
 def verify() -> Iterator[tuple[CacheEntry, str]]:
-    """Read every byte of the artifacts that are kept.
+    """Read every byte of the artifacts in the cache.
 
     Yields:
-        Each, and what is wrong with it in words, empty where nothing is. Looking is no use of it.
+        (entry, problem) pairs, problem "" if intact. The time of last use stays.
     """
-    for found in _artifacts():
-        artifact = entries.find(found.name)
-        told = cache.timekeeper(found.path)
-        before = told.stat()
+    for entry in _artifacts():
+        artifact = entries.find(entry.name)
+        file = cache.timekeeper(entry.path)
+        before = file.stat()
         try:
-            cache.verify(artifact, found.path)
-            yield found, ""
+            cache.verify(artifact, entry.path)
+            yield entry, ""
         except MagnetError as error:
-            yield found, error.message
+            yield entry, error.message
         with contextlib.suppress(OSError):
-            os.utime(told, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def remove(names: list[str], *, forget: bool = False, dry_run: bool = False) -> list[CacheEntry]:
-    """Remove things by the names that `kept` gives them.
+    """Remove entries by the names that `list_entries` has.
 
     Args:
-        names: of them.
-        forget: what was recorded of them at their first use goes too: whatever comes next is trusted then.
-        dry_run: only say what would go.
+        names: the names.
+        forget: also forget the recorded hash; the next download will be trusted.
+        dry_run: remove nothing.
 
     Returns:
-        What went.
+        The removed entries.
 
     Raises:
         ArtifactError: nothing of that name is kept, or it is not to be removed here; nothing goes then.
         MagnetError: it cannot be removed.
     """
-    there = {found.name: found for found in kept()}
-    known = entries.registry()
-    going = []
+    by_name = {entry.name: entry for entry in list_entries()}
+    artifacts = entries.registry()
+    removed = []
     for name in names:
-        if name in there:
-            going.append(_removable(there[name]))
-        elif not (forget and name in known):
+        if name in by_name:
+            removed.append(_removable(by_name[name]))
+        elif not (forget and name in artifacts):
             message = f"nothing called {name!r} is kept"
             raise ArtifactError(message, "`magnet cache list` shows all that is")
-    for found in going if not dry_run else ():
-        _remove(found, known.get(found.name))
+    for entry in removed if not dry_run else ():
+        _remove(entry, artifacts.get(entry.name))
     for name in names if forget and not dry_run else ():
-        if name in known:
-            Lockfile(cache.home()).forget(known[name].source)
-    return going
+        if name in artifacts:
+            Lockfile(cache.home()).forget(artifacts[name].source)
+    return removed
 
 
-def _removable(found: CacheEntry) -> CacheEntry:
-    if found.kind == COMPUTED:
-        message = f"{found.name} was computed here: it is no copy of anything"
-        raise ArtifactError(message, f"if it is to go: rm -r {found.path}")
-    if found.place == "shared":
-        message = f"{found.name} is in the shared home, {found.path}"
+def _removable(entry: CacheEntry) -> CacheEntry:
+    if entry.kind == COMPUTED:
+        message = f"{entry.name} was computed here: it is no copy of anything"
+        raise ArtifactError(message, f"if it is to go: rm -r {entry.path}")
+    if entry.place == "shared":
+        message = f"{entry.name} is in the shared home, {entry.path}"
         raise ArtifactError(message, "ask whoever keeps MAGNET_SHARED_HOME")
-    return found
+    return entry
 
 
 def prune(*, unused_days: float | None = None, dry_run: bool = False) -> list[CacheEntry]:
-    """Remove what no fetch goes on with and no list has; with `unused_days`, artifacts and indices too that are so old.
+    """Remove unlisted artifacts, and partial files that are a day old; younger ones may be in use.
 
-    Partial files go when they are a day old; younger ones may be somebody's, at this moment.
+    Args:
+        unused_days: also remove artifacts and indices not used for so many days.
+        dry_run: remove nothing.
 
     Returns:
-        What went.
+        The removed entries.
 
     Raises:
         MagnetError: it cannot be removed.
     """
     now = datetime.now(UTC)
-    known = entries.registry()
-    going = []
-    for found in kept():
-        age = now - found.used
+    artifacts = entries.registry()
+    removed = []
+    for entry in list_entries():
+        age = now - entry.used
         old = unused_days is not None and age >= timedelta(days=unused_days)
-        left_over = found.kind == "unlisted" or (found.kind == "partial" and age >= timedelta(days=1))
-        mine = found.place == "own" and found.kind not in {COMPUTED, *_LEFT_OVER}
+        left_over = entry.kind == "unlisted" or (entry.kind == "partial" and age >= timedelta(days=1))
+        mine = entry.place == "own" and entry.kind not in {COMPUTED, *_LEFT_OVER}
         if left_over or (old and mine):
-            going.append(found)
+            removed.append(entry)
             if not dry_run:
-                _remove(found, known.get(found.name))
-    return going
+                _remove(entry, artifacts.get(entry.name))
+    return removed
 
 
-def _remove(found: CacheEntry, artifact: Artifact | None) -> None:
-    with atomic.explained("remove", found.path):
-        if found.place == "hub":
-            _remove_from_hub(artifact, found.path)
+def _remove(entry: CacheEntry, artifact: Artifact | None) -> None:
+    with atomic.explained("remove", entry.path):
+        if entry.place == "hub":
+            _remove_from_hub(artifact, entry.path)
             return
-        folder = found.kind in entries.KINDS
-        path = cache.folder_of(artifact) if folder else found.path
+        folder = entry.kind in entries.KINDS
+        path = cache.folder_of(artifact) if folder else entry.path
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -194,10 +193,9 @@ def _remove(found: CacheEntry, artifact: Artifact | None) -> None:
 
 
 def _remove_from_hub(artifact: Artifact, path: Path) -> None:
-    """The files of this artifact alone, out of the hub's own cache."""
     if artifact.form == "manifest":
-        mine = [path / entry.name for entry in manifest.read(path / entries.MANIFEST)] + [path / entries.MANIFEST]
+        files = [path / entry.name for entry in manifest.read(path / entries.MANIFEST)] + [path / entries.MANIFEST]
     else:
-        mine = [path]
-    for file in mine:
+        files = [path]
+    for file in files:
         sources.hub_remove(file)

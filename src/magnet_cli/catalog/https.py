@@ -1,7 +1,6 @@
-"""Files at https addresses: resumed where a connection broke, and refused where they are not what was announced.
+"""Download a file from an https address into a partial file, which a later process can go on with.
 
-Owns one transfer into a partial file that outlives this process. Knows nothing of hashes or of the cache: what arrives
-is verified there.
+The size is compared with what was announced; hashes are verified by the caller.
 """
 
 import contextlib
@@ -17,6 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from magnet_cli.catalog.entries import leaves_in_the_clear
 from magnet_cli.errors import ArtifactError
@@ -39,7 +39,7 @@ class _BrokenOffError(Exception):
 
 @dataclass(frozen=True)
 class _Origin:
-    """What a partial file is a part of, kept beside it.
+    """The origin of a partial file, kept beside it.
 
     Attributes:
         url: where it comes from.
@@ -105,7 +105,7 @@ def _attempt(url: str, part: Path, size: int, pinned: bool, advance: Callable[[i
         advance(-have)
         discard(part)
         have, origin = 0, None
-    if have and have == (size or origin.total):
+    if have and origin and have == (size or origin.total):
         return
     with _answer(url, part, have, origin) as answer:
         total = _announced(answer, have)
@@ -128,7 +128,7 @@ def _attempt(url: str, part: Path, size: int, pinned: bool, advance: Callable[[i
         raise ArtifactError(message, "its publisher has changed the file")
 
 
-def _copy(answer: http.client.HTTPResponse, file: object, most: int, advance: Callable[[int], None]) -> int:
+def _copy(answer: http.client.HTTPResponse, file: IO[bytes], most: int, advance: Callable[[int], None]) -> int:
     """Write what arrives, as it arrives, at most so many bytes; their number."""
     done = 0
     try:
@@ -164,22 +164,22 @@ def _answer(url: str, part: Path, have: int, origin: _Origin | None) -> http.cli
 
 
 def _meaning(url: str, error: urllib.error.HTTPError) -> Exception:
-    said = f"the server answers {error.code} {error.reason}"
+    text = f"the server answers {error.code} {error.reason}"
     if error.code in _PASSING:
         wait = error.headers.get("Retry-After", "")
-        return _BrokenOffError(said, float(wait) if re.fullmatch(r"\d{1,6}", wait) else 0)
-    message = f"{url} cannot be fetched: {said}"
+        return _BrokenOffError(text, float(wait) if re.fullmatch(r"\d{1,6}", wait) else 0)
+    message = f"{url} cannot be fetched: {text}"
     return ArtifactError(message, "check the address in its entry: its publisher may have moved it")
 
 
 def _announced(answer: http.client.HTTPResponse, have: int) -> int | None:
     """The size of the whole file by its headers; None where they do not tell."""
     if answer.status == http.client.PARTIAL_CONTENT:
-        found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", answer.headers.get("Content-Range", ""))
-        if not found or int(found[1]) != have:
+        match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", answer.headers.get("Content-Range", ""))
+        if not match or int(match[1]) != have:
             message = "the server answers with another part than was asked for"
             raise _BrokenOffError(message)
-        return int(found[2]) if found[2].isdigit() else None
+        return int(match[2]) if match[2].isdigit() else None
     length = answer.headers.get("Content-Length", "")
     return int(length) if re.fullmatch(r"\d{1,18}", length) else None
 
@@ -212,13 +212,13 @@ def _note(part: Path) -> Path:
 
 def _origin(part: Path) -> _Origin | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
-        found = _Origin(**json.loads(_note(part).read_text(encoding="utf-8")))
+        origin = _Origin(**json.loads(_note(part).read_text(encoding="utf-8")))
         if (
-            [type(v) for v in asdict(found).values()] == [str, str, int]
-            and found.validator.isascii()
-            and found.validator.isprintable()
+            [type(v) for v in asdict(origin).values()] == [str, str, int]
+            and origin.validator.isascii()
+            and origin.validator.isprintable()
         ):
-            return found
+            return origin
     return None
 
 

@@ -1,8 +1,6 @@
-"""What the entry of an image model says besides where it is: how images are prepared for it, and what its outputs mean.
+"""The tables [NAME.preprocess] and [NAME.outputs] of an image model's entry in artifacts.toml."""
 
-Owns the tables [NAME.preprocess] and [NAME.outputs]. Knows nothing of networks or of images.
-"""
-
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -12,7 +10,7 @@ RESIZES = ("none", "bilinear", "bicubic")
 
 @dataclass(frozen=True)
 class Preprocess:
-    """From an image to the input of a network.
+    """How an image becomes the input of a network.
 
     Attributes:
         size: side of the input in pixels; 0 for that of the images.
@@ -37,7 +35,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network gives.
+    """What the outputs of a network mean.
 
     Attributes:
         features: the name of its output of features; empty where it has none.
@@ -58,17 +56,17 @@ _LISTS = {"range": float, "mean": float, "std": float, "classes": str, "starts":
 
 
 def preprocess(table: dict) -> Preprocess:
-    """A table [NAME.preprocess] that `problems` finds nothing wrong with."""
+    """Return the fields of a table [NAME.preprocess] without mistakes."""
     return Preprocess(**_frozen(table))
 
 
 def outputs(table: dict) -> Outputs:
-    """A table [NAME.outputs] that `problems` finds nothing wrong with."""
+    """Return the fields of a table [NAME.outputs] without mistakes."""
     return Outputs(**_frozen(table))
 
 
 def problems(entry: dict) -> Iterator[tuple[str, str]]:
-    """What is wrong with the two tables of an entry, those of a wrong type left out: field, and in words."""
+    """Yield the mistakes in the two tables of an entry as pairs (field, text)."""
     for name, form in (("preprocess", Preprocess), ("outputs", Outputs)):
         table = entry.get(name, {})
         if table and entry.get("kind") != "image-model":
@@ -87,15 +85,15 @@ def _is(value: object, kind: type) -> bool:
 
 
 def _types(table: dict, form: type) -> Iterator[tuple[str, str]]:
-    known = {f.name: f.type for f in fields(form)}
+    types = {f.name: f.type for f in fields(form)}
     for name, value in table.items():
-        if name not in known:
-            yield name, f"unknown field; the fields are {', '.join(known)}"
+        if name not in types:
+            yield name, f"unknown field; the fields are {', '.join(types)}"
         elif name in _LISTS:
             if not (isinstance(value, list) and all(_is(each, _LISTS[name]) for each in value)):
                 yield name, f"{value!r} is not a list of {_LISTS[name].__name__}"
-        elif not _is(value, known[name]):
-            yield name, f"{value!r} is not of type {known[name].__name__}"
+        elif not _is(value, typing.cast("type", types[name])):
+            yield name, f"{value!r} is not of type {getattr(types[name], '__name__', types[name])}"
 
 
 def _preprocess_values(table: dict) -> Iterator[tuple[str, str]]:
@@ -122,12 +120,12 @@ def _preprocess_values(table: dict) -> Iterator[tuple[str, str]]:
 def _outputs_values(table: dict) -> Iterator[tuple[str, str]]:
     if next(_types(table, Outputs), None):
         return
-    found = outputs(table)
-    if found.starts and (len(found.starts) != len(found.classes) or not _ascends(found.starts)):
+    meaning = outputs(table)
+    if meaning.starts and (len(meaning.starts) != len(meaning.classes) or not _ascends(meaning.starts)):
         yield "outputs.starts", "is not one class for each name in classes, from 0 and ascending"
-    if len(set(found.classes)) < len(found.classes):
+    if len(set(meaning.classes)) < len(meaning.classes):
         yield "outputs.classes", "names a class twice"
-    if bool(found.scores) != bool(found.classes):
+    if bool(meaning.scores) != bool(meaning.classes):
         yield "outputs.classes", "scores and classes go together"
 
 

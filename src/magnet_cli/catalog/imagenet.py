@@ -20,11 +20,11 @@ def number(name: str) -> int:
     Raises:
         SpecError: there is none (the nearest names are given), or more than one.
     """
-    found = _classes().get(name.casefold(), [])
-    if len(found) == 1:
-        return found[0]
-    if found:
-        message = f"{name!r} is the name of several classes: {', '.join(map(str, found))}"
+    numbers = _classes().get(name.casefold(), [])
+    if len(numbers) == 1:
+        return numbers[0]
+    if numbers:
+        message = f"{name!r} is the name of several classes: {', '.join(map(str, numbers))}"
         raise SpecError(message, "pass the number")
     near = difflib.get_close_matches(name.casefold(), _classes(), n=3)
     message = f"no class of ImageNet is called {name!r}"
@@ -47,8 +47,8 @@ def class_numbers(label: Sequence[int | str], generator: str, num_classes: int) 
 @functools.cache
 def _classes() -> dict[str, list[int]]:
     """The numbers of the classes that each name belongs to."""
-    known: dict[str, list[int]] = {}
+    numbers: dict[str, list[int]] = {}
     for index, line in enumerate(_FILE.read_text(encoding="utf-8").splitlines()):
         for name in {name.casefold() for name in line.split(", ")}:
-            known.setdefault(name, []).append(index)
-    return known
+            numbers.setdefault(name, []).append(index)
+    return numbers

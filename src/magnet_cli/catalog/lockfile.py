@@ -1,8 +1,4 @@
-"""artifacts.lock: what this machine has come to trust, files that nobody pinned and licences, by first use.
-
-Owns that file, among any number of processes. Knows nothing of downloads; whether something is to be trusted is decided
-in `cache`.
-"""
+"""artifacts.lock: hashes of first downloads and accepted licences, shared by any number of processes."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,7 +14,7 @@ _LOCKS = ".artifacts.locks"  # a file of its own: closing a file frees every loc
 
 
 class Lockfile:
-    """The file artifacts.lock in a folder, which need not be there.
+    """The file artifacts.lock in a folder, written or not.
 
     Args:
         folder: MAGNET_HOME, or a shared one.
@@ -28,25 +24,25 @@ class Lockfile:
         self.path = folder / "artifacts.lock"
 
     def seen(self, source: str) -> dict | None:
-        """What was found at a source when it was first used: sha256, size, format, name, date; None where it never was.
+        """Return the record of the first download from a source (sha256, size, format, name, date), or None.
 
         Raises:
             ArtifactError: the file is damaged.
         """
         return self._read()["artifacts"].get(source)
 
-    def record(self, source: str, found: dict) -> dict:
-        """Keep what was found at a source, unless another process was first; what counts now is returned.
+    def record(self, source: str, fields: dict) -> dict:
+        """Record the first download from a source, unless another process was first; return the record in force.
 
         Raises:
             ArtifactError: the file is damaged.
             MagnetError: it cannot be written.
         """
-        with self._changing() as fields:
-            return fields["artifacts"].setdefault(source, found | {"date": _today()})
+        with self._changing() as document:
+            return document["artifacts"].setdefault(source, fields | {"date": _today()})
 
     def forget(self, source: str) -> bool:
-        """Trust whatever comes from a source next; False where nothing was known of it.
+        """Remove the record of a source, so that the next download is trusted; return False where there was none.
 
         Raises:
             ArtifactError: the file is damaged.
@@ -58,7 +54,7 @@ class Lockfile:
             return fields["artifacts"].pop(source, None) is not None
 
     def accepts(self, text: str) -> bool:
-        """Whether the user has accepted a licence.
+        """Return whether the user has accepted a licence.
 
         Raises:
             ArtifactError: the file is damaged.
@@ -93,7 +89,7 @@ class Lockfile:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict]:
-        """The fields, to be changed in the block while no other process does."""
+        """Yield the fields, to be changed in the block; no other process changes them meanwhile."""
         atomic.make_folder(self.path.parent)
         with Locks(self.path.parent / _LOCKS).held(0):
             fields = self._read()

@@ -1,7 +1,4 @@
-"""manifest.json: the files of a published volume by name, size and sha256.
-
-Owns that document: writing it, and believing nothing in it that could lead outside its folder.
-"""
+"""manifest.json: name, size and sha256 of the files of a published volume; names that lead outside are refused."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -20,9 +17,9 @@ class Entry:
     """One file.
 
     Attributes:
-        name: its path in the folder, with forward slashes.
+        name: path below the folder, with forward slashes.
         size: bytes.
-        sha256: of its bytes.
+        sha256: hash of the bytes.
     """
 
     name: str
@@ -31,19 +28,19 @@ class Entry:
 
 
 def of_folder(folder: Path, names: list[str]) -> bytes:
-    """The manifest of some files of a folder.
+    """Return the manifest of some files of a folder.
 
     Raises:
         MagnetError: one cannot be read.
     """
-    found = [
+    entries = [
         Entry(name, (folder / name).stat().st_size, documents.sha256_file(folder / name)) for name in sorted(names)
     ]
-    return documents.encode({"format": _FORMAT, "kind": "volume", "files": [asdict(entry) for entry in found]})
+    return documents.encode({"format": _FORMAT, "kind": "volume", "files": [asdict(entry) for entry in entries]})
 
 
 def read(path: Path) -> list[Entry]:
-    """The files that a manifest lists.
+    """Return the files that a manifest lists.
 
     Raises:
         ArtifactError: it is none, damaged, of another format, or names files outside its folder.
@@ -56,25 +53,25 @@ def read(path: Path) -> list[Entry]:
         message = f"{path} is not the manifest of a volume in format {_FORMAT}"
         raise ArtifactError(message, "use the magnet that wrote it, or ask its publisher")
     try:
-        found = [Entry(**entry) for entry in fields["files"]]
+        entries = [Entry(**entry) for entry in fields["files"]]
         right = all(
             [type(e.name), type(e.size), type(e.sha256)] == [str, int, str]
             and _NAME.fullmatch(e.name)
             and e.name != MANIFEST
             and e.size >= 0
             and re.fullmatch(r"[0-9a-f]{64}", e.sha256)
-            for e in found
+            for e in entries
         )
     except TypeError:
         right = False
-    if not right or len({entry.name.lower() for entry in found}) < len(found):
+    if not right or len({entry.name.lower() for entry in entries}) < len(entries):
         message = f"{path} lists files in a way that no manifest of magnet does: a name, size or sha256 is wrong"
         raise ArtifactError(message, "do not use what it belongs to, and tell its publisher")
-    return found
+    return entries
 
 
 def problem(folder: Path, entry: Entry, *, hashed: bool) -> str:
-    """What is wrong with a file, in words; empty where it is there with its size, and, if `hashed`, its bytes.
+    """Return what is wrong with a file, "" if nothing: that it is missing, its size and, if `hashed`, its sha256.
 
     Raises:
         MagnetError: it cannot be read.

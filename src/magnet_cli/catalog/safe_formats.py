@@ -28,7 +28,7 @@ _REFUSED = {"STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"} 
 
 
 def may_be_safe(file_name: str) -> bool:
-    """Whether a file of that name can be of a format that carries no code; asked before it is downloaded."""
+    """Return whether a file of that name can be of a format that cannot carry code; its bytes are checked later."""
     return Path(file_name).suffix.lower() in _SUFFIXES
 
 
@@ -98,7 +98,7 @@ def _names_only_weights(file: IO[bytes], count: int) -> bool:
             for opcode, argument, _ in pickletools.genops(data):
                 if opcode.name in _REFUSED:
                     return False
-                if opcode.name == "GLOBAL" and not _WEIGHTS_ALONE.fullmatch(argument):
+                if opcode.name == "GLOBAL" and not _WEIGHTS_ALONE.fullmatch(str(argument)):
                     return False
     except (ValueError, OverflowError, MemoryError, UnicodeDecodeError):
         return False

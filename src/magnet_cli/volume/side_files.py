@@ -1,7 +1,4 @@
-"""Arrays in files of their own beside volume.json, which keeps their hashes: the pilot basis, the mixture of the prior.
-
-Owns how they are written and verified. Knows nothing of what they mean.
-"""
+"""pilot.h5 and mixture.h5, arrays beside volume.json, which holds their hashes."""
 
 import io
 from pathlib import Path
@@ -17,7 +14,7 @@ MIXTURE = "mixture.h5"
 
 
 def keep(path: Path, arrays: dict[str, np.ndarray] | None) -> str:
-    """Publish arrays as float64, unless the file is there; the hash of its bytes. None: no file, and "".
+    """Publish arrays as float64, unless the file is there; return the sha256 of the file. None: no file, "".
 
     Raises:
         MagnetError: it cannot be written.
@@ -33,13 +30,13 @@ def keep(path: Path, arrays: dict[str, np.ndarray] | None) -> str:
 
 
 def read(path: Path, sha256: str, forms: dict[str, hdf5.Form], lost: str) -> dict[str, np.ndarray]:
-    """The arrays in a file, every byte verified before the HDF5 library sees it.
+    """Return the arrays in a file, whose bytes are verified first.
 
     Args:
-        path: of the file.
-        sha256: of its bytes, as volume.json has it.
-        forms: of the arrays.
-        lost: what is without them, for messages.
+        path: the file.
+        sha256: hash of its bytes in volume.json.
+        forms: forms of the arrays.
+        lost: what cannot be done without them, for messages.
 
     Raises:
         VolumeError: its bytes are not those.

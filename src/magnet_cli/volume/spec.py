@@ -1,11 +1,9 @@
-"""The spec of a volume: exactly what changes the numbers in it, and its fingerprint.
-
-Owns the fields, their ranges, and when one spec is another. Knows nothing of files.
-"""
+"""The spec of a volume: exactly what changes the numbers in it, and its fingerprint."""
 
 import dataclasses
 from dataclasses import dataclass
 from math import inf
+from typing import cast
 
 import numpy as np
 
@@ -132,7 +130,7 @@ class VolumeSpec:
 
     @property
     def input_dim(self) -> int:
-        """Numbers of the Jacobian's input: D, or Dw where it is w."""
+        """Length of the Jacobian's input: D, or Dw in w."""
         return self.style_dim or self.latent_dim
 
     @property
@@ -147,13 +145,13 @@ class VolumeSpec:
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """The labels its rows have, in the order in which they take turns; none for generators without labels."""
+        """The labels of the rows, in the order in which they take turns; empty for generators without labels."""
         return self.label or tuple(range(self.num_classes))
 
     def labels(self, first_row: int, rows: int) -> np.ndarray | None:
-        """The labels of rows of the volume [rows] int64, functions of their numbers; None where there are none.
+        """Return the labels [rows] int64 of rows of the volume, by their numbers; None where there are none.
 
-        None for a mixture, too: which component a latent is of is drawn with it.
+        None for a mixture too, whose components are drawn with the latents.
         """
         cycle = self.classes if self.prior != "mixture" else ()
         return labels_in_turn(cycle, rows, first_row) if cycle else None
@@ -176,16 +174,16 @@ class VolumeSpec:
 
 
 def from_fields(fields: object) -> VolumeSpec:
-    """The spec that stands in a JSON document, whoever wrote it.
+    """Return the spec in a JSON document; every field is checked.
 
     Raises:
         SpecError: fields are missing, unknown, of another type or outside their range.
     """
     plain = {int: (int,), float: (float, int), str: (str,), bool: (bool,)}
     try:
-        spec = VolumeSpec(**fields)
-        found = ((f.name, getattr(spec, f.name), plain.get(f.type)) for f in dataclasses.fields(spec))
-        wrong = [f"{name} {value!r}" for name, value, types in found if types and type(value) not in types]
+        spec = VolumeSpec(**cast("dict", fields))
+        values = ((f.name, getattr(spec, f.name), plain.get(cast("type", f.type))) for f in dataclasses.fields(spec))
+        wrong = [f"{name} {value!r}" for name, value, types in values if types and type(value) not in types]
     except (TypeError, ValueError) as error:
         wrong = [str(error)]
     if wrong:
@@ -194,8 +192,8 @@ def from_fields(fields: object) -> VolumeSpec:
     return spec
 
 
-def differences(asked: VolumeSpec, found: VolumeSpec) -> str:
-    """The fields in which a volume is not what is asked for, with both values; empty where it is."""
+def differences(asked: VolumeSpec, stored: VolumeSpec) -> str:
+    """Return the fields in which the spec of a volume does not fit, with both values; "" where it fits."""
     free = {"generator"}
     if asked.solver == "auto":
         free.add("solver")
@@ -203,7 +201,7 @@ def differences(asked: VolumeSpec, found: VolumeSpec) -> str:
         free |= {"solver_size", "solver_power", "solver_sweep"}
     if asked.precision == "auto":
         free |= {"precision", "rank_floor"}
-    if found.solver == "exact" or asked.solver_size:
+    if stored.solver == "exact" or asked.solver_size:
         free.add("tolerance")
-    wanted, there = dataclasses.asdict(asked), dataclasses.asdict(found)
+    wanted, there = dataclasses.asdict(asked), dataclasses.asdict(stored)
     return ", ".join(f"{k} {there[k]} (asked {wanted[k]})" for k in wanted if wanted[k] != there[k] and k not in free)

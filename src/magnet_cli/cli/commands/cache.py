@@ -31,7 +31,7 @@ Name = Annotated[
     ),
 ]
 Forget = Annotated[
-    bool, typer.Option("--forget", help="And what was recorded at its first use: what comes next is trusted then.")
+    bool, typer.Option("--forget", help="Also forget the recorded hash; the next download will be trusted.")
 ]
 Days = Annotated[
     float | None, typer.Option(min=0, help="Artifacts and indices not used for so many days, too.", show_default=False)
@@ -49,7 +49,7 @@ def list_(quiet: options.Quiet = False, json: options.Json = False) -> None:
     """
     from magnet_cli.catalog import housekeeping
 
-    rows = housekeeping.kept()
+    rows = housekeeping.list_entries()
     shown = [[r.name, r.kind, r.place, _size(r.size), r.used.date().isoformat()] for r in rows]
     fields = {"kept": [_fields(row) for row in rows], "size": sum(row.size for row in rows)}
     console = Console(as_json=json, quiet=quiet)
@@ -72,10 +72,10 @@ def verify(quiet: options.Quiet = False, json: options.Json = False) -> None:
     from magnet_cli.catalog import housekeeping
 
     console = Console(as_json=json, quiet=quiet)
-    found = list(housekeeping.verify())
-    problems = [problem for _, problem in found if problem]
-    fields = {"verified": [_fields(row) | {"problem": problem} for row, problem in found], "ok": not problems}
-    rows = [[row.name, _size(row.size), problem or "every byte is right"] for row, problem in found]
+    verified = list(housekeeping.verify())
+    problems = [problem for _, problem in verified if problem]
+    fields = {"verified": [_fields(row) | {"problem": problem} for row, problem in verified], "ok": not problems}
+    rows = [[row.name, _size(row.size), problem or "every byte is right"] for row, problem in verified]
     console.table(fields | {"problems": problems}, ["name", "size", "found"], rows)
     if problems:
         raise typer.Exit(1)
@@ -135,7 +135,7 @@ def prune(
 
 
 @app.command("path", cls=Command)
-def path(name: Name = None, quiet: options.Quiet = False, json: options.Json = False) -> None:
+def path_(name: Name = None, quiet: options.Quiet = False, json: options.Json = False) -> None:
     """Print the folder of the cache, or the path of an artifact.
 
     \b
@@ -145,8 +145,8 @@ def path(name: Name = None, quiet: options.Quiet = False, json: options.Json = F
     """
     from magnet_cli.catalog import cache, entries
 
-    found = cache.path_of(entries.find(name)) if name else cache.home()
-    Console(as_json=json, quiet=quiet).result({"path": str(found), "exists": found.exists()}, str(found))
+    path = cache.path_of(entries.find(name)) if name else cache.home()
+    Console(as_json=json, quiet=quiet).result({"path": str(path), "exists": path.exists()}, str(path))
 
 
 def _report(gone: "list[CacheEntry]", *, dry_run: bool, console: Console) -> None:
