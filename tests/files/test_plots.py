@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from magnet_cli.files import plots
+from magnet_cli.files import plots, themed_svg
 from magnet_cli.files.plots import Line
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -74,7 +74,7 @@ def test_colours_are_variables_for_light_and_dark():
         assert "prefers-color-scheme:dark" in style
         used = set(re.findall(r"var\((--plot-\w+)\)", drawn))
         assert used
-        assert all(f"{name}:" in plots.LIGHT and f"{name}:" in plots.DARK for name in used)
+        assert all(f"{name}:" in themed_svg.LIGHT and f"{name}:" in themed_svg.DARK for name in used)
         assert not re.search(r"#[0-9a-f]{6}\b", drawn.replace("url(#", ""))
 
 

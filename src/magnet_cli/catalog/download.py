@@ -134,8 +134,8 @@ def _verify_new(artifact: Artifact, path: Path, name: str, *, trust: bool) -> No
             sha256, size = documents.sha256_file(path), path.stat().st_size
         if artifact.size not in {0, size}:
             raise ArtifactError(f"{artifact.name} has {size:,} bytes, and {artifact.size:,} are asked for", CHANGED)
-        record = {"sha256": sha256, "size": size, "format": format_ or "unknown", "name": name}
-        record = Lockfile(cache.home()).record(artifact.source, record)
+        fields = {"sha256": sha256, "size": size, "format": format_ or "unknown", "name": name}
+        record = Lockfile(cache.home()).record(artifact.source, fields)
         pin = dataclasses.replace(artifact, sha256=record["sha256"], size=record["size"])
     hint = CHANGED
     if not artifact.sha256:

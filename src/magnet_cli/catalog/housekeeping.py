@@ -181,11 +181,10 @@ def prune(*, unused_days: float | None = None, dry_run: bool = False) -> list[Ca
 
 def _remove(entry: CacheEntry, artifact: Artifact | None) -> None:
     with atomic.explained("remove", entry.path):
-        if entry.place == "hub":
+        if artifact is not None and entry.place == "hub":
             _remove_from_hub(artifact, entry.path)
             return
-        folder = entry.kind in entries.KINDS
-        path = cache.folder_of(artifact) if folder else entry.path
+        path = cache.folder_of(artifact) if artifact is not None and entry.kind in entries.KINDS else entry.path
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

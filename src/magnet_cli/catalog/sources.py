@@ -152,7 +152,7 @@ def hub_download(artifact: Artifact, file: str | None = None) -> Path:
         return Path(hf_hub_download(**_hub_arguments(artifact, file)))
 
 
-def _hub_arguments(artifact: Artifact, file: str | None) -> dict[str, str]:
+def _hub_arguments(artifact: Artifact, file: str | None) -> dict[str, Any]:
     kind, repository, commit, own_file = hub_place(artifact.source)
     return {"repo_id": repository, "filename": file or own_file, "revision": commit, "repo_type": kind}
 
@@ -172,10 +172,12 @@ def hub_errors(what: str) -> Iterator[None]:
     """
     from huggingface_hub.errors import HfHubHTTPError
 
+    bases: tuple[Any, ...] = HfHubHTTPError.__bases__
+
     try:
         yield
     # Its bases: HTTPError of the client it uses, OSError. RuntimeError: what it wraps uploads' errors in.
-    except (*HfHubHTTPError.__bases__, ValueError, RuntimeError) as error:
+    except (*bases, ValueError, RuntimeError) as error:
         cause: Any = error
         while cause and getattr(cause, "response", None) is None:  # it may stand behind "not in the cache"
             cause = cause.__cause__

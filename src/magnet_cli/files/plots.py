@@ -1,84 +1,35 @@
 """Plots as SVG: lines with bands, histograms, bars and points with intervals, heat tables.
 
-Owns how every plot of magnet looks. Knows nothing of what the numbers mean. One SVG serves light and dark, alone or
-inside a page: its colours are CSS variables that it defines itself; text stays text. The same numbers give the same
-bytes. Every mark that stands for numbers is of the class "mark".
+Every mark that stands for numbers is of the class "mark".
 """
 
-import io
-import re
 import textwrap
-import unicodedata
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from magnet_cli.errors import require
+from magnet_cli.files.themed_svg import COLOURS, INCHES, LONGEST, POINTS, draw_svg, label_text, text_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 Numbers = Sequence[float] | np.ndarray
 Interval = tuple[float, float, float]  # value, low, high
 
-# What is drawn in these colours becomes var(--plot-NAME): light, dark
-_COLOURS = {
-    "ink": ("#1f2328", "#e6e8eb"),
-    "soft": ("#656d76", "#9aa4af"),
-    "grid": ("#d9dee3", "#343b43"),
-    "paper": ("#ffffff", "#16191d"),
-    "1": ("#2f6fb5", "#6cb0f5"),
-    "2": ("#c2571a", "#f2955c"),
-    "3": ("#2b8a57", "#5fc98f"),
-    "4": ("#8250bf", "#b794f0"),
-    "5": ("#b8336a", "#f07fab"),
-    "6": ("#7a6a1d", "#d4bd4f"),
-    "7": ("#0e7f8a", "#4fcbd6"),
-    "8": ("#b5362b", "#ff8b80"),
-    "9": ("#566785", "#a8b8da"),
-    "10": ("#87553a", "#d2a482"),
-}
-LIGHT, DARK = ("".join(f"--plot-{name}:{pair[i]};" for name, pair in _COLOURS.items()) for i in (0, 1))  # as CSS
-_SENTINELS = {name: f"#f0e1{i:02x}" for i, name in enumerate(_COLOURS)}
 _SERIES = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "10")
-_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # a second cue beside colour, where there are many lines
+_DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (1, 1.5)),
+    (0, (6, 2, 1, 2)),
+)  # beside colour
 _FEW = 4  # lines whose bands can be told apart
-_LEVEL = (0, (2, 2))
-_INCHES = 7.2
-_POINTS = 9.0  # size of text
-_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control characters, those that turn text around, no characters
-_LONGEST = 40  # characters of a name
+_LEVEL: Any = (0, (2, 2))
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "magnet",
-    "text.parse_math": False,  # names come from files: a dollar sign is one
-    "font.size": _POINTS,
-    "axes.titlesize": _POINTS,
-    "axes.edgecolor": _SENTINELS["soft"],
-    "axes.labelcolor": _SENTINELS["ink"],
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "figure.facecolor": "none",
-    "figure.edgecolor": "none",
-    "grid.color": _SENTINELS["grid"],
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.labelcolor": _SENTINELS["ink"],
-    "text.color": _SENTINELS["ink"],
-    "xtick.color": _SENTINELS["soft"],
-    "ytick.color": _SENTINELS["soft"],
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
-}
 
 
 @dataclass(frozen=True)
@@ -137,13 +88,13 @@ def lines(
         for i, line in enumerate(drawn):
             _draw_line(axes, line, i, shade=0.18 if len(drawn) <= _FEW else 0.07, log_y=log_y)
         for value in (levels or {}).values():
-            axes.axhline(value, color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL)
+            axes.axhline(value, color=COLOURS["soft"], linewidth=1, linestyle=_LEVEL)
         _scale(axes.xaxis, log=log_x)
         _scale(axes.yaxis, log=log_y)
         _label(axes, x_label, y_label)
         _legend(axes, [line.name for line in drawn], levels or (), marks=["" if line.joined else "o" for line in drawn])
 
-    return _svg(draw, title, height)
+    return draw_svg(draw, title, height)
 
 
 def histogram(
@@ -173,19 +124,19 @@ def histogram(
 
     def draw(axes: "Axes") -> None:
         for i, values in enumerate(counts.values()):
-            colour = _SENTINELS[_SERIES[i % len(_SERIES)]]
+            colour = COLOURS[_SERIES[i % len(_SERIES)]]
             axes.stairs(values, edges, fill=True, color=colour, alpha=0.25, linewidth=0)
             axes.stairs(values, edges, color=colour, linewidth=1.2, gid="mark", linestyle=_DASHES[i % len(_DASHES)])
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(bottom=0)
         for value in (levels or {}).values():
-            axes.axvline(value, color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL)
+            axes.axvline(value, color=COLOURS["soft"], linewidth=1, linestyle=_LEVEL)
         _scale(axes.xaxis, log=False)
         _scale(axes.yaxis, log=False)
         _label(axes, x_label, y_label)
         _legend(axes, counts, levels or ())
 
-    return _svg(draw, title, height)
+    return draw_svg(draw, title, height)
 
 
 def bars(
@@ -214,25 +165,29 @@ def bars(
 
     def draw(axes: "Axes") -> None:
         for i, values in enumerate(groups.values()):
-            colour = _SENTINELS[_SERIES[i % len(_SERIES)]]
-            for row, found in enumerate(values):
-                if found is None:
+            colour = COLOURS[_SERIES[i % len(_SERIES)]]
+            for row, interval in enumerate(values):
+                if interval is None:
                     continue
-                value, low, high = found
+                value, low, high = interval
                 y = row + thick * (i - (len(groups) - 1) / 2)
                 reach = [[max(value - low, 0)], [max(high - value, 0)]]
-                whisker = {"ecolor": colour if points else _SENTINELS["ink"], "elinewidth": 1.2, "capsize": 2.5}
+                whisker: dict[str, Any] = {
+                    "ecolor": colour if points else COLOURS["ink"],
+                    "elinewidth": 1.2,
+                    "capsize": 2.5,
+                }
                 if points:
                     axes.plot([value], [y], "o", color=colour, gid="mark")
                 else:
                     axes.barh(y, value, thick * 0.9, color=colour, alpha=0.55, linewidth=0)[0].set_gid("mark")
                 axes.errorbar([value], [y], xerr=reach, fmt="none", **whisker)
-        axes.set_yticks(range(len(names)), [_named(name) for name in names])
+        axes.set_yticks(range(len(names)), [label_text(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0, labelcolor=_SENTINELS["ink"])
+        axes.tick_params(axis="y", length=0, labelcolor=COLOURS["ink"])
         axes.grid(visible=False, axis="y")
         for value in (levels or {}).values():
-            axes.axvline(value, color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL)
+            axes.axvline(value, color=COLOURS["soft"], linewidth=1, linestyle=_LEVEL)
         if not points:
             axes.set_xlim(left=min(0, axes.get_xlim()[0]))
         _scale(axes.xaxis, log=False)
@@ -240,7 +195,7 @@ def bars(
         _legend(axes, groups if len(groups) > 1 else (), levels or (), thick=True)
 
     legend = 0.25 * (len(groups) > 1 or bool(levels))
-    return _svg(draw, title, 0.7 + legend + len(names) * max(0.2, 0.17 * len(groups)))
+    return draw_svg(draw, title, 0.7 + legend + len(names) * max(0.2, 0.17 * len(groups)))
 
 
 def heat(
@@ -272,35 +227,35 @@ def heat(
     def draw(axes: "Axes") -> None:
         for i, j in np.ndindex(*np.shape(warmth)):
             if np.isfinite(warmth[i][j]):
-                cell = rectangle((j - 0.48, i - 0.46), 0.96, 0.92, color=_SENTINELS["1"], linewidth=0, gid="mark")
+                cell = rectangle((j - 0.48, i - 0.46), 0.96, 0.92, color=COLOURS["1"], linewidth=0, gid="mark")
                 cell.set_alpha(0.06 + 0.5 * float(np.clip(warmth[i][j], 0, 1)))
                 axes.add_patch(cell)
-            axes.text(j, i, _named(texts[i][j]), ha="center", va="center")
+            axes.text(j, i, label_text(texts[i][j]), ha="center", va="center")
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xticks(range(len(columns)), [_named(name) for name in columns])
-        axes.set_yticks(range(len(rows)), [_named(name) for name in rows])
-        axes.tick_params(length=0, labelcolor=_SENTINELS["ink"], labeltop=True, labelbottom=False)
+        axes.set_xticks(range(len(columns)), [label_text(name) for name in columns])
+        axes.set_yticks(range(len(rows)), [label_text(name) for name in rows])
+        axes.tick_params(length=0, labelcolor=COLOURS["ink"], labeltop=True, labelbottom=False)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         axes.xaxis.set_label_position("top")
         _label(axes, x_label, y_label)
 
-    return _svg(draw, title, 0.6 + 0.27 * len(rows))
+    return draw_svg(draw, title, 0.6 + 0.27 * len(rows))
 
 
 def _draw_line(axes: "Axes", line: Line, i: int, *, shade: float, log_y: bool) -> None:
-    colour = _SENTINELS[_SERIES[i % len(_SERIES)]]
+    colour = COLOURS[_SERIES[i % len(_SERIES)]]
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     floor = np.nextafter(0, 1) if log_y else -np.inf
     for low, high in line.bands if line.reach is None else ():
-        sides = (np.where(np.asarray(side, float) >= floor, side, np.nan) for side in (low, high))
-        axes.fill_between(x, *sides, color=colour, alpha=shade, linewidth=0, gid="mark")
-    style = {"color": colour, "linestyle": _DASHES[i % len(_DASHES)] if line.joined else "none"}
-    dots = {"marker": "o"} if line.dotted or not line.joined or len(x) == 1 else {}
+        below, above = (np.where(np.asarray(side, float) >= floor, side, np.nan) for side in (low, high))
+        axes.fill_between(x, below, above, color=colour, alpha=shade, linewidth=0, gid="mark")
+    style: dict[str, Any] = {"color": colour, "linestyle": _DASHES[i % len(_DASHES)] if line.joined else "none"}
+    dots: dict[str, Any] = {"marker": "o"} if line.dotted or not line.joined or len(x) == 1 else {}
     if line.reach is not None:
         for j in range(len(x)):
-            reach = {"xerr": [[abs(x[j] - side[j])] for side in line.reach]}
+            reach: dict[str, Any] = {"xerr": [[abs(x[j] - side[j])] for side in line.reach]}
             reach |= {"yerr": [[abs(y[j] - side[j])] for side in line.bands[0]]} if line.bands else {}
             cross = axes.errorbar(x[j], y[j], fmt="none", ecolor=colour, elinewidth=1, alpha=0.6, **reach)
             for stroke in cross.lines[2]:
@@ -308,17 +263,17 @@ def _draw_line(axes: "Axes", line: Line, i: int, *, shade: float, log_y: bool) -
     axes.plot(x, y, gid="mark", **style, **dots)
     for place, note in zip(zip(x, y, strict=True), line.notes, strict=False):
         if np.isfinite(place).all():
-            axes.annotate(_named(note), place, (5, 4), textcoords="offset points", color=_SENTINELS["soft"])
+            axes.annotate(label_text(note), place, (5, 4), textcoords="offset points", color=COLOURS["soft"])
 
 
-def _scale(axis: object, *, log: bool) -> None:
+def _scale(axis: "Axis", *, log: bool) -> None:
     """Ticks in plain numbers, a few on each axis."""
     ticker = require("matplotlib.ticker", "report")
     if not log:
         axis.set_major_locator(ticker.MaxNLocator(7, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
         return
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
     low, high = axis.get_view_interval()
     wide = high / low > 1000
     axis.set_major_locator(ticker.LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=9))
@@ -336,9 +291,11 @@ def _power(value: float) -> str:
 
 def _label(axes: "Axes", x_label: str, y_label: str) -> None:
     """Name the axes; what is too long for the height of the y axis goes on in a second line."""
-    fits = int(axes.figure.get_figheight() * 72 / (0.65 * _POINTS)) - 4
-    axes.set_xlabel(_named(x_label, 2 * _LONGEST))
-    axes.set_ylabel("\n".join(textwrap.wrap(_named(y_label, 2 * fits), fits)[:2]))
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # noqa: S101
+    fits = int(figure.get_figheight() * 72 / (0.65 * POINTS)) - 4
+    axes.set_xlabel(label_text(x_label, 2 * LONGEST))
+    axes.set_ylabel("\n".join(textwrap.wrap(label_text(y_label, 2 * fits), fits)[:2]))
 
 
 def _legend(
@@ -354,72 +311,18 @@ def _legend(
         marks: what stands for each instead of a line; empty for a line.
     """
     line, shown = require("matplotlib.lines", "report").Line2D, []
+    style: dict[str, Any]
     for i, name in enumerate(names):
         if marks and marks[i] and name:
-            style = {"color": _SENTINELS[_SERIES[i % len(_SERIES)]], "linestyle": "none", "marker": marks[i]}
-            shown.append((line([], [], **style), _named(name)))
+            style = {"color": COLOURS[_SERIES[i % len(_SERIES)]], "linestyle": "none", "marker": marks[i]}
+            shown.append((line([], [], **style), label_text(name)))
             continue
         dash = "-" if thick else _DASHES[i % len(_DASHES)]
-        style = {"color": _SENTINELS[_SERIES[i % len(_SERIES)]], "linewidth": 6 if thick else 1.6, "linestyle": dash}
-        shown += [(line([], [], **style), _named(name))] if name else []
-    shown += [(line([], [], color=_SENTINELS["soft"], linewidth=1, linestyle=_LEVEL), _named(name)) for name in levels]
+        style = {"color": COLOURS[_SERIES[i % len(_SERIES)]], "linewidth": 6 if thick else 1.6, "linestyle": dash}
+        shown += [(line([], [], **style), label_text(name))] if name else []
+    shown += [(line([], [], color=COLOURS["soft"], linewidth=1, linestyle=_LEVEL), label_text(name)) for name in levels]
     if shown:
-        widest = max(_width(name) for _, name in shown) * 0.62 * _POINTS + 4 * _POINTS
-        columns = int(np.clip(0.9 * _INCHES * 72 // widest, 1, min(len(shown), 4)))
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "ncols": columns}
+        widest = max(text_width(name) for _, name in shown) * 0.62 * POINTS + 4 * POINTS
+        columns = int(np.clip(0.9 * INCHES * 72 // widest, 1, min(len(shown), 4)))
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "ncols": columns}
         axes.legend(*zip(*shown, strict=True), **place)
-
-
-def _named(text: str, longest: int = _LONGEST) -> str:
-    """A name from anywhere, as there is room for it."""
-    plain = _plain(text)
-    ends = np.cumsum([_width(c) for c in plain])
-    if len(plain) and ends[-1] > longest:
-        plain = plain[: int(np.searchsorted(ends, longest))] + "…"
-    return f"\u200b{plain}" if plain.startswith("_") else plain  # matplotlib hides what begins so from legends
-
-
-def _width(text: str) -> int:
-    """Of a text, in letters: those of East Asia are twice as wide."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _plain(text: str) -> str:
-    """Text in one line, of characters that can be seen."""
-    return "".join("�" if unicodedata.category(c) in _UNSEEN else c for c in text)
-
-
-def _svg(draw: Callable[["Axes"], None], title: str, height: float) -> str:
-    """What a function draws on axes, as SVG: whatever the user's own settings of matplotlib are."""
-    matplotlib = require("matplotlib", "report")
-    figure_of = require("matplotlib.figure", "report").Figure
-    buffer = io.StringIO()
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts have it, or show a box
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(color=[_SENTINELS["ink"]])
-        figure = figure_of(figsize=(_INCHES, height), layout="constrained")
-        draw(figure.subplots())
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _themed(buffer.getvalue(), title)
-
-
-def _themed(svg: str, title: str) -> str:
-    """Matplotlib's SVG with variables for colours, the reader's font, no idle names, and a title."""
-    body = svg[svg.index("<g ") : svg.rindex("</svg>")]
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
-    for name, sentinel in _SENTINELS.items():
-        body = body.replace(sentinel, f"var(--plot-{name})")
-    body = re.sub(r" font-family: [^;\"]+;?", "", body)
-    used = set(re.findall(r"#([\w.-]+)[\")]", body))
-    body = body.replace('id="mark"', 'class="mark"')
-    body = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", body)
-    body = re.sub(r' transform="rotate\(-0 [\d. -]+\)"', "", body)
-    body = re.sub(r"\n\s*", " ", body)
-    style = f".plot{{{LIGHT}}}.plot text{{font-family:system-ui,sans-serif}}"
-    style += ".plot *{stroke-linejoin:round;stroke-linecap:butt}"
-    style += f"@media screen and (prefers-color-scheme:dark){{.plot{{{DARK}}}}}"
-    head = f'<svg class="plot" role="img" viewBox="0 0 {width} {height}" width="{width}pt" height="{height}pt" '
-    head += 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
-    return f"{head}<title>{escape(_plain(title))}</title><style>{style}</style>{body}</svg>"

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from magnet_cli import __version__
-from magnet_cli.files import plots
+from magnet_cli.files import themed_svg
 
 Cell = str | tuple[str, str]  # text, or text with something small below it
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -50,7 +50,7 @@ def document(title: str, kind: str, lead: str, body: Sequence[str], marks: dict[
     """Return a whole page: `lead` stands below the heading; `marks` is metadata that `mark` reads back."""
     metas = "\n".join(f'<meta name="magnet-{name}" content="{escape(value)}">' for name, value in marks.items())
     texts = {"title": title, "kind": kind, "lead": lead, "version": __version__, "policy": _POLICY}
-    own = {"marks": metas, "body": "\n".join(body), "style": _STYLE, "light": plots.LIGHT, "dark": plots.DARK}
+    own = {"marks": metas, "body": "\n".join(body), "style": _STYLE, "light": themed_svg.LIGHT, "dark": themed_svg.DARK}
     return _PAGE.substitute({name: escape(text, quote=False) for name, text in texts.items()} | own).encode()
 
 

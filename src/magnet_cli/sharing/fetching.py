@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from magnet_cli.catalog import cache, download, entries, imagenet
 from magnet_cli.catalog.entries import Artifact
@@ -144,7 +145,7 @@ def _spec(artifact: Artifact, archive: Archive) -> VolumeSpec:
     """Return the spec of a published volume, by its entry and that of its generator."""
     generator = entries.registry().get(artifact.generator)
     family = generator.family if generator else artifact.family
-    about = {"family": family, "prior": entries.prior_of(family), "output": artifact.output}
+    about: dict[str, Any] = {"family": family, "prior": entries.prior_of(family), "output": artifact.output}
     if family in _CONDITIONAL and archive.labels is None:
         about |= {"label": (_class(artifact),), "num_classes": imagenet.COUNT}
     sha256 = cache.pinned(generator).sha256 if generator else ""

@@ -65,7 +65,7 @@ class ImportPlan:
     @property
     def report(self) -> dict:
         """The fields that the command prints."""
-        fields = {"volume": str(self.volume.path), "generator": self.spec.generator}
+        fields: dict[str, str | int] = {"volume": str(self.volume.path), "generator": self.spec.generator}
         fields |= {"fingerprint": self.spec.fingerprint}
         fields |= {name: self.counts[name] for name in ("rows", "dropped_rows", "sorted_rows")}
         return fields | {"top_k": self.spec.top_k}

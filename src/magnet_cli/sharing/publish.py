@@ -2,6 +2,7 @@
 
 import json
 import re
+import typing
 from dataclasses import asdict, dataclass
 
 from magnet_cli import __version__, index
@@ -40,7 +41,12 @@ class Publication:
     def entry(self, commit: str, license_: str) -> str:
         """Return the table for artifacts.toml that fetches the volume of a commit."""
         spec = self.volume.spec
-        fields = {"kind": "volume", "generator": spec.generator, "family": spec.family, "output": spec.output}
+        fields: dict[str, str | int] = {
+            "kind": "volume",
+            "generator": spec.generator,
+            "family": spec.family,
+            "output": spec.output,
+        }
         fields |= {"source": self.source(commit), "sha256": documents.sha256_bytes(self.manifest)}
         fields |= {"size": len(self.manifest), "license": license_}
         rows = f"{self.volume.num_rows:,} rows of {spec.generator}, top_k {spec.top_k}"
@@ -143,7 +149,7 @@ def push(publication: Publication, license_: str) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi()
-    where = {"repo_id": publication.repository, "repo_type": "dataset"}
+    where: dict[str, typing.Any] = {"repo_id": publication.repository, "repo_type": "dataset"}
     what = f"{publication.volume.path} could not be published as {publication.repository}"
     with sources.hub_errors(what):
         api.create_repo(**where, exist_ok=True)
@@ -152,8 +158,9 @@ def push(publication: Publication, license_: str) -> str:
         adds.append(CommitOperationAdd(MANIFEST, publication.manifest))
         message = f"Volume of {publication.volume.spec.generator}, {publication.volume.num_rows:,} rows"
         commit = api.create_commit(**where, operations=adds, commit_message=message).oid
-        there = {sibling.rfilename for sibling in api.repo_info(**where, revision=commit).siblings or []}
-    if commit != head or _ENTRY not in there:
+        info: typing.Any = api.repo_info(**where, revision=commit)
+        names = {sibling.rfilename for sibling in info.siblings or []}
+    if commit != head or _ENTRY not in names:
         texts = {_CARD: card(publication, commit, license_), _ENTRY: publication.entry(commit, license_)}
         adds = [CommitOperationAdd(name, text.encode()) for name, text in texts.items()]
         with sources.hub_errors(f"{what}: its card is missing"):

@@ -51,10 +51,11 @@ def list_(quiet: options.Quiet = False, json: options.Json = False) -> None:
 
     rows = housekeeping.list_entries()
     shown = [[r.name, r.kind, r.place, _size(r.size), r.used.date().isoformat()] for r in rows]
-    fields = {"kept": [_fields(row) for row in rows], "size": sum(row.size for row in rows)}
+    size = sum(row.size for row in rows)
+    fields = {"kept": [_fields(row) for row in rows], "size": size}
     console = Console(as_json=json, quiet=quiet)
     console.table(fields, ["name", "kind", "where", "size", "last used"], shown)
-    console.note(f"{len(rows)} in all, {_size(fields['size'])}")
+    console.note(f"{len(rows)} in all, {_size(size)}")
 
 
 @app.command("verify", cls=Command)

@@ -1,7 +1,7 @@
 """magnet list."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,10 +36,15 @@ def _artifacts(console: Console) -> None:
     rows = []
     for artifact in entries.registry().values():
         cached = cache.is_cached(artifact)
-        known = cache.pinned(artifact)
-        fields = {"name": artifact.name, "kind": artifact.kind, "family": artifact.family, "size": known.size or None}
+        pin = cache.pinned(artifact)
+        fields: dict[str, Any] = {
+            "name": artifact.name,
+            "kind": artifact.kind,
+            "family": artifact.family,
+            "size": pin.size or None,
+        }
         fields |= {"license": artifact.license, "commercial_use": artifact.commercial_use}
-        fields |= {"sha256": known.sha256 or None, "pinned": bool(artifact.sha256), "cached": cached}
+        fields |= {"sha256": pin.sha256 or None, "pinned": bool(artifact.sha256), "cached": cached}
         rows.append(fields | {"path": str(cache.path_of(artifact)) if cached else None})
     shown = [
         [
