@@ -155,11 +155,7 @@ def run(plan: BalancePlan, command: list[str]) -> Steps[int, None, dict]:
     provenance = {
         "command": command,
         "spec": asdict(spec),
-        "balance": {
-            "source": str(latents.path),
-            "kind": latents.kind,
-            "displaced_share": selection.displaced_share,
-        },
+        "balance": {"source": str(latents.path), "kind": latents.kind, "displaced_share": selection.displaced_share},
         "attributes": attributes,
         "versions": _versions(plan),
         "report": report,

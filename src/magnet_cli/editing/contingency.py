@@ -63,13 +63,10 @@ class Table:
         header = [each.name for each in self.attributes] + ["latents", "target"] + ["drawn"] * (drawn is not None)
         rows = []
         for cell in cells.tolist():
-            numbers = [f"{self.counts[cell]:,}", f"{self.target[cell]:.4f}"]
-            numbers += [] if drawn is None else [f"{drawn[cell]:,}"]
-            rows.append([*self.classes(cell).values(), *numbers])
-        text = (
-            f"{self.num_kept:,} of {len(self.cells):,} latents have a probability above {self.confidence:g} for every "
-        )
-        text += f"attribute\n{aligned(header, rows)}"
+            rows.append([*self.classes(cell).values(), f"{self.counts[cell]:,}", f"{self.target[cell]:.4f}"])
+            rows[-1] += [] if drawn is None else [f"{drawn[cell]:,}"]
+        kept = f"{self.num_kept:,} of {len(self.cells):,} latents"
+        text = f"{kept} have a probability above {self.confidence:g} for every attribute\n{aligned(header, rows)}"
         if len(self.counts) > len(rows):
             text += f"\nthese are the {len(rows)} rarest of {len(self.counts):,} combinations"
         return text
@@ -79,6 +76,10 @@ class Table:
         """[num_kept] int64, rows that are in a cell, sorted by cell."""
         rows = np.flatnonzero(self.cells >= 0)
         return rows[np.argsort(self.cells[rows], kind="stable")]
+
+
+def _shape(attributes: tuple[Attribute, ...]) -> tuple[int, ...]:
+    return tuple(len(each.classes) for each in attributes)
 
 
 def equal_target(attributes: tuple[Attribute, ...]) -> Target:
@@ -152,10 +153,6 @@ def tabulate(attributes: tuple[Attribute, ...], confidence: float, target: Targe
     table = Table(attributes, cells, counts, product / product.sum(), target, confidence, even)
     _check_classes(table)
     return table
-
-
-def _shape(attributes: tuple[Attribute, ...]) -> tuple[int, ...]:
-    return tuple(len(each.classes) for each in attributes)
 
 
 def _check_classes(table: Table) -> None:

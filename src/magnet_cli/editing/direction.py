@@ -85,11 +85,8 @@ class Direction:
 
 def all_targets(attributes: tuple[Attribute, ...]) -> list[AttributeTarget]:
     """Return the targets of all directions: the second of two classes, or each of more."""
-    return [
-        AttributeTarget(each, i)
-        for each in attributes
-        for i in (range(len(each.classes)) if len(each.classes) > 2 else [1])
-    ]
+    several = {each.name: range(len(each.classes)) if len(each.classes) > 2 else [1] for each in attributes}
+    return [AttributeTarget(each, i) for each in attributes for i in several[each.name]]
 
 
 def find_target(attributes: tuple[Attribute, ...], text: str) -> AttributeTarget:
@@ -188,14 +185,14 @@ def default_out(scored: ScoredLatents, spec: DirectionSpec) -> Path:
 
 def finished(out: Path, spec: DirectionSpec) -> dict | None:
     """Return the report of the direction in a file, or None if there is none; refuse another direction or file."""
-    if not _is_ours(out):
+    if not check_place(out):
         return None
     fields = read(out).fields
     results.refuse_other(out, DIRECTION.noun, spec, fields["spec"], DIRECTION.remedy)
     return fields["report"]
 
 
-def _is_ours(out: Path) -> bool:
+def check_place(out: Path) -> bool:
     """Return True if the file is a direction, False if there is none or its writing was interrupted; refuse others."""
     document = document_of(out)
     if document.exists() and {"format", "spec", "sha256", "report"} <= documents.read(document).keys():
@@ -208,22 +205,12 @@ def _is_ours(out: Path) -> bool:
     return False
 
 
-def check_place(out: Path) -> None:
-    """Check that a direction may be written or replaced at a path."""
-    _is_ours(out)
-
-
 def write(out: Path, spec: DirectionSpec, vector: np.ndarray, command: list[str], report: dict) -> None:
     """Write a direction: its document, then the vector [1, D] float32 as NPY, which makes it complete."""
     atomic.make_folder(out.parent)
     data = pictures.npy(vector)
-    fields = {
-        "format": DIRECTION.format,
-        "command": command,
-        "spec": asdict(spec),
-        "sha256": documents.sha256_bytes(data),
-    }
-    fields |= {"versions": results.versions(), "created": results.now()}
+    fields = {"format": DIRECTION.format, "command": command, "spec": asdict(spec)}
+    fields |= {"sha256": documents.sha256_bytes(data), "versions": results.versions(), "created": results.now()}
     atomic.publish(document_of(out), documents.encode(fields | {"report": report}))
     atomic.publish(out, data)
 

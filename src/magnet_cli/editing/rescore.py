@@ -46,10 +46,9 @@ class AttributeScore:
         attribute = target.attribute
         first, names = cut_sides(attribute.name, classes, cut) if cut else (0, classes)
         if (names != attribute.classes) if by_name else (len(names) != len(attribute.classes)):
+            problem = f"{scorer.name} has the classes {', '.join(names)}, and {attribute.name} has "
             raise SpecError(
-                f"{scorer.name} has the classes {', '.join(names)}, and {attribute.name} has "
-                + ", ".join(attribute.classes),
-                "pass `model` with the model that scored the attribute",
+                problem + ", ".join(attribute.classes), "pass `model` with the model that scored the attribute"
             )
         if not cut:
             return cls(scorer, (target.index,))
@@ -102,23 +101,12 @@ def rescore(
         base = to_space(generator, latents[part], classes, space, size)
         changes = np.empty((len(base), len(vectors), len(scores)))
         for k, vector in enumerate(vectors):
-            first, second = (
-                measure(
-                    scores,
-                    pictures.pixels(
-                        batches.arrays(
-                            generator,
-                            base + np.float32(end) * vector,
-                            truncation,
-                            size,
-                            classes if space == "z" else None,
-                            space,
-                        )
-                    ),
-                )
-                for end in ends
-            )
-            changes[:, k] = second - first
+            values = []
+            for end in ends:
+                moved = base + np.float32(end) * vector
+                arrays = batches.arrays(generator, moved, truncation, size, classes if space == "z" else None, space)
+                values.append(measure(scores, pictures.pixels(arrays)))
+            changes[:, k] = values[1] - values[0]
         yield changes
 
 

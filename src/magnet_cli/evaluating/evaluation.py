@@ -192,10 +192,9 @@ def compare(
     _check_lengths(samples, reference, length, nearest_k)
     by_path = {images.path: _score(images, scorer, stages) for images in (*samples, reference)}
     outputs, theirs = [by_path[images.path] for images in samples], by_path[reference.path]
-    if len(samples) > 1:
-        kept_outputs.check_repeats(samples, outputs)
     order = np.arange(length)
     if len(samples) > 1:
+        kept_outputs.check_repeats(samples, outputs)
         order = np.random.default_rng(_PARTS).permutation(len(reference))[: length * len(samples)]
     parts = order.reshape(len(samples), length)
     n, dimension = len(samples[0]), theirs.values.shape[1]
@@ -294,9 +293,8 @@ def _estimate(name: str, values: list, n: int, length: int) -> Estimate:
         if name in _SHARES:  # all or no images: no replica differs, and yet the share is not certain
             rows = n if name == "precision" else length
             estimate = estimate.no_narrower(intervals.wilson(estimate.value * rows, rows))
-    if name == "kid":  # unbiased: below 0 as often as above it where there is no difference
-        return estimate
-    return estimate.within(0, 1 if name in _SHARES else np.inf)
+    # KID is unbiased: below 0 as often as above it where there is no difference
+    return estimate if name == "kid" else estimate.within(0, 1 if name in _SHARES else np.inf)
 
 
 def _check_lengths(samples: list[ImageSet], reference: ImageSet, length: int, nearest_k: int) -> None:

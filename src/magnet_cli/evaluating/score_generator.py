@@ -109,7 +109,7 @@ def plan(source: "Source", request: ScoreRequest, messages: Messages = SILENT) -
         label=labels.labels,
         models=tuple(scorer.name for scorer in scorers),
         keys=tuple(scorer.key for scorer in scorers),
-        shard_rows=_shard_rows(generator),
+        shard_rows=int(np.clip(_SHARD_WORK // int(np.prod(generator.image_shape)), 64, 4096)),
     )
     out = request.out or Path("attributes") / f"{spec.generator}-n{spec.n}-seed{spec.seed}"
     done = ResultFolder(out, ATTRIBUTES).finished(spec)
@@ -193,10 +193,6 @@ def _describe(messages: Messages, name: str, tally: Tally) -> None:
         f"{name}: gap {gap.value:.4f} ({gap.low:.4f} to {gap.high:.4f}), total variation {variation.value:.4f}"
     )
     shares.warn_of_empty_classes(messages, name, [tally])
-
-
-def _shard_rows(generator: Generator) -> int:
-    return int(np.clip(_SHARD_WORK // int(np.prod(generator.image_shape)), 64, 4096))
 
 
 def _shards(spec: AttributesSpec) -> Iterator[tuple[int, int]]:

@@ -1,5 +1,7 @@
 """The plots of a sweep, from the fields of its sweep.json alone; figures of the other half are single points."""
 
+import functools
+
 from magnet_cli.files import plots
 from magnet_cli.files.plots import Line
 from magnet_cli.files.scores import member_name
@@ -17,17 +19,14 @@ def draw(fields: dict) -> dict[str, str]:
         if name.startswith(("fid[", "kid[")):
             title = f"{name} over rho{drift}"
             drawings[name.partition("[")[0]] = _over_rho(fields, by_truncation, ("metrics", name), title, name + drift)
-    sizes = [
-        Line(name, [p["rho"] for p in points], [p["effective_size"] for p in points], dotted=True)
-        for name, points in by_truncation.items()
-    ]
+    lines = by_truncation.items()
+    sizes, shares = (
+        [Line(name, [p["rho"] for p in group], [p[key] for p in group], dotted=True) for name, group in lines]
+        for key in ("effective_size", "displaced_share")
+    )
     title = f"effective size over rho, of {fields['points'][0]['pool']:,} rows"
     label = "effective size, rows"
     drawings["effective-size"] = plots.lines(sizes, title=title, x_label="rho", y_label=label, log_y=True)
-    shares = [
-        Line(name, [p["rho"] for p in points], [p["displaced_share"] for p in points], dotted=True)
-        for name, points in by_truncation.items()
-    ]
     level = {"above this a draw is not what rho asks": DISPLACED_WARNING}
     title = f"displaced share over rho, of {fields['spec']['n']:,} draws"
     label = "displaced share"
@@ -55,12 +54,7 @@ def _others(fields: dict) -> list[dict]:
 
 def _ends(points: list[dict], part: str, *names: str) -> tuple[list[float], list[tuple[list, list]]]:
     """Return a figure of points, and the ends of its intervals."""
-    estimates = []
-    for point in points:
-        each = point[part]
-        for name in names:
-            each = each[name]
-        estimates.append(each)
+    estimates = [functools.reduce(dict.__getitem__, names, point[part]) for point in points]
     return [e["value"] for e in estimates], [([e["low"] for e in estimates], [e["high"] for e in estimates])]
 
 
