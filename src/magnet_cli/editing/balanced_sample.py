@@ -69,10 +69,7 @@ class BalanceSpec:
 
 @dataclass(frozen=True)
 class BalancePlan:
-    """A balanced sample before it is written.
-
-    `selection` is None if the sample is already there; `generator` is there where images have to be rendered.
-    """
+    """A balanced sample before it is written; `selection` is None if the sample is already there."""
 
     request: BalanceRequest
     out: Path
@@ -135,9 +132,7 @@ def plan(request: BalanceRequest, messages: Messages = SILENT) -> BalancePlan:
 
 
 def run(plan: BalancePlan, command: list[str]) -> Steps[int, None, dict]:
-    """Write a balanced sample; a stopped run goes on where it stopped.
-
-    Yields numbers of images written; returns the report.
+    """Write a balanced sample, or the rest of it, yielding numbers of images written; return the report.
 
     Raises:
         SpecError: a latent is not finite.
@@ -152,12 +147,15 @@ def run(plan: BalancePlan, command: list[str]) -> Steps[int, None, dict]:
         each.name: latents.models.get(each.name, {}) | asdict(summary)
         for each, summary in _summaries(plan.table, selection)
     }
+    versions = results.versions
+    if plan.generator:
+        from magnet_cli.sampling.image_writer import versions
     provenance = {
         "command": command,
         "spec": asdict(spec),
         "balance": {"source": str(latents.path), "kind": latents.kind, "displaced_share": selection.displaced_share},
         "attributes": attributes,
-        "versions": _versions(plan),
+        "versions": versions(),
         "report": report,
     }
     ResultFolder(plan.out, SAMPLE).finish(provenance)
@@ -267,14 +265,6 @@ def _copy(out: Path, names: list[str], source: Path, selected: list[str]) -> Ite
             atomic.publish(out / name, data, durable=False)
             hashes[name] = documents.sha256_bytes(data)
         yield hashes
-
-
-def _versions(plan: BalancePlan) -> dict[str, str]:
-    if plan.generator is None:
-        return results.versions()
-    from magnet_cli.sampling import image_writer
-
-    return image_writer.versions()
 
 
 def _metadata(

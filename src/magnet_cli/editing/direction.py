@@ -141,10 +141,7 @@ def learn_all(
     spec: DirectionSpec,
     generator: "Generator | None",
 ) -> dict[str, np.ndarray]:
-    """Return directions [1, D] float32 by name of the target, where rows [n] have latents of both classes.
-
-    The generator is needed to map latents of a folder from z to w.
-    """
+    """Return [1, D] float32 by target, where rows [n] are of both classes; a generator maps latents of folders to w."""
     latents = scored.rows(rows)
     if spec.space != "z" and scored.kind != "latents":  # latents in a file are taken as they are
         from magnet_cli.models import batches

@@ -78,10 +78,7 @@ class EditSpec:
 
 @dataclass(frozen=True)
 class EditPlan:
-    """An edit before it is rendered; `generator` is None if it is done already, and `done` is its report.
-
-    `moved` [n * steps, D] float32 are the latents at all steps, row by row, in the space of the direction.
-    """
+    """An edit before it is rendered; `moved` [n * steps, D] float32 are the latents at all steps, row by row."""
 
     request: EditRequest
     out: Path
@@ -161,9 +158,7 @@ def plan(source: "Source", request: EditRequest, messages: Messages = SILENT) ->
 
 
 def run(plan: EditPlan, command: list[str]) -> Steps[int, None, dict]:
-    """Render and score an edit; a stopped run goes on where it stopped.
-
-    Yields numbers of images rendered, then scored; returns the report.
+    """Render and score an edit, or the rest of it, yielding numbers of images rendered, then scored; return the report.
 
     Raises:
         MagnetError: no space, no permission.
@@ -244,10 +239,7 @@ def check(generator: Generator, spec: EditSpec, learned: Direction) -> None:
 def move(
     generator: Generator, spec: EditSpec, vector: np.ndarray, latents: np.ndarray, labels: np.ndarray | None
 ) -> np.ndarray:
-    """Return the latents at all steps [n * steps, D] float32, row by row, in the space of the direction.
-
-    Drawn latents are in z, those of a file in the space.
-    """
+    """Return latents at all steps [n * steps, D] float32, row by row; drawn ones are taken from z to the space first."""
     base = np.asarray(latents, np.float32)
     if not spec.latents:
         base = direction.to_space(generator, base, labels, spec.space, batches.batch_size(generator))

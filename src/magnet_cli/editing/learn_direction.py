@@ -45,11 +45,7 @@ class DirectionRequest(ScoredRequest):
 
 @dataclass(frozen=True)
 class DirectionPlan:
-    """A direction before it is learned.
-
-    `rows` [n] to learn from are by balanced (True) or as they come (False), `scorers` by attribute; `generator` is
-    there where latents have to be mapped or rendered; `done` is the report, if the file already holds this direction.
-    """
+    """A direction before it is learned; `rows` [n] to learn from are by balanced (True) or as they come (False)."""
 
     request: DirectionRequest
     out: Path

@@ -64,10 +64,7 @@ def attribute_scores(
     *,
     by_name: bool,
 ) -> list[AttributeScore]:
-    """Return the scores of targets, with models and cuts by attribute.
-
-    One image is rendered, as models need not name their classes.
-    """
+    """Return scores of targets, models and cuts by attribute; one image is scored, as models may name no classes."""
     latents, labels = draw_latents(generator, 1, 0)
     image = batches.images(generator, latents, truncation, batches.batch_size(generator), labels)
     classes = {name: scorer.classes(scorer.probabilities(image).shape[1]) for name, scorer in scorers.items()}

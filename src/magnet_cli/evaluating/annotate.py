@@ -67,9 +67,7 @@ def plan(request: AnnotateRequest) -> AnnotatePlan:
 
 
 def run(plan: AnnotatePlan, messages: Messages = SILENT) -> Steps[int, None, dict]:
-    """Measure the shares of classes, and write the class of each image into the samples.
-
-    Yields numbers of images scored; returns the report.
+    """Write the class of each image into the samples, yielding numbers of images scored; return the shares of classes.
 
     Raises:
         SampleError: two samples share images, a model has one class, or a sample was changed.

@@ -219,7 +219,10 @@ def compare(
         length,
         interval_name(len(samples)),
         {names[name]: _estimate(name, values, n, length) for name, values in replicas.items()},
-        {names[name]: [_value(each, n) for each in values] for name, values in replicas.items()},
+        {
+            names[name]: [each / n if isinstance(each, int) else float(each[-1]) for each in values]
+            for name, values in replicas.items()
+        },
         undefined,
         _warnings(samples, outputs, theirs),
         matched,
@@ -250,10 +253,6 @@ def _replicas(one: ModelOutputs, reference: np.ndarray, nearest_k: int, stages: 
     with stages("neighbours", n + 2 * m, "points") as advance:
         replicas |= neighbours.prdc(*sides, nearest_k, groups, advance)
     return replicas | {"duplicates": n - len(np.unique(one.digests, axis=0))}
-
-
-def _value(replicas: np.ndarray | int, n: int) -> float:
-    return replicas / n if isinstance(replicas, int) else float(replicas[-1])
 
 
 def _by_class(

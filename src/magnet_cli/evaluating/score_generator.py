@@ -52,10 +52,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class AttributesSpec:
-    """Exactly what decides the scores in a folder.
-
-    Latents are a function of seed and shard, so that `shard_rows` counts; labels take turns, () for all.
-    """
+    """Exactly what decides the scores in a folder; latents are a function of seed and shard, so that its rows count."""
 
     generator: str
     sha256: str
@@ -119,9 +116,7 @@ def plan(source: "Source", request: ScoreRequest, messages: Messages = SILENT) -
 
 
 def run(plan: ScorePlan, command: list[str], messages: Messages = SILENT) -> Steps[int, None, dict]:
-    """Score the images of a generator; a stopped run goes on where it stopped.
-
-    Yields numbers of latents whose scores are safe; returns the report.
+    """Score images, or the rest of them, yielding numbers of latents whose scores are safe; return the report.
 
     Raises:
         GeneratorError: a model does not take the images.
@@ -165,10 +160,7 @@ def write(
 
 
 def join(out: Path, spec: AttributesSpec, scorers: list[ImageScorer]) -> tuple[list[Path], list[Tally]]:
-    """Join the shards to latents.npy, labels.npy and scores.npz, with one shard in memory at a time.
-
-    Returns the files, and the number of images in each class, for each model.
-    """
+    """Join the shards with one in memory at a time; return the files, and the images in each class by each model."""
     first = _read_shard(out, 0)
     files = [out / f"{name}.npy" for name in ("latents", "labels") if name in first]
     for path in files:

@@ -61,8 +61,7 @@ def from_probabilities(
 ) -> Attribute:
     """Return an attribute from probabilities [b, C] of its classes, all rows in order.
 
-    `cut` is the first class of the second side: probabilities are summed over the classes of each side; None keeps C
-    classes.
+    From the class `cut` on, classes are the second of two sides, and probabilities are summed over each side.
     """
     first, names = cut_sides(name, classes, cut) if cut else (0, classes)
     labels, probability, start = np.empty(num_rows, np.int32), np.empty(num_rows, np.float32), 0

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -132,18 +132,10 @@ def _open_attributes(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -
             name: _from_archive(archive, name, spec["n"], cuts.get(name), str(file))
             for name in select_names(names, spec["models"], path)
         }
-    return ScoredLatents(
-        path,
-        latents,
-        attributes,
-        documents.sha256_bytes(documents.canonical({"files": sums})),
-        labels,
-        "attributes",
-        generator=spec["generator"],
-        sha256=spec["sha256"],
-        truncation=spec["truncation"],
-        models={name: {"key": key} for name, key in zip(spec["models"], spec["keys"], strict=False)},
-    )
+    source = documents.sha256_bytes(documents.canonical({"files": sums}))
+    origin = {name: spec[name] for name in ("generator", "sha256", "truncation")}
+    models = {name: {"key": key} for name, key in zip(spec["models"], spec["keys"], strict=False)}
+    return ScoredLatents(path, latents, attributes, source, labels, "attributes", **origin, models=models)
 
 
 def _open_sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> ScoredLatents:
@@ -163,8 +155,8 @@ def _open_sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Sc
             raise ValueError(invalid)  # copies get these names
         attributes = {n: _from_records(n, tuple(scored[n]["shares"]), records, cuts.get(n)) for n in selected}
         spec = fields["spec"]
-        generator, sha256, fingerprint = (str(spec.get(name, "")) for name in ("generator", "sha256", "fingerprint"))
-        truncation = float(spec.get("truncation", 1.0))
+        origin: dict[str, Any] = {name: str(spec.get(name, "")) for name in ("generator", "sha256", "fingerprint")}
+        origin |= {"truncation": float(spec.get("truncation", 1.0)), "balanced": "balance" in fields}
         models = {n: {key: about[key] for key in ("sha256", "key") if key in about} for n, about in scored.items()}
     except _INVALID as error:
         raise SampleError(
@@ -173,21 +165,8 @@ def _open_sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Sc
         ) from error
     latents = _open_array(path / "latents.npy", len(records))
     labels = np.asarray(_open_array(path / "labels.npy", len(records))) if (path / "labels.npy").is_file() else None
-    return ScoredLatents(
-        path,
-        latents,
-        attributes,
-        documents.sha256_bytes(data + fields["checksums_sha256"].encode()),
-        labels,
-        "sample",
-        generator,
-        sha256,
-        truncation,
-        fingerprint,
-        records,
-        balanced="balance" in fields,
-        models=models,
-    )
+    source = documents.sha256_bytes(data + fields["checksums_sha256"].encode())
+    return ScoredLatents(path, latents, attributes, source, labels, "sample", **origin, records=records, models=models)
 
 
 def _from_records(name: str, classes: tuple[str, ...], records: tuple[dict, ...], cut: str | None) -> Attribute:

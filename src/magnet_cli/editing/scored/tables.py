@@ -100,7 +100,8 @@ def _from_column(name: str, columns: dict[str, list], path: Path, cut: str | Non
         scores = np.array([math.nan if abs(cell) > 1e300 else cell for cell in cells], np.float64)
         return _from_scores(name, scores, cut, str(path))
     if types != {str} or "" in cells:
-        row = _odd_row(cells)
+        kinds = ["text" if isinstance(cell, str) and cell else isinstance(cell, float | int) for cell in cells]
+        row = next(i for i, kind in enumerate(kinds) if not kind or kind != kinds[0])
         raise SpecError(
             f"{name} has to be classes or scores, and row {row} of {path} has {cells[row]!r}",
             "rows count from 0; give a number in [0, 1] in every row, or text in every row",
@@ -123,12 +124,6 @@ def _from_column(name: str, columns: dict[str, list], path: Path, cut: str | Non
         probability = np.array(values, np.float64)
         check_scores(probability, f"{name}_probability", 0, str(path))
     return from_labels(name, classes, np.array([index[cell] for cell in cells], np.int32), probability, cut)
-
-
-def _odd_row(cells: list) -> int:
-    """Return the first row that is neither number nor text, or of another kind than the first row."""
-    kinds = ["text" if isinstance(cell, str) and cell else isinstance(cell, float | int) for cell in cells]
-    return next(i for i, kind in enumerate(kinds) if not kind or kind != kinds[0])
 
 
 def _from_scores(name: str, scores: np.ndarray, cut: str | None, source: str) -> Attribute:

@@ -15,8 +15,8 @@ def draw(fields: dict) -> dict[str, str]:
     by_truncation = _by_truncation(fields)
     drift = " (drift from the prior)" * (fields["reference"]["kind"] == "prior")
     drawings = _front(fields, by_truncation, drift)
-    for name in _common_metrics(fields):
-        if name.startswith(("fid[", "kid[")):
+    for name in fields["points"][0]["metrics"]:
+        if name.startswith(("fid[", "kid[")) and all(name in point["metrics"] for point in fields["points"]):
             title = f"{name} over rho{drift}"
             drawings[name.partition("[")[0]] = _over_rho(fields, by_truncation, ("metrics", name), title, name + drift)
     lines = by_truncation.items()
@@ -41,10 +41,6 @@ def _by_truncation(fields: dict) -> dict[str, list[dict]]:
     truncations = fields["spec"]["truncation"]
     names = {psi: f"truncation {psi:g}" if len(truncations) > 1 else "" for psi in truncations}
     return {name: [p for p in fields["points"] if p["truncation"] == psi] for psi, name in names.items()}
-
-
-def _common_metrics(fields: dict) -> list[str]:
-    return [name for name in fields["points"][0]["metrics"] if all(name in p["metrics"] for p in fields["points"])]
 
 
 def _others(fields: dict) -> list[dict]:

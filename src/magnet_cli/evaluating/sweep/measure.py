@@ -110,10 +110,7 @@ class PointMeasurer:
             "sample": f"samples/{point.name}",
             "n": spec.n,
             "pool": draw.pool,
-            "effective_size": draw.effective_size,
-            "displaced_share": draw.displaced_share,
-            "unique_rows": draw.unique_rows,
-            "top_share": draw.top_share,
+            **{name: getattr(draw, name) for name in ("effective_size", "displaced_share", "unique_rows", "top_share")},
             "target": target,
             "warnings": index.warnings(draw, point.rho, replace=False),
         }

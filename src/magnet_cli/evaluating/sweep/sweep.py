@@ -75,11 +75,7 @@ class SweepRequest:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep before it is run.
-
-    `pools` are by truncation, a `reference` of None stands for new draws from the prior, `report` is what the command
-    prints in a dry run, and `done` is the report, if the folder already holds this sweep.
-    """
+    """A sweep before it is run; a `reference` of None stands for new draws from the prior; pools are by truncation."""
 
     request: SweepRequest
     out: Path
@@ -161,8 +157,8 @@ def run(
 ) -> Steps[dict, None, dict]:
     """Draw, render and measure all points, pick one, and do the same with the other half of rows and reference.
 
-    Yields each point as sweep.json has it, once it is safe on disk; those of half 2 last: the one picked, and rho 0.
-    Returns the report.
+    Yields each point as sweep.json has it, once it is safe; those of half 2, the picked and rho 0, last. Returns the
+    report.
 
     Raises:
         SampleError: as `evaluate`.
@@ -269,16 +265,12 @@ def _fields(plan: SweepPlan, reference: ImageSet, measured: list[dict]) -> dict:
         scorer.name: asdict(class_shares.summary([count_classes(reference, scorer, no_stages)[0]]))
         for scorer in classes
     }
+    volumes = [(pool.truncation, pool.volume) for pool in plan.pools]
     return {
         "volumes": [
-            {
-                "truncation": pool.truncation,
-                "path": str(pool.volume.path),
-                "fingerprint": pool.volume.fingerprint,
-                "rows": pool.volume.num_rows,
-                "spec": asdict(pool.volume.spec),
-            }
-            for pool in plan.pools
+            {"truncation": psi, "path": str(volume.path), "fingerprint": volume.fingerprint}
+            | {"rows": volume.num_rows, "spec": asdict(volume.spec)}
+            for psi, volume in volumes
         ],
         "reference": {
             "path": str(reference.path) if plan.reference else reference_.FOLDER,
