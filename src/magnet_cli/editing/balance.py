@@ -37,7 +37,7 @@ class Selection:
 
 
 def largest_balanced_n(table: Table, seed: int) -> int:
-    """Return the largest n whose draw, a function of the seed, meets the target: no cell runs out. 0 if one is missing."""
+    """Return the largest n whose draw, a function of seed, meets the target: no cell runs out; 0 if any is missing."""
     if len(table.missing):
         return 0
     cells = _first_choices(table, seed, table.num_kept + 1)

@@ -239,7 +239,7 @@ def check(generator: Generator, spec: EditSpec, learned: Direction) -> None:
 def move(
     generator: Generator, spec: EditSpec, vector: np.ndarray, latents: np.ndarray, labels: np.ndarray | None
 ) -> np.ndarray:
-    """Return latents at all steps [n * steps, D] float32, row by row; drawn ones are taken from z to the space first."""
+    """Return latents at all steps [n * steps, D] float32, row by row; drawn ones are mapped from z to the space."""
     base = np.asarray(latents, np.float32)
     if not spec.latents:
         base = direction.to_space(generator, base, labels, spec.space, batches.batch_size(generator))
