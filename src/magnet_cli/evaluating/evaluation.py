@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from magnet_cli.models.kept_outputs import ModelOutputs
 if TYPE_CHECKING:
     from magnet_cli.sampling.sample_folder import Sample
 
-    Images = Sample | ImageSet | Path | str
+    Images: TypeAlias = Sample | ImageSet | Path | str
 
 _MIN_IMAGES = 2 * GROUPS  # for an interval
 _SHARES = ("precision", "recall", "coverage")
