@@ -162,7 +162,7 @@ def test_an_unpinned_file_is_held_against_its_first_use(hub, steps, tmp_path, mo
     listed(tmp_path, monkeypatch, entry(f"hub:owner/model@{commit}/x.safetensors", sha256="", size=0))
     code, out, err = steps("fetch", "thing")
     assert code == 0, err
-    assert "trusted as it came first" in err
+    assert "had no pinned hash; recorded sha256" in err
     blob = Path(out.strip()).resolve()
     blob.chmod(0o644)
     blob.write_bytes(data[:-1] + b" ")

@@ -91,7 +91,7 @@ def test_a_volume_of_weights_that_nobody_pinned_goes_by_their_name(magnet, home,
         )
         done = magnet("fetch", "toy-volume")
         assert done.code == 0, done.err
-        assert "toy-volume is trusted as it came first" in done.err
+        assert "toy-volume had no pinned hash; recorded sha256" in done.err
     assert Volume.open(Path(done.out.strip())).spec.sha256 == ""
     assert magnet("sample", "toy", "--n", 4).code == 1
     assert magnet("fetch", "toy").code == 0

@@ -42,15 +42,15 @@ _REASONS = {
 
 @contextlib.contextmanager
 def explained(action: str, path: Path, size: int | None = None) -> Iterator[None]:
-    """Turn an OSError inside the block into a MagnetError that says what was tried, why it failed, what to do.
+    """Turn an OSError of the block into a MagnetError: what was tried, why it failed, what to do.
 
     Args:
-        action: what is being done, an infinitive: "write", "read".
-        path: the file or folder it is done to.
-        size: bytes that are written; where there is no room for them, the message says how many are free.
+        action: an infinitive: "write", "read".
+        path: the file or folder.
+        size: bytes to be written; on a full disk the message has the number of free bytes.
 
     Raises:
-        MagnetError: for the failures a user can act on; any other OSError passes through.
+        MagnetError: a failure that a user can act on; any other OSError passes through.
     """
     try:
         yield
@@ -66,7 +66,6 @@ def explained(action: str, path: Path, size: int | None = None) -> Iterator[None
 
 
 def _free(folder: Path) -> str:
-    """Bytes that a user may still write to the file system of a folder, in words."""
     try:
         return f"{shutil.disk_usage(folder).free:,}"
     except OSError:
@@ -74,7 +73,7 @@ def _free(folder: Path) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents, if they are not there.
+    """Create a folder and its parents, unless they exist.
 
     Raises:
         MagnetError: it cannot be made.
@@ -84,12 +83,12 @@ def make_folder(path: Path) -> None:
 
 
 def temporary(path: Path) -> Path:
-    """A name in the same folder for a file that is not yet `path`; unique to this call."""
+    """Return a unique hidden name in the folder of `path`, for a file that will be renamed to it."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_PART}")
 
 
 def names(folder: Path) -> set[str]:
-    """What is in a folder, without the temporaries that a killed process may have left.
+    """Return the names in a folder, without temporaries.
 
     Raises:
         MagnetError: it cannot be read.
@@ -99,7 +98,7 @@ def names(folder: Path) -> set[str]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporaries that a killed process left here over an hour ago."""
+    """Remove temporaries that are over an hour old, left by a killed process."""
     limit = time.time() - _STALE_SECONDS
     for stray in folder.glob(f".*{_PART}"):
         with contextlib.suppress(OSError):  # another process may sweep the same file, or own it
@@ -108,18 +107,18 @@ def sweep(folder: Path) -> None:
 
 
 def publish(path: Path, data: bytes, *, replace: bool = True, durable: bool = True) -> bool:
-    """Make a file appear whole: written without a name, fsync, then link, fsync of the folder.
+    """Write a file that appears whole: bytes and fsync first, then its name, then fsync of the folder.
 
-    Where the system has no files without names, or a file is replaced: a temporary in the same folder, then rename.
+    A new file has no name until it is linked (O_TMPFILE); a replacement is a temporary that is renamed.
 
     Args:
         path: the file's final name; its folder exists.
         data: its bytes.
-        replace: replace a file of that name; otherwise leave it and return False.
-        durable: fsync before the file is visible; images, cheap to render again, go without.
+        replace: replace an existing file; otherwise keep it and return False.
+        durable: fsync; off for images, which are cheap to render again.
 
     Returns:
-        True when the file was published, False when one was there and `replace` is off.
+        False when a file was there and `replace` is off.
 
     Raises:
         MagnetError: no space, no permission; nothing is left behind.
@@ -143,11 +142,7 @@ def publish(path: Path, data: bytes, *, replace: bool = True, durable: bool = Tr
 
 
 def _linked(path: Path, data: bytes, *, durable: bool) -> bool | None:
-    """Write a file that has no name, then give it one: of a killed process nothing stays, and a folder changes once.
-
-    Returns:
-        Whether the name was free; None where the system cannot do this.
-    """
+    """Write a file without a name, then link it; return whether the name was free, None where there is no O_TMPFILE."""
     if not hasattr(os, "O_TMPFILE"):
         return None
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -181,10 +176,10 @@ def _linked(path: Path, data: bytes, *, durable: bool) -> bool | None:
 
 @contextlib.contextmanager
 def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write piece by piece, which appears whole when the block ends, and not at all when it fails.
+    """Open a file to write in pieces; it appears when the block ends, and not at all when the block fails.
 
     Args:
-        path: the file's final name; its folder exists. A file of that name is replaced.
+        path: the file's final name; its folder exists. An existing file is replaced.
 
     Raises:
         MagnetError: no space, no permission; nothing is left behind.
@@ -203,16 +198,16 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def replace_together(folder: Path, contents: dict[str, bytes]) -> None:
-    """Replace several files of a folder as one: whenever the power goes, `settle` leaves all old or all new.
+    """Replace several files of a folder together: after a crash, `settle` leaves all old or all new.
 
-    The new files and a mark are written into a folder of their own first; the mark is what decides.
+    New files and then a mark are written to a hidden folder; with the mark, `settle` moves the files into place.
 
     Args:
-        folder: where the files are.
+        folder: the folder.
         contents: bytes by file name.
 
     Raises:
-        MagnetError: no space, no permission; all are then as they were.
+        MagnetError: no space, no permission; all files are as before.
     """
     settle(folder)
     staged = folder / _REPLACING
@@ -230,7 +225,7 @@ def replace_together(folder: Path, contents: dict[str, bytes]) -> None:
 
 
 def settle(folder: Path) -> None:
-    """Finish what `replace_together` decided before it was stopped; to be called before the files are read.
+    """Finish a `replace_together` that was stopped after its mark; called before the files are read.
 
     Raises:
         MagnetError: the folder cannot be written.
@@ -247,7 +242,7 @@ def settle(folder: Path) -> None:
 
 
 def link(path: Path, target: Path) -> None:
-    """Give a file another name, which is left alone where there is one; where there are no links, copy it.
+    """Give a file another name, unless that exists; copy the file where there are no hard links.
 
     Raises:
         MagnetError: no space, no permission.
@@ -281,7 +276,7 @@ def _appear(part: Path, path: Path, *, replace: bool) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, where the system can."""
+    """Write the names in a folder to the disk, where the system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -293,13 +288,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_all(folder: Path, names: list[str]) -> None:
-    """Make files in a folder, and their names, survive a power cut: all at once where the system can.
+    """Write files of a folder, and their names, to the disk.
 
-    One call for thousands of small files, where an fsync each would take longer than writing them.
+    On Linux one syncfs for thousands of small files, where an fsync for each would take longer than writing them.
 
     Args:
         folder: the folder.
-        names: of the files, below it.
+        names: names of the files below it.
 
     Raises:
         MagnetError: they could not be written.
@@ -316,7 +311,7 @@ def sync_all(folder: Path, names: list[str]) -> None:
 
 
 def _sync_file_system(folder: Path) -> bool:
-    """Whether the system could sync the whole file system of a folder; Linux can."""
+    """Call syncfs for the file system of a folder; return False where the system has none."""
     sync = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if sync is None:
         return False

@@ -19,7 +19,7 @@ _GAP = 3  # between the groups of a block
 
 
 def contact_sheet(blocks: list[tuple[str, *tuple[list[np.ndarray], ...]]], columns: int = COLUMNS) -> bytes:
-    """The PNG bytes of a sheet: per block a caption, then its groups of images, each from a new row on.
+    """Return the PNG bytes of a sheet: for each block a caption and its groups of images, each group in new rows.
 
     Args:
         blocks: (caption, group, …) from top to bottom; a group is images [H, W, C] uint8, all of one size.

@@ -42,10 +42,10 @@ class ImageSet:
 
     @classmethod
     def open(cls, path: Path) -> "ImageSet":
-        """The images of a folder, the files in folders below it included, by name.
+        """Return the images of a folder and of the folders below it, sorted by path.
 
         Raises:
-            SampleError: there is no such folder, no image in it, or the first is none.
+            SampleError: there is no such folder, it holds no image, or the first file is no image.
             MagnetError: it cannot be read, or sample.json is damaged.
         """
         if not path.is_dir():
@@ -59,8 +59,8 @@ class ImageSet:
         folder = path / "images" if is_sample else path
         with atomic.explained("read", folder):
             every = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-        found = tuple(p for p in every if p.suffix.lower() in ENDINGS)
-        if not found:
+        files = tuple(p for p in every if p.suffix.lower() in ENDINGS)
+        if not files:
             others = f"{len(every):,} files, none of them" if every else "no"
             message = f"{folder} holds {others} images ({', '.join(ENDINGS)})"
             raise SampleError(message, "pass a sample of images, or a folder with some")
@@ -68,16 +68,16 @@ class ImageSet:
         if is_sample:
             spec = documents.read(path / "sample.json").get("spec", {})
             fingerprint = str(spec.get("fingerprint", ""))
-        return cls(path, found, _pixels(found[0]).shape, is_sample, fingerprint)
+        return cls(path, files, _pixels(files[0]).shape, is_sample, fingerprint)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def classes(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """The class of each image [n] int64, and their names: a sample's labels, or the folders that the files are in.
+        """Return the class of each image [n] int64, and the names: a sample's labels, or the folders of the files.
 
         Raises:
-            SampleError: it has none.
+            SampleError: there are no classes.
             MagnetError: the labels cannot be read.
         """
         if self.is_sample:
@@ -97,12 +97,12 @@ class ImageSet:
 
     @property
     def shape_text(self) -> str:
-        """The shape in words."""
+        """The shape as text: "64×64, RGB"."""
         height, width, channels = self.shape
         return f"{width}×{height}, {'grey' if channels == 1 else 'RGB'}"
 
     def hashes(self, start: int, stop: int) -> list[str]:
-        """Hex sha256 of the files of some images.
+        """Return the sha256 of the files of images start..stop-1.
 
         Raises:
             MagnetError: one cannot be read.
@@ -110,7 +110,7 @@ class ImageSet:
         return [documents.sha256_file(path) for path in self.files[start:stop]]
 
     def batches(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """The pixels of some images, [b, H, W, C] uint8, as many at a time as memory likes.
+        """Yield the pixels of images start..stop-1 in batches [b, H, W, C] uint8.
 
         Raises:
             SampleError: one is no image, or of another shape.
@@ -121,24 +121,24 @@ class ImageSet:
             yield np.stack([self._read(path) for path in self.files[first : min(first + size, stop)]])
 
     def _read(self, path: Path) -> np.ndarray:
-        found = _pixels(path)
-        if found.shape != self.shape:
-            height, width, channels = found.shape
+        pixels = _pixels(path)
+        if pixels.shape != self.shape:
+            height, width, channels = pixels.shape
             other = f"{width}×{height}, {'grey' if channels == 1 else 'RGB'}"
             message = f"the images of {self.path} are of different shapes: {self.files[0].name} is {self.shape_text}, "
             message += f"{path.name} is {other}"
-            raise SampleError(message, "bring them to one size and kind first: how is yours to choose")
-        return found
+            raise SampleError(message, "resize or convert them to one size and mode first")
+        return pixels
 
 
 def digest(pixels: np.ndarray) -> bytes:
-    """16 bytes that tell an image [H, W, C] uint8 from every other."""
+    """Return a 16-byte hash of an image [H, W, C] uint8."""
     shape = repr(pixels.shape).encode()
     return hashlib.blake2b(shape + np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
 
 
 def _pixels(path: Path) -> np.ndarray:
-    """[H, W, C] uint8, C 1 or 3; transparency is dropped."""
+    """Return [H, W, C] uint8, C 1 or 3; transparency is dropped."""
     with atomic.explained("read", path):
         data = path.read_bytes()
     hint = "remove it, or pass a folder of images alone"
@@ -151,5 +151,5 @@ def _pixels(path: Path) -> np.ndarray:
         raise SampleError(message, hint) from error
     if pixels is None:
         message = f"{path} has more than 8 bits a channel (Pillow's mode {mode})"
-        raise SampleError(message, "convert it to 8 bits first: how is yours to choose")
+        raise SampleError(message, "convert it to 8 bits first")
     return pixels[:, :, None] if pixels.ndim == 2 else pixels

@@ -12,10 +12,10 @@ from pathlib import Path
 
 
 class Locks:
-    """Numbered locks on one file, among processes; the system frees them when their process ends, however it ends.
+    """Numbered locks on one file, shared by processes; the system frees them when a process ends or is killed.
 
-    A help against doing work twice and against two replacing one file at once. Where the file system has no locks,
-    or the file cannot be made, every lock is granted: whoever takes one must also be right without it.
+    They avoid double work and two replacements of a file at once. Where the file system has no locks, or the file
+    cannot be made, every lock is granted: callers must be correct without them.
 
     Args:
         path: the file; its folder exists.
@@ -27,7 +27,7 @@ class Locks:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def take(self, number: int, *, wait: bool = False) -> bool:
-        """Take a lock; False when another process holds it and `wait` is off."""
+        """Take a lock; return False when another process holds it and `wait` is off."""
         if self._descriptor is None:
             return True
         try:

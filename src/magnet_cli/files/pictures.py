@@ -1,8 +1,4 @@
-"""Pictures: from image intensity to pixels, and from these to the bytes of a file.
-
-Owns the formats and that a file is a function of its pixels alone. Knows nothing of generators or folders, and needs
-no torch.
-"""
+"""Convert image intensity to pixels, and pixels to the bytes of a file, which depend on the pixels alone."""
 
 import io
 import warnings
@@ -20,7 +16,7 @@ _LOWEST, _STEP = 1.0, 127.5  # intensity -1 is the pixel value 0, intensity 1 is
 
 
 def pixels(intensity: np.ndarray) -> np.ndarray:
-    """Images as pixels.
+    """Convert intensity to pixels.
 
     Args:
         intensity: [b, C, H, W] float32 in about [-1, 1].
@@ -33,12 +29,12 @@ def pixels(intensity: np.ndarray) -> np.ndarray:
 
 
 def picture(image: np.ndarray) -> Image.Image:
-    """An image [H, W, C] uint8, C 1 or 3, as Pillow has it."""
+    """Return an image [H, W, C] uint8, C 1 or 3, as a Pillow image."""
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else np.ascontiguousarray(image))
 
 
 def encoded(image: np.ndarray, ending: str) -> bytes:
-    """The file of an image [H, W, C] uint8, C 1 or 3, in one of FORMATS: a function of the pixels alone."""
+    """Return the bytes of an image [H, W, C] uint8, C 1 or 3, in one of FORMATS."""
     buffer = io.BytesIO()
     picture(image).save(buffer, **FORMATS[ending])
     return buffer.getvalue()

@@ -59,10 +59,10 @@ def run(
     for artifact in artifacts:
         if not cache.is_cached(artifact):
             console.note(f"{artifact.name}: {artifact.license}")
-        found = fetching.fetch_artifact(artifact, console.progress, accept_license=accept_license, trust=trust)
-        if found.downloaded and not found.pinned:
-            console.note(f"{artifact.name} is trusted as it came first: sha256 {found.sha256}")
-        fetched.append(dataclasses.asdict(found) | {"path": str(found.path)})
+        result = fetching.fetch_artifact(artifact, console.progress, accept_license=accept_license, trust=trust)
+        if result.downloaded and not result.pinned:
+            console.note(f"{artifact.name} had no pinned hash; recorded sha256 {result.sha256} on first download")
+        fetched.append(dataclasses.asdict(result) | {"path": str(result.path)})
     console.result({"artifacts": fetched}, "\n".join(f["path"] for f in fetched))
     last = artifacts[-1]
     if last.kind == "generator":
