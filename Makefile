@@ -46,6 +46,7 @@ docs: .venv/.installed-test
 lint: .venv/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: .venv/.installed-test
 	$(BIN)/ruff check --fix .

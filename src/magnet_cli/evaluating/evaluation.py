@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -140,7 +140,7 @@ def _stages(progress: Progress | None) -> Stages:
     return stage
 
 
-def run(request: EvaluateRequest, stages: Stages = no_stages, messages: Messages = SILENT) -> dict:
+def run(request: EvaluateRequest, stages: Stages = no_stages, messages: Messages = SILENT) -> dict[str, Any]:
     """Evaluate samples as `magnet evaluate`, and return the report; raises what `evaluate` raises."""
     start = time.monotonic()
     samples, reference = [ImageSet.open(path) for path in request.samples], ImageSet.open(request.reference)
@@ -200,7 +200,7 @@ def compare(
     n, dimension = len(samples[0]), theirs.values.shape[1]
     undefined = _undefined(scorer, dimension, n, length)
     with_fid = not undefined
-    replicas: dict[str, list] = {}
+    replicas: dict[str, list[Any]] = {}
     for one, part in zip(outputs, parts, strict=True):
         for name, values in _replicas(one, theirs.values[part], nearest_k, stages, with_fid=with_fid).items():
             replicas.setdefault(name, []).append(values)
@@ -238,12 +238,14 @@ def _with_features(name: str, scorer: ImageScorer) -> str:
     return f"{name}[{scorer.name}]"
 
 
-def _replicas(one: ModelOutputs, reference: np.ndarray, nearest_k: int, stages: Stages, *, with_fid: bool) -> dict:
+def _replicas(
+    one: ModelOutputs, reference: np.ndarray, nearest_k: int, stages: Stages, *, with_fid: bool
+) -> dict[str, Any]:
     """Return the values of metrics [GROUPS + 1]: entry g leaves group g out, the last uses all; duplicates: a count."""
     sides = one.values.astype(np.float64), reference.astype(np.float64)
     n, m = (len(side) for side in sides)
     groups = intervals.groups(n, 0), intervals.groups(m, 1)
-    replicas: dict = {}
+    replicas: dict[str, Any] = {}
     if with_fid:
         with stages("FID", GROUPS + 1, "fits") as advance:
             value, without = frechet.fid(*sides, groups, advance)
@@ -278,7 +280,7 @@ def _undefined_by_class(
     return {_with_features("icfid", scorer): why}
 
 
-def _estimate(name: str, values: list, n: int, length: int) -> Estimate:
+def _estimate(name: str, values: list[Any], n: int, length: int) -> Estimate:
     """Return a metric with its interval, from the replicas of one sample or the values of several."""
     if name == "duplicates":
         pooled = intervals.wilson(sum(values), n * len(values))

@@ -105,7 +105,8 @@ class Prior:
             return self.mixture.log_density(latents)
         if self.is_even:
             return np.zeros(len(latents))
-        return -0.5 * np.einsum("ij,ij->i", latents, latents, dtype=np.float64)
+        squares: np.ndarray = np.einsum("ij,ij->i", latents, latents, dtype=np.float64)
+        return -0.5 * squares
 
     def _latents(self, rng: np.random.Generator, n: int) -> np.ndarray:
         size = (n, self.latent_dim)
@@ -131,7 +132,8 @@ def labels_in_turn(classes: tuple[int, ...], n: int, first: int = 0) -> np.ndarr
 def on_sphere(z: np.ndarray) -> np.ndarray:
     """Return latents [n, D] float32 scaled to |z| = √D."""
     length = np.linalg.norm(z.astype(np.float64), axis=1, keepdims=True)
-    return (z * (np.sqrt(z.shape[1]) / length)).astype(np.float32)
+    scaled: np.ndarray = z * (np.sqrt(z.shape[1]) / length)
+    return scaled.astype(np.float32)
 
 
 def _truncated(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -157,7 +157,8 @@ class Generator:
             GeneratorError: labels are missing, or the generator takes none; a mixture's may be left out.
         """
         self._check_labels(labels)
-        return self.module(z, labels, truncation)
+        images: Tensor = self.module(z, labels, truncation)
+        return images
 
     def function(
         self, space: str = "z", output: str = "pixel", truncation: float = 1.0, labels: Tensor | None = None

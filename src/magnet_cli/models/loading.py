@@ -110,7 +110,8 @@ def build(weights: Weights, **settings: object) -> nn.Module:
     architecture = FAMILIES[weights.family]
     merged = weights.settings | settings
     _check_settings(weights.name, weights.family, architecture.build, merged)
-    return architecture.build(weights.state, **merged)
+    network: nn.Module = architecture.build(weights.state, **merged)
+    return network
 
 
 def _resolved(

@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,8 +47,8 @@ class Volume(ShardFolder):
         *,
         pilot_sha256: str = "",
         mixture_sha256: str = "",
-        measured: dict | None = None,
-        probe: dict | None = None,
+        measured: dict[str, Any] | None = None,
+        probe: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(path, spec, pilot_sha256)
         self.mixture_sha256 = mixture_sha256
@@ -86,8 +87,8 @@ class Volume(ShardFolder):
         spec: VolumeSpec,
         *,
         asked: VolumeSpec | None = None,
-        measured: dict | None = None,
-        probe: dict | None = None,
+        measured: dict[str, Any] | None = None,
+        probe: dict[str, Any] | None = None,
         pilot: np.ndarray | None = None,
         mixture: Mixture | None = None,
     ) -> "Volume":
