@@ -41,6 +41,7 @@ def old(path):
     os.utime(cache.timekeeper(path), (LONG_AGO, LONG_AGO))
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_listed_with_size_and_last_use(magnet, kept, toy_volume, home, monkeypatch):
     magnet("fetch", "one", "two")
     shutil.copytree(toy_volume.path, home / "volumes" / "toy-abc")

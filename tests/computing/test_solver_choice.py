@@ -98,6 +98,7 @@ def test_auto_takes_the_cheapest_of_those_it_timed(load):
     assert resolution.measured["chosen"].startswith(str(resolution.spec.solver))
 
 
+@pytest.mark.slow
 def test_a_sketch_is_a_function_of_seed_and_row(tmp_path, load):
     volume, _ = made(tmp_path, load, solver="sketch", tolerance=0.3)
     rows = volume.read(0)

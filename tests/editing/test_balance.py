@@ -260,6 +260,7 @@ def test_a_balanced_sample_is_a_sample_like_any_other(magnet, here):
     assert counted == pytest.approx(report["shares"]["digits"])
 
 
+@pytest.mark.slow
 def test_repeated_it_does_nothing_and_a_shorter_one_is_its_beginning(magnet, here):
     first = magnet("balance", "scored", "--n", 40, "--out", "even", "--json")
     before = {p: p.stat().st_mtime_ns for p in Path("even").rglob("*")}

@@ -84,6 +84,7 @@ def test_a_sample_that_was_changed_is_left_alone(drawn):
     assert (drawn / "metadata.jsonl").read_bytes() == changed
 
 
+@pytest.mark.slow
 def test_two_prior_samples_do_not_differ_and_one_digit_does(magnet, tmp_path):
     generator, judge = models.load(Checkpoint.find("mnist")), image_models.load_scorer("digits")
 

@@ -190,6 +190,7 @@ def bad_folders(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_bad_input_is_said_in_words(magnet, digits, tmp_path):
     for name, said in bad_folders(tmp_path).items():
         done = magnet("evaluate", tmp_path / name, "--reference", digits[0], "--features", "digits")

@@ -200,6 +200,7 @@ def test_the_reference_is_fresh_draws_that_no_row_of_the_volume_is(swept):
     assert swept["work"][0]["images"] == 180
 
 
+@pytest.mark.slow
 def test_repeated_it_does_nothing_and_anything_else_is_refused(magnet, swept):
     before = {p: p.stat().st_mtime_ns for p in Path("s").rglob("*")}
     again = magnet(*RUN, "--out", "s", "--json")

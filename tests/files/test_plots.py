@@ -60,6 +60,7 @@ def test_a_line_is_where_its_numbers_say():
     assert drops[0] < 0  # upwards in an SVG is less
 
 
+@pytest.mark.slow
 def test_the_same_numbers_give_the_same_bytes_whatever_the_users_settings():
     plain = every_plot()
     with matplotlib.rc_context({"lines.linewidth": 9, "axes.facecolor": "pink", "svg.hashsalt": "other"}):

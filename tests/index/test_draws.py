@@ -165,6 +165,7 @@ def test_with_replacement_probabilities_are_exact():
     assert stats.chisquare([*(found[place] for place in heavy), rest], expected).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_mixed_draws_are_sequential_sampling():
     """Two slots of three rows: one chosen evenly, then one by weight of what is left; and the other way round."""
     weights = np.array([0.6, 0.3, 0.1])

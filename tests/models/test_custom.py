@@ -312,6 +312,7 @@ def test_a_module_on_the_path_and_what_lies_beside_it(magnet):
     assert magnet("info", reference).code == 0
 
 
+@pytest.mark.slow
 def test_a_name_in_a_file_is_never_imported(magnet, monkeypatch, tmp_path, toy):
     """Artifacts, volumes and metadata may say what they like: only the command line runs a factory."""
     write("evil.py", before="__import__('pathlib').Path('ran').touch()")

@@ -280,6 +280,7 @@ def test_what_a_sample_lacks_is_said(magnet):
         assert text in shown
 
 
+@pytest.mark.slow
 def test_a_sample_beside_the_attributes_of_its_generator(magnet, samples):
     assert magnet("attributes", "mnist", "--model", "digits", "--n", 100, "--out", "scored").code == 0
     assert magnet("report", "typical", "--compare", "scored").code == 0

@@ -324,6 +324,7 @@ def test_latents_of_other_types_and_orders(tmp_path, toy_generator, dtype, order
     np.testing.assert_array_equal(found, batches.arrays(toy_generator, z.astype(np.float32), 1.0, 8))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 127), byte=st.integers(0, 255), cut=st.integers(0, 400))
 def test_a_damaged_header_is_a_clear_error(tmp_path, place, byte, cut):

@@ -452,6 +452,7 @@ def test_what_is_not_converged_is_said(magnet, toy, toy_volume, monkeypatch):
     assert done.json["converged_rho"] == 0
 
 
+@pytest.mark.slow
 def test_what_it_refuses(magnet, toy, toy_volume, tmp_path):
     assert magnet("sample", toy, "--particles", 16).code == 2
     assert magnet(*asked_of(toy, toy_volume, 20, "--replace")).code == 2
