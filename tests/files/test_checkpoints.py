@@ -28,6 +28,7 @@ from magnet_cli import models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import GeneratorError
 from magnet_cli.files import checkpoints
+from magnet_cli.files.checkpoints import pickles
 
 TENSORFLOW = {"num_channels": 3, "resolution": 32, "label_size": 0, "latent_size": 32, "dlatent_size": 32}
 TENSORFLOW |= {"fmap_base": 256, "fmap_max": 32, "mapping_layers": 8}  # config-f; e differs by fmap_base alone
@@ -350,3 +351,9 @@ def test_every_fifth_byte_changed():
             changed = bytearray(data)
             changed[position] ^= 0xFF
             check_whatever(bytes(changed))
+
+
+def test_a_damaged_string_of_a_pickle_is_no_warning():
+    """Python's own reader warns of escapes that it does not know."""
+    damaged = b"S'\\o'\n."
+    assert pickles.parse(io.BytesIO(damaged), {}, pickles.Budget(len(damaged))) == "\\o"
