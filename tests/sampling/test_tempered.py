@@ -18,12 +18,11 @@ from scipy import stats
 
 from magnet_cli import computing, index, models
 from magnet_cli.catalog.checkpoint import Checkpoint
-from magnet_cli.cli import references
 from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.errors import DamageError, SampleError, SpecError, VolumeError
 from magnet_cli.maths.priors import Prior
 from magnet_cli.models import Generator
-from magnet_cli.sampling import tempered
+from magnet_cli.sampling import select, tempered
 from magnet_cli.sampling.tempered import moves, surrogate
 from magnet_cli.sampling.tempered.island import Island
 from magnet_cli.sampling.tempered.run import Schedule, TemperedRun, TemperedSpec
@@ -208,7 +207,7 @@ def test_small_rho_agrees_with_reweighting(tmp_path):
 
 
 def digits():
-    volume = references.volume("mnist-volume")
+    volume = select.named_volume("mnist-volume")
     return tempered.Measure(volume, models.load(Checkpoint.find("mnist")), 16), volume
 
 
