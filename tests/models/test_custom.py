@@ -1,6 +1,7 @@
 """Generators of the user's own: found, computed, drawn from, and refused where they cannot be right."""
 
 import json
+import os
 import pickle
 import re
 import textwrap
@@ -433,3 +434,22 @@ def test_in_another_process_the_factory_is_called_again():
     with pytest.raises(ArtifactError, match="cannot be had"):
         models.load(copied)
     assert models.load(source)(z).shape == (2, 3, 4, 4)
+
+
+def test_an_edit_within_the_same_second_is_seen(tmp_path):
+    """Python tells bytecode apart by whole seconds and the size of the source; neither changes here."""
+    path = tmp_path / "edited.py"
+    code = (
+        "import torch\n"
+        "def make():\n"
+        "    module = torch.nn.Linear(2, 2, bias=False)\n"
+        "    torch.nn.init.constant_(module.weight, 2.0)\n"
+        "    module.latent_dim = 2\n"
+        "    return module\n"
+    )
+    for value in ("2.0", "3.0", "4.0"):
+        path.write_text(code.replace("2.0", value))
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        weights = [p for p in models.load(f"{path}:make").module.parameters() if p.numel()]
+        assert {float(p.max()) for p in weights} == {float(value)}
+    assert not (tmp_path / "__pycache__").exists()

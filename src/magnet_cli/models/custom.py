@@ -16,9 +16,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.abc import Loader
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import cast
 
 import torch
@@ -184,11 +184,19 @@ def _import_path(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
+class _SourceLoader(SourceFileLoader):
+    """Compiles the source at each load: bytecode is told apart by whole seconds, and an edit may come within one."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
+
+
 def _import(place: str) -> ModuleType:
     if not place.endswith(".py"):
         return importlib.import_module(place)
     name = f"magnet_own_{Path(place).stem}"
-    spec = cast(ModuleSpec, importlib.util.spec_from_file_location(name, place))
+    spec = cast(ModuleSpec, importlib.util.spec_from_file_location(name, place, loader=_SourceLoader(name, place)))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look there for their own module
     cast(Loader, spec.loader).exec_module(module)
