@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import sys
 import textwrap
 from pathlib import Path
 
@@ -436,8 +437,9 @@ def test_in_another_process_the_factory_is_called_again():
     assert models.load(source)(z).shape == (2, 3, 4, 4)
 
 
-def test_an_edit_within_the_same_second_is_seen(tmp_path):
+def test_an_edit_within_the_same_second_is_seen(tmp_path, monkeypatch):
     """Python tells bytecode apart by whole seconds and the size of the source; neither changes here."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = tmp_path / "edited.py"
     code = (
         "import torch\n"
