@@ -22,6 +22,8 @@ from magnet_cli.maths.priors import Prior
 from magnet_cli.models.generators import biggan_deep
 from magnet_cli.volume import Volume
 
+pytestmark = pytest.mark.slow  # real networks and whole pages: `make test` runs them
+
 RECORD = recorded.read("biggan_deep")
 UPSAMPLE = [layer[0] for layer in RECORD.facts["config"]["layers"]]
 IMAGES = ["image_t0.14", "image_t0.4", "image_t0.43", "image_t0.4_zscaled", "image_t0.58", "image_t1.0"]

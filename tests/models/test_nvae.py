@@ -20,6 +20,8 @@ from magnet_cli.maths.jacobian import products, solvers
 from magnet_cli.models.generators import nvae
 from magnet_cli.volume import Volume
 
+pytestmark = pytest.mark.slow  # real networks and whole pages: `make test` runs them
+
 FILES = ["nvae", "nvae_mnist", "nvae_normal_ada"]
 
 

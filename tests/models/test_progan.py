@@ -17,6 +17,8 @@ from magnet_cli.maths.jacobian import products, solvers
 from magnet_cli.models.generators import progan
 from magnet_cli.volume import Volume
 
+pytestmark = pytest.mark.slow  # real networks and whole pages: `make test` runs them
+
 FILES = ["progan", "progan_fused_tanh_label", "progan_ganzoo"]
 SETTINGS = {"progan_fused_tanh_label": {"label_size": 3, "final_tanh": True}}
 

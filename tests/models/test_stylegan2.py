@@ -23,6 +23,8 @@ from magnet_cli.models.generators import stylegan2
 from magnet_cli.models.image_models import ImageModel
 from magnet_cli.volume import Volume
 
+pytestmark = pytest.mark.slow  # real networks and whole pages: `make test` runs them
+
 FILES = [
     "stylegan2",
     "stylegan2_clamp256",

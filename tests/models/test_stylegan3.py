@@ -20,6 +20,8 @@ from magnet_cli.maths.jacobian import products, solvers
 from magnet_cli.models.generators import stylegan3
 from magnet_cli.volume import Volume
 
+pytestmark = pytest.mark.slow  # real networks and whole pages: `make test` runs them
+
 FILES = ["stylegan3_r", "stylegan3_t", "stylegan3_t_cond64"]
 
 

@@ -18,6 +18,8 @@ from magnet_cli.files import documents
 from magnet_cli.reporting import findings, metrics, page, spectrum, volume_section
 from magnet_cli.volume import Shard, Volume
 
+pytestmark = pytest.mark.slow  # real networks and whole pages: `make test` runs them
+
 # --- numbers -----------------------------------------------------------------------------------------------------
 
 
