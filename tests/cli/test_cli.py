@@ -48,6 +48,7 @@ def test_version(magnet):
 # --- the way through ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_checkpoint_to_images(magnet, toy, home):
     computed = magnet("compute", toy, "--n", 300, "--json")
     assert computed.code == 0
@@ -262,6 +263,7 @@ def test_a_licence_that_is_not_accepted(magnet, home):
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_top_k_above_what_there_is(magnet, toy):
     check_failure(magnet("compute", toy, "--top-k", 6), 1, "top_k 6 is outside 1..5")
     volume = magnet("compute", toy, "--n", 30, "--top-k", 3).out.strip()
@@ -293,6 +295,7 @@ def test_a_volume_of_another_generator(magnet, toy, tmp_path):
     check_failure(magnet("sample", tmp_path / "other.safetensors", "--volume", "v"), 1, "is a volume of toy")
 
 
+@pytest.mark.slow
 def test_damaged_and_foreign_hdf5(magnet, toy):
     magnet("compute", toy, "--n", 30, "--volume", "v")
     shard = Path("v/shards/shard-000000.h5")
@@ -341,6 +344,7 @@ def test_an_output_folder_that_is_taken(magnet, toy):
     check_failure(magnet("sample", toy, "--n", 5, "--out", "mine/thesis.tex/deeper"), 1, "not a folder")
 
 
+@pytest.mark.slow
 def test_no_such_device(magnet, toy):
     check_failure(magnet("compute", toy, "--n", 5, "--device", "cuda:77"), 1, "no device 'cuda:77'", "cpu")
     check_failure(magnet("compute", toy, "--n", 5, "--device", "cuda:77,cuda:78"), 1, "no device 'cuda:77'", "cpu")
@@ -359,6 +363,7 @@ def test_a_damaged_volume_of_ones_own_is_passed_over_with_a_warning(magnet, toy)
     assert good in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["shard-000001.h5", "shard-000001.json"])
 def test_repair_makes_damaged_rows_again(magnet, toy, damaged):
     line = ["compute", toy, "--n", 120, "--shard-rows", 50, "--volume", "v"]

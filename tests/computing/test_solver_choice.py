@@ -115,6 +115,7 @@ def test_projection_is_taken_as_it_is(tmp_path, load):
     assert volume.num_rows == 48
 
 
+@pytest.mark.slow
 def test_a_precision_that_misses_the_tolerance_is_refused(load):
     asked = computing.volume_spec(load("float32"), top_k=6, solver="exact", precision="bfloat16", tolerance=1e-4)
     with pytest.raises(GeneratorError, match=r"bfloat16 0\.\d+") as error:
@@ -139,6 +140,7 @@ def test_a_tolerance_out_of_reach_is_refused(load):
         )
 
 
+@pytest.mark.slow
 def test_the_choice_is_made_once(tmp_path, magnet, steep):
     flags = ["--top-k", 6, "--solver", "pilot", "--tolerance", 0.3, "--volume", tmp_path / "v", "--json"]
     first = magnet("compute", steep, "--n", 20, *flags).json
@@ -159,6 +161,7 @@ def test_the_choice_is_made_once(tmp_path, magnet, steep):
     assert "tolerance 0.3 (asked 0.1)" in other.err
 
 
+@pytest.mark.slow
 def test_a_damaged_pilot_basis_is_found_and_not_used(tmp_path, magnet, load, steep):
     volume, _ = made(tmp_path, load, solver="pilot", tolerance=0.3)
     path = tmp_path / "v" / "pilot.h5"
@@ -172,6 +175,7 @@ def test_a_damaged_pilot_basis_is_found_and_not_used(tmp_path, magnet, load, ste
     assert "pilot.h5" in done.json["problems"][0]
 
 
+@pytest.mark.slow
 def test_another_process_that_was_first_is_followed(tmp_path, load):
     """Two resolve at once: the second to publish takes what the first chose, its basis too."""
     volume, first = made(tmp_path, load, solver="pilot", tolerance=0.3)

@@ -63,6 +63,7 @@ def work(home, monkeypatch):
     monkeypatch.setenv("MAGNET_HOME", "home")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", PRINTED)
 def test_a_repeated_command_finds_its_result_finished(magnet, line):
     before = bytes_of(".")
@@ -110,6 +111,7 @@ def test_a_longer_compute_extends_the_volume(magnet):
     assert magnet("info", "stripes.vol", "--check", "--json").json["ok"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", ["kept", "made again"])
 @pytest.mark.parametrize("recorded", DRAWS, ids=[entry["command"].partition("vol ")[2] for entry in DRAWS])
 def test_draws_are_the_same_to_the_bit(magnet, recorded, index):

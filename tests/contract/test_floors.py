@@ -1,6 +1,7 @@
 """The floors of the house (docs/architecture.md): nobody imports upward, rooms form no circle, who needs no torch."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -23,10 +24,14 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 OUTSIDE = {"__init__", "__main__"}  # the door of the package, above all floors
-TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in sorted(PACKAGE.rglob("*.py"))}
 # Rooms, and modules of others, that work where torch is not installed: torch is imported inside functions at most.
 WITHOUT_TORCH = ["errors", "volume", "catalog", "index", "sharing", "sampling.sample", "reporting", "cli"]
 WITHOUT_TORCH += ["files.atomic", "files.results", "files.image_folder", "files.npy", "maths.metrics", "maths.priors"]
+
+
+@functools.cache
+def trees():
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def room(path):
@@ -50,13 +55,13 @@ def inner_rooms(tree):
 
 
 def test_every_module_has_a_floor():
-    assert {room(path) for path in TREES} == FLOOR.keys() | OUTSIDE
+    assert {room(path) for path in trees()} == FLOOR.keys() | OUTSIDE
 
 
 def test_nobody_imports_upward():
     upward = [
         f"{path.relative_to(PACKAGE)} imports {other}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         if room(path) not in OUTSIDE
         for other in inner_rooms(tree)
         if FLOOR[other] > FLOOR[room(path)]
@@ -65,16 +70,16 @@ def test_nobody_imports_upward():
 
 
 def test_rooms_of_a_floor_form_no_circle():
-    sideways = {(room(path), other) for path, tree in TREES.items() for other in inner_rooms(tree)}
+    sideways = {(room(path), other) for path, tree in trees().items() for other in inner_rooms(tree)}
     assert [pair for pair in sideways if pair[0] < pair[1] and pair[::-1] in sideways] == []
 
 
 def test_at_most_eighteen_rooms():
-    assert len({room(path) for path in TREES} - OUTSIDE) <= 18
+    assert len({room(path) for path in trees()} - OUTSIDE) <= 18
 
 
 def test_no_file_is_long():
-    long = {str(p.relative_to(PACKAGE)): len(p.read_text(encoding="utf-8").splitlines()) for p in TREES}
+    long = {str(p.relative_to(PACKAGE)): len(p.read_text(encoding="utf-8").splitlines()) for p in trees()}
     assert {name: lines for name, lines in long.items() if lines > 450} == {}
 
 
@@ -98,8 +103,9 @@ def test_the_command_line_starts_without_heavy_libraries():
     assert done.stdout.split() == []
 
 
+@pytest.mark.slow
 def test_only_the_command_line_knows_typer_and_only_the_console_prints():
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         roots = {name.split(".")[0] for name in imports(tree)}
         name = path.relative_to(PACKAGE).as_posix()
         assert "click" not in roots, name
@@ -111,4 +117,4 @@ def test_only_the_command_line_knows_typer_and_only_the_console_prints():
 
 
 def test_every_module_says_what_it_is():
-    assert [str(path) for path, tree in TREES.items() if not ast.get_docstring(tree)] == []
+    assert [str(path) for path, tree in trees().items() if not ast.get_docstring(tree)] == []

@@ -48,6 +48,7 @@ def generator(slogan):
     return models.load(Checkpoint.find(slogan))
 
 
+@pytest.mark.slow
 def test_compute(magnet, slogan, mixture):
     line = ["compute", slogan, "--n", 60, "--shard-rows", 40, "--seed", 3, "--label", 2, "--label", 0, "--volume", "v"]
     assert magnet(*line, "--solver", "exact").code == 0
@@ -102,6 +103,7 @@ def test_attributes(magnet, slogan, mixture):
     np.testing.assert_array_equal(np.load("a/labels.npy"), components)
 
 
+@pytest.mark.slow
 def test_the_rescoring_of_directions(magnet, slogan, generator, mixture):
     """What the command reports is what moves of the mixture's own draws give; draws of N(0, I) give something else."""
     pool, _ = mixture.draw(np.random.default_rng(9), 2000)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from magnet_cli.editing import balance, balanced_sample, contingency
 from magnet_cli.editing.scored import Attribute, from_probabilities
@@ -53,6 +53,7 @@ def published(labels, n, rng):
 # --- the draw -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cells_and_members_are_drawn_with_the_published_probabilities():
     """At 24 slots, from before the rare cell runs out to long after, the cells of 1,500 draws by either code."""
     attributes = pool()
@@ -64,17 +65,17 @@ def test_cells_and_members_are_drawn_with_the_published_probabilities():
     p_values = []
     for slot in range(0, n, 3):
         counts = np.array([np.bincount(table.cells[rows[:, slot]], minlength=4) for rows in (ours, theirs)])
-        p_values.append(stats.chi2_contingency(counts[:, counts.sum(axis=0) > 0]).pvalue)
-    assert stats.kstest(p_values, "uniform").pvalue > 1e-3
+        p_values.append(scipy.stats.chi2_contingency(counts[:, counts.sum(axis=0) > 0]).pvalue)
+    assert scipy.stats.kstest(p_values, "uniform").pvalue > 1e-3
     assert min(p_values) > 1e-4
     early = np.bincount(table.cells[ours[:, 0]], minlength=4)
-    assert stats.chisquare(early).pvalue > 1e-3  # all alike, however many there are of each
+    assert scipy.stats.chisquare(early).pvalue > 1e-3  # all alike, however many there are of each
     late = [np.bincount(table.cells[rows[:, -1]], minlength=4) for rows in (ours, theirs)]
     assert max(counts[1] for counts in late) < 0.02 * repeats  # the three are gone by then
     for cell in range(4):
         members = np.flatnonzero(table.cells == cell)
         drawn = np.bincount(ours[table.cells[ours] == cell], minlength=200)[members]
-        assert stats.chisquare(drawn).pvalue > 1e-3  # each latent of a cell as often as any other
+        assert scipy.stats.chisquare(drawn).pvalue > 1e-3  # each latent of a cell as often as any other
     assert all(len(set(rows)) == n for rows in ours.tolist())
 
 
@@ -155,7 +156,7 @@ def test_a_target_of_other_shares():
     asked = np.outer([0.7, 0.3], [0.2, 0.3, 0.5]).ravel()
     np.testing.assert_allclose(table.target, asked)
     drawn = balance.draw(table, 4000, 3)
-    assert stats.chisquare(np.bincount(drawn.cells, minlength=6), 4000 * asked).pvalue > 1e-3
+    assert scipy.stats.chisquare(np.bincount(drawn.cells, minlength=6), 4000 * asked).pvalue > 1e-3
     none = tabulated(attributes, a=0.0)
     assert set(none.cells[balance.draw(none, 300, 0).rows]) == {0, 1, 2}
     np.testing.assert_allclose(contingency.equal_target(attributes)["b"], 1 / 3)
@@ -205,7 +206,7 @@ def test_what_never_occurs_is_said():
 def test_rows_without_balance_are_drawn_evenly():
     table = tabulated(pool())
     drawn = np.array([balance.draw_unbalanced(table, 20, seed) for seed in range(600)])
-    assert stats.chisquare(np.bincount(drawn.ravel(), minlength=200)).pvalue > 1e-3
+    assert scipy.stats.chisquare(np.bincount(drawn.ravel(), minlength=200)).pvalue > 1e-3
     np.testing.assert_array_equal(balance.draw_unbalanced(table, 20, 7)[:5], balance.draw_unbalanced(table, 5, 7))
     with pytest.raises(SampleError, match="201 latents are requested, and 200 are kept"):
         balance.draw_unbalanced(table, 201, 0)
@@ -279,6 +280,7 @@ def test_repeated_it_does_nothing_and_a_shorter_one_is_its_beginning(magnet, her
     assert len(list(Path("even/images").iterdir())) == 15
 
 
+@pytest.mark.slow
 def test_a_polarity_sample_is_balanced_by_copying_its_images(magnet, here):
     done = magnet("balance", "drawn", "--n", 30, "--confidence", 0.5, "--allow-unbalanced", "--out", "both", "--json")
     assert done.code == 0, done.err
@@ -436,6 +438,7 @@ def test_usage_errors_exit_2(magnet, here, args, flag):
     assert flag in done.err
 
 
+@pytest.mark.slow
 def test_latents_alone_are_chosen_without_torch(here):
     code = "import sys; from magnet_cli.cli.app import app; app(standalone_mode=False); "
     code += "print('torch' in sys.modules, file=sys.stderr)"

@@ -178,6 +178,7 @@ def cache_own(reference):
     return custom.from_factory(reference)
 
 
+@pytest.mark.slow
 def test_the_document_says_what_it_was_learned_from(magnet, planted):
     done = magnet("direction", planted, "--attribute", SMILE, "--n", 600, "--json")
     assert done.code == 0, done.err
@@ -263,6 +264,7 @@ def test_rescoring_is_printed_as_a_table_and_kept(magnet, here):
     assert cut["low"] <= cut["value"] <= cut["high"]
 
 
+@pytest.mark.slow
 def test_models_come_from_the_catalogue_or_the_command_line(magnet, planted):
     done = magnet("direction", planted, "--attribute", SMILE, "--rescore", "--n", 100, "--moved", 4, "--out", "a.npy")
     assert (done.code, done.out) == (1, "")  # its name stands in a file: it is looked up, never followed

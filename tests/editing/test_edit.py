@@ -77,6 +77,7 @@ def test_each_image_is_that_of_the_moved_latent(magnet, line16):
     assert magnet("info", "e", "--check").code == 0
 
 
+@pytest.mark.slow
 def test_repeated_it_does_nothing_and_fewer_rows_are_its_beginning(magnet, line16):
     line = ["edit", "mnist", "--direction", "line.npy", "--steps", 3]
     first = magnet(*line, "--n", 4, "--json")
@@ -115,6 +116,7 @@ def test_stopped_at_any_time_it_goes_on_to_the_same_files(magnet, line16):
     assert documents.sha256_file(Path("part/checksums.txt")) == documents.sha256_file(Path("whole/checksums.txt"))
 
 
+@pytest.mark.slow
 def test_given_latents_are_moved_in_their_order(magnet, line16):
     z = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
     np.save("z.npy", z)
@@ -211,6 +213,7 @@ class Lit(torch.nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_labels_go_with_latents_all_the_way(magnet):
     """Of a conditional generator: scored, balanced, learned from and edited with the label of each latent."""
     Path("lamps.py").write_text(CONDITIONAL)

@@ -27,6 +27,7 @@ def drawn(magnet):
     return Path("drawn")
 
 
+@pytest.mark.slow
 def test_classes_are_written_into_the_sample_and_it_stays_whole(magnet, drawn):
     before = [json.loads(line) for line in (drawn / "metadata.jsonl").read_text().splitlines()]
     done = magnet("attributes", drawn, "--model", "digits", "--json")
@@ -114,6 +115,7 @@ def test_two_prior_samples_do_not_differ_and_one_digit_does(magnet, tmp_path):
     assert all(p.suffix == ".png" for p in threes.iterdir())  # no sample: nothing is written into it
 
 
+@pytest.mark.slow
 def test_what_does_not_go_together_is_said(magnet, drawn, toy):
     assert magnet("attributes", drawn, "--model", "digits", "--n", 5).code == 2
     assert magnet("attributes", "mnist", "--model", "digits", "--compare", drawn).code == 2

@@ -15,6 +15,8 @@ from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.maths.priors import Prior
 from magnet_cli.models import batches, image_models, kept_outputs
 
+pytestmark = pytest.mark.slow  # whole evaluations: `make test` runs them
+
 N = 400
 
 

@@ -14,6 +14,7 @@ from magnet_cli.models import batches, image_models
 TEN = tuple("0123456789")
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_images_and_nothing_else_is_kept(magnet, monkeypatch):
     monkeypatch.setattr(score_generator, "_SHARD_WORK", 32 * 32 * 100)
     done = magnet(

@@ -31,6 +31,8 @@ from magnet_cli.models import batches, image_models
 from magnet_cli.sampling.kinds import SAMPLE
 from magnet_cli.volume import Volume
 
+pytestmark = pytest.mark.slow  # whole evaluations: `make test` runs them
+
 RUN = ("sweep", "mnist", "--rho", "-.2,.2", "--n", 60, "--model", "digits", "--pick", "recall")
 
 

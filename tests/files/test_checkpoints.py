@@ -52,6 +52,7 @@ def in_order(state):
 # --- NVlabs' pickles of PyTorch -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("name", ["stylegan2", "stylegan2_cond", "stylegan2_resnet_clamp2"])
 def test_snapshots_come_back(name, protocol, tmp_path):
@@ -87,6 +88,7 @@ def test_the_clamp_is_what_ran(tmp_path):
     assert (generator(record.groups["in"]["z"].double()) - known).abs().max() <= 1e-9 * known.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stylegan3_t", "stylegan3_r", "stylegan3_t_cond64"])
 def test_snapshots_of_stylegan3_give_the_recorded_images(name, tmp_path):
     record = recorded.read(name)
@@ -216,6 +218,7 @@ def test_settings_of_tensorflow(tmp_path):
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_files_of_torch_come_back(zipped, protocol):
@@ -310,6 +313,7 @@ def tiny():
 FILES = tiny()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=250)
 @given(st.integers(1, 3), st.data())
 def test_changed_bytes_give_an_expected_error_or_tensors_of_that_size(which, data):
@@ -345,6 +349,7 @@ def check_whatever(data):
         assert sum(value.numel() * value.element_size() for value in found.state.values()) <= 4 * len(data)
 
 
+@pytest.mark.slow
 def test_every_fifth_byte_changed():
     for data in FILES[1:]:
         for position in range(len(data) % 5, len(data), 5):

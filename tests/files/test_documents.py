@@ -29,6 +29,7 @@ def test_a_document_gives_its_fields_back(fields):
         assert documents.encode(documents.read(path)) == path.read_bytes()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(FIELDS, st.integers(min_value=0), st.integers(1, 255))
 @example({"a": 1e300}, documents.encode({"a": 1e300}).index(b"300"), ord("3") ^ ord("9"))  # reads as infinity

@@ -43,6 +43,7 @@ def every_plot(name="a"):
     }
 
 
+@pytest.mark.slow
 def test_every_number_is_a_mark():
     assert len(marks(spectrum())) == 3  # the line, two bands
     found = {name: len(marks(svg)) for name, svg in every_plot().items()}
@@ -69,6 +70,7 @@ def test_the_same_numbers_give_the_same_bytes_whatever_the_users_settings():
     assert matplotlib.get_backend() not in {"svg"}
 
 
+@pytest.mark.slow
 def test_colours_are_variables_for_light_and_dark():
     for svg in every_plot().values():
         style, _, drawn = svg.partition("</style>")
@@ -79,6 +81,7 @@ def test_colours_are_variables_for_light_and_dark():
         assert not re.search(r"#[0-9a-f]{6}\b", drawn.replace("url(#", ""))
 
 
+@pytest.mark.slow
 def test_names_of_strangers_are_text():
     for kind, svg in every_plot(HOSTILE).items():
         assert not list(ElementTree.fromstring(svg).iter(f"{SVG}script")), kind

@@ -79,6 +79,7 @@ def test_a_share_is_what_was_typed():
     assert slots.are_polarity(100, 0.29)[99]
 
 
+@pytest.mark.slow
 @given(indices(), st.floats(-3, 3), st.integers(0, 2**31), st.booleans(), shares, st.data())
 def test_the_first_m_of_n_slots_are_the_draw_of_m(known, rho, seed, replace, mix, data):
     rows = most(known, rho)
@@ -196,6 +197,7 @@ def test_a_mix_of_none_is_the_generator():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replace", [False, True])
 def test_equal_shares_are_weighted_within_the_class(replace):
     """The first of each class by its weight in the class, whatever the weight of the class."""
@@ -484,6 +486,7 @@ def check_failure(done, code, *parts):
         assert part in done.err
 
 
+@pytest.mark.slow
 def test_pool_and_mix_on_the_command_line(magnet):
     line = ("sample", "mnist", "--pool", 500, "--mix", 0.25, "--rho", 0.5, "--json")
     done = magnet(*line, "--n", 40, "--out", "s")
@@ -552,6 +555,7 @@ def test_classes_on_the_command_line(magnet):
     check_failure(magnet("sample", "mnist", "--classes", "equal"), 1, "mnist takes no labels", "leave --classes out")
 
 
+@pytest.mark.slow
 def test_correction_on_the_command_line(magnet, home):
     line = ("sample", "mnist", "--n", 50, "--correct-prior", "--json")
     done = magnet(*line, "--rho", 0.1, "--out", "s")

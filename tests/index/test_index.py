@@ -70,6 +70,7 @@ def test_the_first_m_of_n_draws_are_the_draw_of_m(values, rho, seed, replace, da
     assert replace or len(set(long)) == n
 
 
+@pytest.mark.slow
 @given(volumes, st.floats(-5, 5), st.data())
 def test_displaced_share_is_a_share(values, rho, data):
     n = data.draw(st.integers(1, len(values)))

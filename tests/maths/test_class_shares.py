@@ -61,6 +61,7 @@ def pools(rng, truth, count, n, spread=60.0):
     return [tally(*rng.multinomial(n, rng.dirichlet(spread * np.array(truth)))) for _ in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("truth", "count"), [((0.5, 0.5), 5), ((0.8, 0.2), 3), ((0.4, 0.3, 0.2, 0.1), 8)])
 def test_intervals_over_pools_cover_the_truth(truth, count):
     """The estimand is the measure at this n, over all pools there could be; Wilson's of all images misses it."""

@@ -9,10 +9,6 @@ from scipy import stats
 
 from magnet_cli.maths.metrics import frechet, intervals, kid, neighbours
 
-with warnings.catch_warnings(action="ignore"):  # torchmetrics' own, on import
-    from torchmetrics.image.fid import FrechetInceptionDistance
-    from torchmetrics.image.kid import KernelInceptionDistance
-
 
 def draws(seed, n, m, features=6, shift=0.3, scale=1.2):
     rng = np.random.default_rng(seed)
@@ -30,7 +26,10 @@ class Same(torch.nn.Module):
         return features
 
 
+@pytest.mark.slow
 def test_fid_equals_torchmetrics_on_the_same_features():
+    with warnings.catch_warnings(action="ignore"):  # torchmetrics' own, on import
+        from torchmetrics.image.fid import FrechetInceptionDistance
     points, reference = draws(0, 500, 400)
     known = FrechetInceptionDistance(feature=Same(), normalize=True).set_dtype(torch.float64)
     known.update(torch.from_numpy(reference), real=True)
@@ -48,7 +47,10 @@ def test_fid_equals_the_closed_form_of_commuting_gaussians():
     assert found == pytest.approx(known, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_kid_equals_torchmetrics_with_one_subset_of_everything():
+    with warnings.catch_warnings(action="ignore"):  # torchmetrics' own, on import
+        from torchmetrics.image.kid import KernelInceptionDistance
     points, reference = draws(2, 300, 300)
     with warnings.catch_warnings(action="ignore"):  # it keeps all features, and says so
         known = KernelInceptionDistance(feature=Same(), subsets=1, subset_size=300, normalize=True)

@@ -281,6 +281,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written(magnet, home, parts, said)
     assert {p.name for p in Path().iterdir()} <= {"own.py", "__pycache__"}
 
 
+@pytest.mark.slow
 def test_references_that_lead_nowhere(magnet):
     write()
     for reference, said in (

@@ -54,6 +54,7 @@ def test_digit_features_are_the_classifiers():
     assert found.sha256 == entries.find("digits").sha256
 
 
+@pytest.mark.slow
 def test_jacobian_of_features_equals_the_dense_one(dense):
     generator = models.load(Checkpoint.find("mnist"))
     features = image_models.load("digits", CPU, torch.float32)
@@ -79,6 +80,7 @@ def test_a_volume_of_features_is_made_and_found(magnet):
     assert magnet("sample", "--n", 5, "--out", "pixels", "--json").json["pool"] == 20_000
 
 
+@pytest.mark.slow
 def test_a_users_own_module(magnet, toy, tmp_path):
     (tmp_path / "own.py").write_text(FACTORY)
     reference = f"{tmp_path / 'own.py'}:mean"

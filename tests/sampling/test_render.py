@@ -108,6 +108,7 @@ def test_the_first_images_of_a_longer_file_are_the_same(magnet, toy):
     assert [short[name] for name in names] == [long[name] for name in names]
 
 
+@pytest.mark.slow
 def test_labels_by_number_and_one_hot(magnet):
     Path("classes.py").write_text(
         "import torch\n"

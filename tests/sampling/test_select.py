@@ -38,6 +38,7 @@ def messages():
     return CacheEntry()
 
 
+@pytest.mark.slow
 def test_the_longest_volume_that_fits_is_chosen(magnet, toy, source, messages):
     short = magnet("compute", toy, "--n", 30).out.strip()
     long = magnet("compute", toy, "--n", 60, "--seed", 1, "--top-k", 3).out.strip()

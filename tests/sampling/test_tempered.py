@@ -225,6 +225,7 @@ def test_effective_draws_of_plain_prior_draws_are_below_one():
     assert benchmark.reweighted(values, 1.0) < 20
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_advantage_covers():
     """At least 90 % for a nominal 95 %, of ratios that are known, for samplers that lag and for such that only vary."""
     benchmark = benchmark_module()
@@ -381,6 +382,7 @@ def test_every_flipped_byte_is_seen(magnet, toy, toy_volume, home):
         path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_damage_is_named_and_can_be_made_again(toy_volume, toy_generator, tmp_path):
     measure = tempered.Measure(toy_volume, toy_generator, 5)
     run = TemperedRun(tmp_path / "run", TemperedSpec.of(toy_volume, 5, Schedule(0.5, 16, 0, moves=4)))

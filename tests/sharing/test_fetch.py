@@ -49,6 +49,7 @@ def volume_entry(source, data, **changes):
     return entry(source, data, name="toy-volume", kind="volume", generator="toy", family="", **changes)
 
 
+@pytest.mark.slow
 def test_published_arrays_become_a_volume_that_sample_finds(magnet, toy, home, lists):
     data = arrays()
     with serving({"/toy.npz": whole(data)}) as server:
@@ -191,6 +192,7 @@ def drive(monkeypatch, tmp_path):
 ID = "1SSn-Vs59U0XoUcK8hCoK7bwFMFGtwI7q"
 
 
+@pytest.mark.slow
 def test_a_volume_on_google_drive(magnet, home, lists, drive, tmp_path):
     drive.answers[ID] = ("stylegan2_configf.npz", arrays())
     artifact = volume_entry(f"drive:{ID}", b"", sha256="", size=0)
@@ -206,6 +208,7 @@ def test_a_volume_on_google_drive(magnet, home, lists, drive, tmp_path):
     assert len(drive.asked) == count
 
 
+@pytest.mark.slow
 def test_a_volume_of_one_class_learns_it_from_its_name(magnet, home, lists, drive, tmp_path):
     drive.answers[ID] = ("207_golden retriever.npz", arrays())
     big = entry("https://magnet.invalid/biggan.bin", name="big", family="biggan-deep")
@@ -243,6 +246,7 @@ def test_what_google_drive_says_is_said(magnet, home, lists, drive):
     assert everything(home) == []
 
 
+@pytest.mark.slow
 def test_without_gdown_the_extra_is_named(home, lists, tmp_path):
     lists(volume_entry(f"drive:{ID}", b"", sha256="", size=0))
     (tmp_path / "without").mkdir()

@@ -40,6 +40,7 @@ def stored(outcome):
     return volume, Shard.join([shard for _, shard in volume.rows()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4", ">f8"])
 @pytest.mark.parametrize("leading", [(50,), (5, 10), (5, 2, 5)])
 @pytest.mark.parametrize("compressed", [False, True])
@@ -100,6 +101,7 @@ def test_an_import_that_was_stopped_goes_on(tmp_path, monkeypatch):
     np.testing.assert_array_equal(whole.latents, arrays(rows=200)["latents"])
 
 
+@pytest.mark.slow
 @given(st.integers(1, 300), st.integers(1, 4), st.booleans(), st.integers(0, 2**31))
 @settings(max_examples=25, deadline=None)
 def test_import_of_an_export_has_the_same_rows_bit_for_bit(tmp_path_factory, rows, width, labelled, seed):
@@ -144,6 +146,7 @@ def test_labels_become_class_numbers(tmp_path):
     assert found.labels is None  # published empty where there are no classes
 
 
+@pytest.mark.slow
 def test_drawn_from_like_any_other(magnet, tmp_path):
     """Export of the built-in volume, in again, and the same rows are drawn; no row of a solver goes beside them."""
     assert magnet("export", "mnist-volume", "digits.npz", "--json").json["rows"] == 20_000
@@ -288,6 +291,7 @@ def test_bombs_and_encrypted_files(tmp_path):
         published_arrays.open_archive(path)
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_a_damaged_file_gives_a_clear_error_or_its_rows(tmp_path_factory, data):

@@ -284,6 +284,7 @@ def test_killed_at_random_and_resumed_gives_the_weights_of_an_unbroken_run(magne
     assert [{**line, "seconds": 0} for line in lines[0]] == [{**line, "seconds": 0} for line in lines[1]]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone_and_another_is_refused(magnet):
     two_blobs(rows=100)
     command = ["train", "slogan", "--data", "blobs.npz", "--components", 2, "--steps", 3, "--out", "run"]

@@ -113,6 +113,7 @@ def test_gradients_are_unbiased(loss):
             assert error.square().mean() < 2.5  # and together they are no further than chance has them
 
 
+@pytest.mark.slow
 def test_gradients_are_near_the_truth_with_many_draws():
     prior, loss = random_prior(), Wave()
     for one, truth in zip(estimates(prior, loss, 0, 400_000), differences(loss, prior), strict=True):
