@@ -134,8 +134,21 @@ def test_the_rescoring_of_directions(magnet, slogan, generator, mixture):
     assert abs(told["value"] - change(other)) > 0.01
 
 
+@pytest.mark.slow
+def test_a_tempered_sample(magnet, slogan, mixture):
+    """Its latents are the mixture's where log-volumes weigh nothing, its labels the components that were named."""
+    assert magnet("compute", slogan, "--n", 60, "--volume", "v").code == 0
+    line = ["sample", slogan, "--volume", "v", "--method", "tempered", "--n", 64, "--rho", 0.01, "--label", 2]
+    done = magnet(*line, "--label", 0, "--particles", 32, "--out", "s")
+    assert done.code == 0, done.err
+    latents, labels = np.load("s/latents.npy"), np.load("s/labels.npy")
+    assert set(labels) == {0, 2}
+    away = [np.linalg.solve(mixture.factors[c], (latents[labels == c] - mixture.means[c]).T) for c in (0, 2)]
+    assert abs(np.concatenate(away, axis=1).std() - 1) < 0.2
+    assert magnet("info", "s", "--check").code == 0
+
+
 def test_the_start_of_a_tempered_run(tmp_path, generator, mixture):
-    """The sampler has no moves for a mixture and is refused; what it starts from is of the mixture all the same."""
     volume = Volume(tmp_path / "planned", computing.volume_spec(generator, solver="exact"))
     latents, labels = tempered.Measure(volume, generator, 4).prior(np.random.default_rng(1), 30, 0)
     known = mixture.draw(np.random.default_rng(1), 30)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from toys import some_mixture
 
 from magnet_cli import computing, index, models
 from magnet_cli.catalog.checkpoint import Checkpoint
@@ -42,25 +43,27 @@ class Map(torch.nn.Module):
         return self.function(z)
 
 
-def measure_of(function, latent_dim, prior, tmp_path, exaggerated=1.0):
+def measure_of(function, latent_dim, prior, tmp_path, exaggerated=1.0, label=()):
     """The measure of a map z [B, D] to [B, M]; `exaggerated` falsifies its log-volumes, for tests that must fail."""
-    network = Map(function, latent_dim, prior).eval()
-    generator = Generator("map", "own", "0" * 64, network.image_shape, Prior(prior, latent_dim), network)
+    prior = Prior(prior, latent_dim) if isinstance(prior, str) else Prior.of_mixture(prior)
+    network = Map(function, latent_dim, prior.kind).eval()
+    network.num_classes = prior.num_classes
+    generator = Generator("map", "own", "0" * 64, network.image_shape, prior, network)
     volume = Volume(tmp_path / "planned", computing.volume_spec(generator, solver="exact"))
-    measure = tempered.Measure(volume, generator, volume.spec.top_k, BatchPlan(1000))
+    measure = tempered.Measure(volume, generator, volume.spec.top_k, BatchPlan(1000), label=label)
     if exaggerated != 1:
         honest = measure.log_volume
         measure.log_volume = lambda latents, labels: exaggerated * honest(latents, labels)
     return measure
 
 
-def end_of(measure, number=0, **schedule):
-    """Latents and log-volumes of one island at its end."""
+def end_of(measure, number=0, labelled=False, **schedule):
+    """Latents and log-volumes, and labels if `labelled`, of one island at its end."""
     asked = {"rho": 1.0, "particles": 200, "seed": 0, "sweeps": 1, "rounds": 3, "moves": 8} | schedule
     island = Island(number, Schedule(**asked), measure, [])
     steps = list(island.advance())
-    latents = np.concatenate([step.latents for step in steps])[steps[-1].particles]
-    return latents, np.concatenate([step.log_volume for step in steps])[steps[-1].particles]
+    names = ("latents", "log_volume", "labels") if labelled else ("latents", "log_volume")
+    return tuple(np.concatenate([getattr(step, name) for step in steps])[steps[-1].particles] for name in names)
 
 
 def linear(slopes):
@@ -108,6 +111,50 @@ def test_moves_leave_the_prior_as_it_is():
         assert np.abs(np.corrcoef(z[:, 0], end.latents[:, 0])[0, 1]) < 0.5
         if kind == "sphere":
             assert np.allclose(np.linalg.norm(end.latents, axis=1), math.sqrt(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("label", [(), (2, 0)])
+def test_moves_leave_a_mixture_as_it_is(label):
+    mixture, rng = some_mixture(latent_dim=3), np.random.default_rng(0)
+    z, _ = mixture.draw(rng, 4000, label)
+    kernel = moves.Kernel(Prior.of_mixture(mixture), 0.9, np.zeros((4000, 3)), label)
+    end = moves.walk(rng, z, kernel, lambda at: np.zeros(len(at)), 12)
+    fresh, components = mixture.draw(rng, 4000, label)
+    for direction in (*np.eye(3), np.ones(3)):
+        assert stats.ks_2samp(end.latents @ direction, fresh @ direction).pvalue > 1e-4
+    drawn = mixture.draw_components(rng, end.latents, label)
+    counts = [np.bincount(each, minlength=3) for each in (drawn, components)]
+    assert stats.chi2_contingency(np.array(counts)[:, np.array(counts).any(axis=0)]).pvalue > 1e-4
+
+
+def test_components_are_drawn_given_the_latent():
+    mixture, rng = some_mixture(latent_dim=3), np.random.default_rng(0)
+    z = mixture.draw(rng, 1)[0]
+    shares = np.exp(mixture.log_densities(z)[0] - mixture.log_density(z))
+    drawn = mixture.draw_components(rng, np.repeat(z, 4000, axis=0))
+    assert stats.chisquare(np.bincount(drawn, minlength=3), 4000 * shares).pvalue > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("label", "rho"), [((), 1.0), ((), -0.7), ((2, 0), 1.0)])
+def test_known_mixture(label, rho, tmp_path):
+    """Where log-volume is a·z, weights exp(rho a·z) turn each N(μ, Σ) of weight π into N(μ + rho Σ a, Σ) of weight
+    π exp(rho a·μ + rho² aᵀΣa / 2).
+    """
+    mixture, a = some_mixture(latent_dim=3), np.array([0.8, -0.6, 0.4])
+    measure = measure_of(linear(a.tolist()), 3, mixture, tmp_path, label=label)
+    kept = mixture.of(label)
+    tilts = rho * np.array([factor @ (factor.T @ a) for factor in kept.factors])
+    weights = kept.weights * np.exp(rho * kept.means @ a + rho * tilts @ a / 2)
+    weights /= weights.sum()
+    runs = [end_of(measure, number, rho=rho, labelled=True) for number in range(16)]
+    means = np.array([z.astype(np.float64).mean(axis=0) for z, _, _ in runs])
+    names = list(label) or [0, 1, 2]
+    shares = np.array([[np.mean(labels == name) for name in names] for _, _, labels in runs])
+    for values, truth in ((means, weights @ (kept.means + tilts)), (shares, weights)):
+        error = values.std(axis=0, ddof=1) / 4
+        assert (np.abs(values.mean(axis=0) - truth) < 4.5 * error + 2 / 200).all()
+        assert error.max() < 0.06
 
 
 def test_systematic_resampling_is_right_to_within_one():

@@ -85,6 +85,21 @@ class Mixture:
             latents[ours] = self.means[c] + noise[ours].astype(np.float64) @ self.factors[c].T
         return latents, components
 
+    def draw_components(self, rng: np.random.Generator, latents: np.ndarray, label: tuple[int, ...] = ()) -> np.ndarray:
+        """Draw the component that each latent came from, given the latent: c with probability p(c | z).
+
+        Args:
+            rng: stream of the draws.
+            latents: [n, D] floating.
+            label: components that latents come from; empty for all.
+
+        Returns:
+            [n] int64.
+        """
+        kept = np.array(tuple(dict.fromkeys(label)) or range(self.num_components))
+        logs = self.log_densities(latents)[:, kept]
+        return kept[(logs + rng.gumbel(size=logs.shape)).argmax(axis=1)]
+
     def log_densities(self, latents: np.ndarray) -> np.ndarray:
         """Return log π_c N(z; μ_c, Σ_c) of latents [n, D] for each component: [n, K] float64."""
         from scipy.linalg import solve_triangular  # slow to import

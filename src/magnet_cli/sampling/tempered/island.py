@@ -212,12 +212,16 @@ class Particles:
         def target(z: np.ndarray) -> np.ndarray:
             return self._rho * guess(measured.measure.features(z, labels))
 
-        kernel = Kernel(measured.measure.generator.prior, width, self._means[which])
+        prior, label = measured.measure.generator.prior, measured.measure.label
+        kernel = Kernel(prior, width, self._means[which], label)
         end = moves.walk(rng, measured.latents[here], kernel, target, steps)
         new = np.flatnonzero(end.moved)
         self.measured.append(len(new))
         places = np.zeros(len(here), np.int64)
-        places[new] = measured.add(self._age, end.latents[new], None if labels is None else labels[new])
+        named = labels
+        if prior.mixture is not None:  # its labels say where a latent came from, and do not go with it
+            named = prior.mixture.draw_components(rng, end.latents, label)
+        places[new] = measured.add(self._age, end.latents[new], None if named is None else named[new])
         before = moves.scores(self._rho, measured.log_volume[here]) - self._rho * guess(measured.features[here])
         after = moves.scores(self._rho, measured.log_volume[places]) - self._rho * guess(measured.features[places])
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -17,7 +17,8 @@ class Measure:
     """Log-volumes and features of latents; `groups` are the sizes of the groups of features, once some were computed.
 
     Generator and image model `output` are on their device in the precision of the volume's spec; `cut` are the sizes of
-    the batches. Draws from the prior have the labels `label` in turn, by default those of the volume.
+    the batches. Draws from the prior have the labels `label`, in turn, or come from these components of a mixture;
+    by default those of the volume.
     """
 
     def __init__(
@@ -34,14 +35,14 @@ class Measure:
         self.generator = generator
         self.cut = cut or memory.plan_batches(generator, volume.spec.vectors)
         self._top_k = top_k
-        self._label = label or volume.spec.label
+        self.label = label or volume.spec.label
         self._output = output
         self._basis = volume.pilot()
         computing.check(generator, volume.spec, output)
 
     def prior(self, rng: np.random.Generator, count: int, first: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Draw latents [count, D] float32 and labels as `Prior.draw`; `first` is the number of the first."""
-        return self.generator.prior.draw(count, rng, self._label, first)
+        return self.generator.prior.draw(count, rng, self.label, first)
 
     def log_volume(self, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """Compute log-volumes [r] float64, each a function of latent and label alone: sketches share one test matrix.

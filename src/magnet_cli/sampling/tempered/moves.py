@@ -18,15 +18,18 @@ class Kernel:
 
     Gaussian priors: preconditioned Crank–Nicolson, z' = m + √(1−b²) (z−m) + b ξ (Cotter et al. 2013; with a mean,
     Rudolf and Sprungk 2018). Sphere: the same with m = 0, scaled to |z'| = √D: a function of the angle between z and
-    z' alone, hence symmetric. Box: z + b ξ, reflected at the walls. A mixture has no proposal.
+    z' alone, hence symmetric. Box: z + b ξ, reflected at the walls. Mixture: with a component c drawn from p(c | z), the
+    move of N(μ_c, Σ_c), z' = μ_c + √(1−b²) (z−μ_c) + b L_c ξ. As p(z) p(c | z) is π_c N(z; μ_c, Σ_c), for which that
+    move is reversible, the move as a whole is reversible for the mixture.
 
     Every move draws its own b, independent of z, between `step` / 8 and `step` in (0, 1]; `mean` [P, D] float64 is m,
-    0 where the prior is not Gaussian.
+    0 where the prior is not Gaussian. `label` are the components that a mixture's latents come from, by default all.
     """
 
     prior: Prior
     step: float
     mean: np.ndarray
+    label: tuple[int, ...] = ()
 
     def propose(self, rng: np.random.Generator, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Propose z' [P, D] float32; return it and the log of p(z') q(z', z) / p(z) q(z, z'), −inf where p(z') is 0."""
@@ -35,7 +38,11 @@ class Kernel:
         if self.prior.kind == "uniform":
             folded = 1 - np.abs((z + b * noise + 1) % 4 - 2)  # into [−1, 1], as by mirrors at both ends
             return folded.astype(np.float32), np.zeros(len(z))
-        moved = self.mean + np.sqrt(1 - b * b) * (z - self.mean) + b * noise
+        mean = self.mean
+        if (mixture := self.prior.mixture) is not None:
+            components = mixture.draw_components(rng, z, self.label)
+            mean, noise = mixture.means[components], np.einsum("pij,pj->pi", mixture.factors[components], noise)
+        moved = mean + np.sqrt(1 - b * b) * (z - mean) + b * noise
         if self.prior.kind == "sphere":
             moved *= np.sqrt(z.shape[1]) / np.linalg.norm(moved, axis=1, keepdims=True)
         moved = moved.astype(np.float32)

@@ -87,13 +87,8 @@ class TemperedSpec:
 
     @classmethod
     def of(cls, volume: Volume, top_k: int, schedule: Schedule, label: tuple[int, ...] = ()) -> "TemperedSpec":
-        """Return the spec of a run with the function and the solver of a volume; a mixture has no moves."""
+        """Return the spec of a run with the function and the solver of a volume."""
         spec = volume.spec
-        if spec.prior == "mixture":
-            raise SpecError(
-                f"the prior of {spec.generator} is a mixture, and the tempered sampler has no moves for one",
-                "leave `method` out: rows of the volume are drawn by weight",
-            )
         if spec.solver == "imported":
             raise VolumeError(
                 f"the rows of {volume.path} were imported, and the tempered sampler has to compute new ones",
