@@ -18,9 +18,9 @@ class Kernel:
 
     Gaussian priors: preconditioned Crank–Nicolson, z' = m + √(1−b²) (z−m) + b ξ (Cotter et al. 2013; with a mean,
     Rudolf and Sprungk 2018). Sphere: the same with m = 0, scaled to |z'| = √D: a function of the angle between z and
-    z' alone, hence symmetric. Box: z + b ξ, reflected at the walls. Mixture: with a component c drawn from p(c | z), the
-    move of N(μ_c, Σ_c), z' = μ_c + √(1−b²) (z−μ_c) + b L_c ξ. As p(z) p(c | z) is π_c N(z; μ_c, Σ_c), for which that
-    move is reversible, the move as a whole is reversible for the mixture.
+    z' alone, hence symmetric. Box: z + b ξ, reflected at the walls. Mixture: with a component c drawn from p(c | z),
+    the move of N(μ_c, Σ_c), z' = μ_c + √(1−b²) (z−μ_c) + b L_c ξ. As p(z) p(c | z) is π_c N(z; μ_c, Σ_c), for which
+    that move is reversible, the move as a whole is reversible for the mixture.
 
     Every move draws its own b, independent of z, between `step` / 8 and `step` in (0, 1]; `mean` [P, D] float64 is m,
     0 where the prior is not Gaussian. `label` are the components that a mixture's latents come from, by default all.
