@@ -619,6 +619,31 @@ def test_clusters_are_held_against_classes():
     assert errors["mean"] == pytest.approx((0.05 + 0.4 - 1 / 3 + 1 / 6 - 0.1) / 3)
 
 
+class Exact(Trainer):
+    """A generator that gives its latents, which are the data's modes at a scale."""
+
+    scale = 1.0
+
+    def mixture(self):
+        loaded = data.synthetic()
+        groups = [loaded.values[loaded.labels == c] for c in range(8)]
+        factors = np.stack([np.diag(self.scale * group.std(axis=0)) for group in groups]).astype(float)
+        return Mixture(loaded.shares, np.stack([group.mean(axis=0) for group in groups]).astype(float), factors)
+
+    def render(self, z):
+        return z
+
+
+@pytest.mark.parametrize(("scale", "truth"), [(1.0, 1.0), (0.5, 0.5 / math.sqrt(1 - 4.5 / (math.exp(4.5) - 1)))])
+def test_the_spread_of_draws_within_modes(scale, truth):
+    """Distances beyond 3 are left out: E[r² | r < 3] of two dimensions is 2 (1 − 4.5 / (exp(4.5) − 1))."""
+    trainer = Exact(SMALL, data.synthetic())
+    trainer.scale = scale
+    spread = progress.metrics_of(trainer, data.synthetic())["spread"]
+    assert spread["mean"] == pytest.approx(truth, rel=0.02)
+    assert spread["mean"] * 0.9 < spread["narrowest"] <= spread["mean"]
+
+
 def test_a_run_that_came_apart_is_said_so():
     trainer = Trainer(SMALL, data.load(str(two_blobs())))
     trainer.advance()

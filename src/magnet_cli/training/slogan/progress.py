@@ -39,8 +39,9 @@ def metrics_of(trainer: Trainer, data: DataSet) -> dict:
     Returns:
         "weights" [K]. Where classes are known: "nmi", "ari" and "purity" of the encoder's clusters of 10,000 data, the
         class of each component in "class_of", and "weight_error" {mean, worst}. For points of known classes also
-        "modes", the number of modes with draws, "near", the share of draws within 3 standard deviations of a mode, and
-        "draws_nmi", of the components of draws against their nearest modes.
+        "modes", the number of modes with draws, "near", the share of draws within 3 standard deviations of a mode,
+        "draws_nmi", of the components of draws against their nearest modes, and "spread" {mean, narrowest}, over modes
+        with draws: the rms distance of near draws from the centre, over that of near data.
 
     Raises:
         MagnetError: classes are known, and scikit-learn is not installed.
@@ -64,11 +65,26 @@ def _modes(trainer: Trainer, data: DataSet, shares: np.ndarray) -> dict:
     latents, components = trainer.mixture().draw(np.random.default_rng([_STREAM, 1]), _SHOWN)
     drawn = trainer.render(latents)
     groups = [data.values[data.labels == c] for c in range(len(data.classes))]
-    away = np.stack([np.linalg.norm((drawn - g.mean(axis=0)) / g.std(axis=0), axis=1) for g in groups], axis=1)
+
+    def distance(points: np.ndarray, group: np.ndarray) -> np.ndarray:
+        return np.linalg.norm((points - group.mean(axis=0)) / group.std(axis=0), axis=1)
+
+    away = np.stack([distance(drawn, group) for group in groups], axis=1)
     nearest, near = away.argmin(axis=1), away.min(axis=1) < _NEAR
     there = np.bincount(nearest[near], minlength=len(groups)) / len(drawn) >= _THERE * shares
     agreed = clusters.agreement(nearest, components)["nmi"]
-    return {"modes": int(there.sum()), "near": round(float(near.mean()), 6), "draws_nmi": round(agreed, 6)}
+    spreads = [
+        _rms(away[near & (nearest == c), c]) / _rms(own[own < _NEAR])
+        for c, own in enumerate(distance(group, group) for group in groups)
+        if there[c]
+    ]
+    spread = {"mean": round(float(np.mean(spreads)), 6), "narrowest": round(min(spreads), 6)} if spreads else None
+    metrics: dict = {"modes": int(there.sum()), "near": round(float(near.mean()), 6), "draws_nmi": round(agreed, 6)}
+    return metrics | {"spread": spread}
+
+
+def _rms(distances: np.ndarray) -> float:
+    return float(np.sqrt((distances**2).mean()))
 
 
 def grid(trainer: Trainer, data: DataSet) -> bytes | None:
