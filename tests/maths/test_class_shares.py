@@ -26,13 +26,72 @@ def test_shares_gap_and_total_variation_by_hand():
 
 
 @pytest.mark.parametrize("truth", [(0.5, 0.5), (0.52, 0.48), (0.8, 0.2), (0.4, 0.3, 0.2, 0.1), (0.1,) * 10])
-def test_intervals_of_imbalance_cover_the_truth(truth):
-    """The estimand is the imbalance at this n: the mean over draws, which near equal shares lies above their own."""
-    draws = np.random.default_rng(1).multinomial(400, truth, 1500)
+def test_intervals_of_imbalance_cover_that_at_this_n(truth):
+    """The mean over draws of this size, which near equal shares lies above their own imbalance."""
+    draws = np.random.default_rng(1).multinomial(400, truth, 300)
     for measure in ("gap", "total_variation"):
         made = [getattr(tally(*counts), measure)() for counts in draws]
         at_n = np.mean([one.value for one in made])
         assert np.mean([one.low <= at_n <= one.high for one in made]) >= 0.9, measure
+
+
+def _equal(num):
+    return lambda _: np.full(num, 1 / num)
+
+
+def _near(num):
+    """One class a third above, another a third below."""
+    weights = np.ones(num)
+    weights[[0, -1]] = 1.3, 0.7
+    return lambda _: weights / weights.sum()
+
+
+def _dirichlet(num, each):
+    return lambda rng: rng.dirichlet(np.full(num, each))
+
+
+def coverage(shares, n, times, seed=6):
+    """How often the intervals hold the gap and the total variation of the shares that counts are drawn from."""
+    rng, covered = np.random.default_rng(seed), []
+    for _ in range(times):
+        truth = shares(rng)
+        counts = tally(*rng.multinomial(n, truth))
+        pairs = (counts.gap(), np.ptp(truth)), (counts.total_variation(), np.abs(truth - 1 / len(truth)).sum() / 2)
+        covered.append([made.low <= value + 1e-12 and value - 1e-12 <= made.high for made, value in pairs])
+    return np.mean(covered, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("shares", "n"),
+    [(_equal(2), 64), (_equal(10), 5000), (_near(10), 500), (_equal(1000), 500), (_dirichlet(40, 5), 500)],
+)
+def test_intervals_cover_the_imbalance_of_the_shares(shares, n):
+    """Equal classes are what balance and `--classes equal` make; the classes in the sum are picked by the same data."""
+    assert (coverage(shares, n, 100) >= 0.9).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [64, 500, 5000, 20000])
+@pytest.mark.parametrize("num", [2, 3, 10, 40, 1000])
+def test_intervals_cover_the_imbalance_of_shares_of_every_kind(num, n):
+    for shares in (_equal(num), _near(num), *(_dirichlet(num, each) for each in (0.3, 1, 5, 50, 500))):
+        assert (coverage(shares, n, 300 if num < 1000 else 100) >= 0.9).all()
+
+
+def test_intervals_of_imbalance_tell_what_the_images_tell():
+    """Covering is not enough: 5,000 images of ten classes tell unequal shares from equal ones."""
+    equal, unequal = tally(*[500] * 10), tally(900, 100, *[500] * 8)
+    assert equal.total_variation().low == 0 < equal.total_variation().high < 0.02
+    assert 0.05 < unequal.total_variation().low < 0.08 < unequal.total_variation().high < 0.1
+    assert 0.14 < unequal.gap().low < 0.16 < unequal.gap().high < 0.18
+
+
+def test_what_equal_shares_give_is_that_of_draws_with_equal_shares():
+    draws = np.random.default_rng(7).multinomial(300, [0.2] * 5, 2000) / 300
+    level = class_shares.at_equal_shares(300, 5)
+    assert level["gap"] == pytest.approx(np.ptp(draws, axis=1).mean(), rel=0.05)
+    assert level["total_variation"] == pytest.approx(np.abs(draws - 0.2).sum(axis=1).mean() / 2, rel=0.05)
+    assert class_shares.summary([tally(60, 60, 60, 60, 60)]).at_equal_shares == level
 
 
 def test_the_interval_of_a_change_covers_it():
@@ -40,7 +99,7 @@ def test_the_interval_of_a_change_covers_it():
     one, other = (0.7, 0.3), (0.6, 0.4)
     made = [
         class_shares.joined(tally(*rng.multinomial(300, one)).gap(), tally(*rng.multinomial(500, other)).gap())
-        for _ in range(1500)
+        for _ in range(400)
     ]
     assert np.mean([each.low <= 0.2 <= each.high for each in made]) >= 0.93
 

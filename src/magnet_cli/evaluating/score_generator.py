@@ -181,9 +181,10 @@ def _describe(messages: Messages, name: str, tally: Tally) -> None:
     for each, share in tally.shares().items():
         messages.note(f"{name}: {each} {share.value:.4f} ({share.low:.4f} to {share.high:.4f})")
     gap, variation = tally.gap(), tally.total_variation()
-    messages.note(
-        f"{name}: gap {gap.value:.4f} ({gap.low:.4f} to {gap.high:.4f}), total variation {variation.value:.4f}"
-    )
+    equal = class_shares.at_equal_shares(tally.n, len(tally.classes))
+    for what, one, level in (("gap", gap, equal["gap"]), ("total variation", variation, equal["total_variation"])):
+        text = f"{one.value:.4f} ({one.low:.4f} to {one.high:.4f}); equal shares would give {level:.4f}"
+        messages.note(f"{name}: {what} {text} at this n")
     shares.warn_of_empty_classes(messages, name, [tally])
 
 

@@ -115,6 +115,9 @@ def _imbalance(groups: dict[str, Shares]) -> str:
     ]
     caption = "Gap: the largest share minus the smallest. Total variation: the part of the images that would have to "
     caption += "change class for equal shares."
+    for n in dict.fromkeys(each.n for each in groups.values()):
+        level = shares_.at_equal_shares(n, len(next(iter(groups.values())).shares))
+        rows.append([("equal shares", f"on average at n {n:,}"), *(number(value) for value in level.values())])
     if len(groups) == 1:
         return page.table(["", "gap", "total variation"], rows, caption)
     (one, first), *_, (other, last) = groups.items()

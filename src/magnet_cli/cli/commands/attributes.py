@@ -119,6 +119,8 @@ def _annotate(console: Console, paths: list[Path], values: dict) -> None:
     rows = []
     for name, summary in report["models"].items():
         rows += _rows(name, summary, "")
+        equal = summary["at_equal_shares"].items()
+        rows += [[name, f"{what.replace('_', ' ')} of equal shares", f"{value:.4f}", "", ""] for what, value in equal]
         if change := summary.get("change"):
             rows += [*_rows(name, change, "change in "), [name, "p of no change", f"{change['p_value']:.4g}", "", ""]]
     console.table(report, ["model", "what", "value", "low", "high"], rows)
