@@ -239,7 +239,14 @@ def test_a_balanced_sample_is_a_sample_like_any_other(magnet, here):
     assert report["largest_balanced_n"] >= 60
     assert report["displaced_share"] == 0
     assert sum(cell["latents"] for cell in report["cells"]) == report["kept"] <= report["pool"] == 600
-    assert sum(cell["drawn"] for cell in report["cells"]) == 60
+    assert all(5 <= cell["drawn"] <= 7 for cell in report["cells"])  # ten digits: even without a flag
+    off = sum(abs(cell["share"] - cell["target"]) for cell in report["cells"]) / 2
+    assert report["total_variation"] == pytest.approx(off)
+    assert off < 0.04
+    assert f"{round(60 * off)} of 60 latents would have to be of another one" in done.err
+    published = magnet("balance", "scored", "--n", 60, "--random", "--no-images", "--allow-unbalanced", "--json")
+    assert published.json["total_variation"] > 2 * off
+    assert "drawn at random (--random)" in published.err
     assert report["shares"]["digits"]["3"] == next(c["share"] for c in report["cells"] if c["classes"]["digits"] == "3")
     assert "have a probability above 0.9" in done.err
     assert "balanced up to n" in done.err
@@ -347,7 +354,7 @@ def test_a_flipped_byte_is_found(magnet, here, name):
 
 def test_other_shares_by_flag_and_by_file(magnet, here):
     line = ["balance", "scored", "--cut", "digits=5", "--n", 80, "--no-images", "--json"]
-    even = magnet(*line, "--even", "--out", "even").json
+    even = magnet(*line, "--out", "even").json
     assert [cell["drawn"] for cell in even["cells"]] in ([39, 41], [40, 40], [41, 39])
     by_flag = magnet(*line, "--target", "digits=0.25", "--out", "flag").json
     np.testing.assert_allclose([cell["target"] for cell in by_flag["cells"]], [0.75, 0.25])

@@ -156,7 +156,7 @@ def test_a_balanced_direction_leaks_three_times_less(magnet, planted):
         assert leakage["unbalanced", own] > 0.5
     found = open_scored(planted, None, (), {})
     attributes = tuple(found.attributes.values())
-    table = contingency.tabulate(attributes, 0.9, contingency.equal_target(attributes))
+    table = contingency.tabulate(attributes, 0.9, contingency.equal_target(attributes), even=True)
     rows = balance.draw(table, 1500, 0).rows
     z, labels = np.load(planted / "latents.npy")[rows], found.attributes[SMILE].labels[rows]
     vector = z[labels == 1].mean(axis=0) - z[labels == 0].mean(axis=0)

@@ -104,7 +104,7 @@ class FlagNames:
         if parameter.param_type_name == "argument":
             flag = text or parameter.metavar or parameter.name.upper()
         elif text is not None and parameter.is_flag:
-            flag = flag if text == "True" else f"no {flag}"
+            flag = flag if text == "True" else (*parameter.secondary_opts, f"no {flag}")[0]
         elif text is not None:
             values = [text]
             with contextlib.suppress(ValueError, SyntaxError):  # a placeholder, as FILE.npy

@@ -93,7 +93,10 @@ Shares = Annotated[
 ]
 Even = Annotated[
     bool,
-    typer.Option("--even", help="Let combinations take turns, for exact shares; otherwise each is drawn at random."),
+    typer.Option(
+        "--even/--random",
+        help="Combinations take turns, so that shares are even at any n; or each is drawn at random, as published.",
+    ),
 ]
 AllowUnbalanced = Annotated[
     bool,
@@ -119,7 +122,7 @@ class ScoredFlags:
     confidence: Confidence = None
     cut: Cut = None
     target: Shares = None
-    even: Even = False
+    even: Even = True
     allow_unbalanced: AllowUnbalanced = False
     scores: Scores = None
     seed: options.Seed = 0

@@ -30,6 +30,11 @@ class Selection:
     cells: np.ndarray
     displaced: np.ndarray
 
+    def total_variation(self, table: Table) -> float:
+        """Return the fraction of the draws that would have to be of another cell to meet the target exactly."""
+        drawn = np.bincount(self.cells, minlength=len(table.counts))
+        return float(np.abs(drawn / len(self.cells) - table.target).sum() / 2)
+
     @property
     def displaced_share(self) -> float:
         """Fraction of the draws that come from another cell than the target asks for."""
@@ -51,8 +56,8 @@ def largest_balanced_n(table: Table, seed: int) -> int:
 def draw(table: Table, n: int, seed: int, *, allow_unbalanced: bool = False) -> Selection:
     """Draw n latents: for each a cell by the target, at random or in turn, then one of its latents, none twice.
 
-    Where the cell has no latents left, another is drawn from those that have; with equal shares this is the published
-    algorithm. It never happens up to `largest_balanced_n`; to draw more than that has to be allowed.
+    Where the cell has no latents left, another is drawn from those that have; at random and with equal shares this is
+    the published algorithm. It never happens up to `largest_balanced_n`; to draw more than that has to be allowed.
     """
     balanced = largest_balanced_n(table, seed)
     if n > balanced and not allow_unbalanced:

@@ -177,6 +177,7 @@ def _report(out: Path, spec: BalanceSpec, table: Table, selection: Selection) ->
         "kept": table.num_kept,
         "largest_balanced_n": largest_balanced_n(table, spec.seed),
         "displaced_share": selection.displaced_share,
+        "total_variation": selection.total_variation(table),
         "shares": {name: {c: s.value for c, s in each.shares.items()} for name, each in summaries.items()},
         "cells": [
             {
@@ -198,7 +199,12 @@ def _describe(messages: Messages, report: dict, table: Table, selection: Selecti
     for name, shares in report["shares"].items():
         messages.note(f"{name}: " + ", ".join(f"{each} {share:.4f}" for each, share in shares.items()))
     n, balanced, displaced = report["n"], report["largest_balanced_n"], report["displaced_share"]
-    messages.note(f"balanced up to n {balanced:,}")
+    moved = round(report["total_variation"] * n)
+    how = "take turns" if table.even else "are drawn at random (`even=False`)"
+    messages.note(
+        f"combinations {how}: {moved:,} of {n:,} latents would have to be of another one to meet the target exactly "
+        f"(total variation {report['total_variation']:.4f}); balanced up to n {balanced:,}"
+    )
     if n > balanced:
         missing = len(table.missing)
         reason = f"{missing:,} combinations never occur" if missing else "the rarest combinations ran out"

@@ -181,7 +181,7 @@ class ScoredRequest:
     confidence: float | None = None
     cut: tuple[tuple[str, str], ...] | None = None
     target: tuple[tuple[str, float] | Path, ...] | None = None
-    even: bool = False
+    even: bool = True
     seed: int = 0
 
     def open(self) -> ScoredLatents:

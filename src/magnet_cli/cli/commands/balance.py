@@ -43,12 +43,13 @@ def run(
 ) -> None:
     """Choose latents with balanced combinations of attributes.
 
-    All combinations become equally frequent. Keeps the latents that are confident about every attribute (--confidence),
-    draws a random combination of classes, then one of its latents, none twice: Multi-Attribute Balanced Sampling. For a
-    small n the shares vary; with --even combinations take turns instead. Prints how many latents each combination has,
-    and the largest n before one runs out; a larger n is an error, or with --allow-unbalanced is drawn with a displaced
-    share: the fraction of draws that are not where the target asks. A polarity sample is balanced within what polarity
-    drew. The first m of n latents are those of --n m. Prints the folder, a sample like any other.
+    All combinations become equally frequent. Keeps the latents that are confident about every attribute (--confidence);
+    combinations of classes take turns, each with one of its latents, none twice. With --random the combination is drawn
+    at random, as in Multi-Attribute Balanced Sampling: for a small n its shares vary. Prints how even the result is,
+    how many latents each combination has, and the largest n before one runs out; a larger n is an error, or with
+    --allow-unbalanced is drawn with a displaced share: the fraction of draws that are not where the target asks. A
+    polarity sample is balanced within what polarity drew. The first m of n latents are those of --n m. Prints the
+    folder, a sample like any other.
 
     \b
     Examples:
