@@ -1,9 +1,8 @@
 """Write balanced latents as a sample like any other; images of a sample are copied, others are rendered."""
 
-import json
 import time
 from collections.abc import Generator as Steps
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -14,13 +13,14 @@ from magnet_cli.editing.balance import Selection, draw, largest_balanced_n
 from magnet_cli.editing.contingency import ScoredRequest, Table
 from magnet_cli.editing.scored import Attribute, ScoredLatents, load_generator
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, contact_sheet, documents, pictures, results
+from magnet_cli.files import atomic, contact_sheet, documents, results
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.progress import SILENT, Messages
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.maths.metrics.class_shares import Tally
-from magnet_cli.sampling.kinds import SAMPLE
+from magnet_cli.sampling import sample_folder
+from magnet_cli.sampling.kinds import GRID, SAMPLE
 
 if TYPE_CHECKING:
     from magnet_cli.models import Generator
@@ -138,10 +138,19 @@ def run(plan: BalancePlan, command: list[str]) -> Steps[int, None, dict]:
         SpecError: a latent is not finite.
         MagnetError: no space, no permission.
     """
+    folder, force = ResultFolder(plan.out, SAMPLE), plan.request.force
+    with folder.writing(plan.spec, force=force) as done:
+        if done:
+            return done
+        if force:
+            folder.discard()
+        folder.begin(plan.spec)
+        return (yield from _write(plan, folder, command))
+
+
+def _write(plan: BalancePlan, folder: ResultFolder, command: list[str]) -> Steps[int, None, dict]:
     spec, latents, selection = plan.spec, plan.latents, cast("Selection", plan.selection)
-    if plan.request.force:
-        ResultFolder(plan.out, SAMPLE).discard()
-    yield from _write(plan, selection)
+    yield from _fill(plan, selection)
     report = plan.report | {"seconds": round(time.monotonic() - plan.start, 3)}
     attributes = {
         each.name: latents.models.get(each.name, {}) | asdict(summary)
@@ -158,7 +167,7 @@ def run(plan: BalancePlan, command: list[str]) -> Steps[int, None, dict]:
         "versions": versions(),
         "report": report,
     }
-    ResultFolder(plan.out, SAMPLE).finish(provenance)
+    folder.finish(provenance)
     return report
 
 
@@ -220,37 +229,29 @@ def _summaries(table: Table, selection: Selection) -> Iterator[tuple[Attribute, 
         yield each, class_shares.summary([Tally(each.classes, counts)])
 
 
-def _write(plan: BalancePlan, selection: Selection) -> Iterator[int]:
+def _fill(plan: BalancePlan, selection: Selection) -> Steps[int, None, None]:
     out, spec, latents, generator = plan.out, plan.spec, plan.latents, plan.generator
-    folder = ResultFolder(out, SAMPLE)
-    folder.begin(spec)
     rows = latents.rows(selection.rows)
     labels = latents.labels_of(selection.rows)
     source_images = _source_images(latents)
     names: list[str] = []
-    hashes: dict[str, str] = {}
-    steps: Iterator[dict[str, str]] = iter(())
+    images: Iterable[dict[str, str]] = ()
     if source_images and not spec.no_images:
         selected = [source_images[row] for row in selection.rows.tolist()]
         names = [f"{Path(name).parent.as_posix()}/{i:06d}{Path(name).suffix}" for i, name in enumerate(selected)]
-        steps = _copy(out, names, latents.path, selected)
+        images = _copy(out, names, latents.path, selected)
     elif generator:
         from magnet_cli.sampling import image_writer
 
-        form = "images/{:06d}.png" if generator.gives_images else "arrays/{:06d}.npy"
-        names = [form.format(i) for i in range(spec.n)]
-        batch = plan.request.batch_size
-        steps = image_writer.write_images(out, names, generator, rows, spec.truncation, labels, batch=batch)
-    for written in steps:
-        hashes |= written
-        yield len(written)
-    atomic.publish(out / "latents.npy", pictures.npy(rows))
-    if labels is not None:
-        atomic.publish(out / "labels.npy", pictures.npy(labels))
-    atomic.publish(out / "metadata.jsonl", _metadata(latents, spec, selection, names, labels))
-    if names and names[0].startswith("images/"):
-        atomic.publish(out / "grid.png", _sheet(out, spec, latents, generator))
-    folder.list_files(hashes)
+        names, batch = sample_folder.file_names(spec.n, generator), plan.request.batch_size
+        images = image_writer.write_images(out, names, generator, rows, spec.truncation, labels, batch=batch)
+
+    def sheets() -> dict[str, bytes]:
+        shown = names and names[0].startswith("images/")
+        return {GRID: _sheet(ImageSet.open(out, names), spec, latents, generator)} if shown else {}
+
+    records = _records(latents, spec, selection, names, labels)
+    yield from sample_folder.fill(out, {"latents": rows, "labels": labels}, images, records, sheets)
 
 
 def _source_images(latents: ScoredLatents) -> list[str]:
@@ -273,11 +274,10 @@ def _copy(out: Path, names: list[str], source: Path, selected: list[str]) -> Ite
         yield hashes
 
 
-def _metadata(
+def _records(
     latents: ScoredLatents, spec: BalanceSpec, selection: Selection, names: list[str], labels: np.ndarray | None
-) -> bytes:
-    """Return one line for each image: the record of the source, then class and probability of each attribute."""
-    lines = []
+) -> Iterator[dict[str, object]]:
+    """Yield one line for each image: the record of the source, then class and probability of each attribute."""
     for i, row in enumerate(selection.rows.tolist()):
         record: dict[str, object] = {"file_name": names[i]} if names else {}
         if latents.records:
@@ -290,27 +290,25 @@ def _metadata(
             each = latents.attributes[name]
             probability = round(float(each.probability[row]), 6)
             record |= {name: each.classes[each.labels[row]], f"{name}_probability": probability}
-        lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-    return "".join(lines).encode()
+        yield record
 
 
-def _sheet(out: Path, spec: BalanceSpec, latents: ScoredLatents, generator: "Generator | None") -> bytes:
+def _sheet(images: ImageSet, spec: BalanceSpec, latents: ScoredLatents, generator: "Generator | None") -> bytes:
     """Return the contact sheet: the first images of the source above the first of the balanced sample."""
     if generator is None:
-        before = _first_images(latents.path)
+        before = _first_images(ImageSet.open(latents.path))
     else:
         from magnet_cli.models import batches
 
         first = np.arange(min(_SHEET_IMAGES, len(latents)))
         size, labels = batches.batch_size(generator), latents.labels_of(first)
         before = list(batches.each_image(generator, latents.rows(first), spec.truncation, size, labels))
-    after = _first_images(out)
+    after = _first_images(images)
     above = f"{latents.path.name}: the first {len(before)} of {len(latents):,}, as they come"
     below = f"the first {len(after)} of {spec.n:,}, balanced by {', '.join(spec.attributes)}"
     return contact_sheet.contact_sheet([(above, before), (below, after)])
 
 
-def _first_images(sample: Path) -> list[np.ndarray]:
+def _first_images(images: ImageSet) -> list[np.ndarray]:
     """Return the first images [H, W, C] uint8 of a sample."""
-    images = ImageSet.open(sample / "images")
     return [image for block in images.batches(0, min(_SHEET_IMAGES, len(images))) for image in block]

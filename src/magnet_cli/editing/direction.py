@@ -14,6 +14,7 @@ from magnet_cli.editing.kinds import DIRECTION
 from magnet_cli.editing.scored import Attribute, ScoredLatents, class_index
 from magnet_cli.errors import SampleError, SpecError, require
 from magnet_cli.files import atomic, documents, pictures, results
+from magnet_cli.files.locks import FileLock
 
 if TYPE_CHECKING:
     from magnet_cli.models import Generator
@@ -202,14 +203,25 @@ def check_place(out: Path) -> bool:
     return False
 
 
-def write(out: Path, spec: DirectionSpec, vector: np.ndarray, command: list[str], report: dict) -> None:
-    """Write a direction: its document, then the vector [1, D] float32 as NPY, which makes it complete."""
-    atomic.make_folder(out.parent)
+def write(
+    out: Path, spec: DirectionSpec, vector: np.ndarray, command: list[str], report: dict, *, force: bool = False
+) -> dict:
+    """Write a direction: its document, then the vector [1, D] float32 as NPY, which makes it complete.
+
+    Returns its report; that of the file where another process has written this direction meanwhile.
+
+    Raises:
+        SampleError: another process has written another direction into the file, which is not to be replaced.
+    """
     data = pictures.npy(vector)
     fields = {"format": DIRECTION.format, "command": command, "spec": asdict(spec)}
     fields |= {"sha256": documents.sha256_bytes(data), "versions": results.versions(), "created": results.now()}
-    atomic.publish(document_of(out), documents.encode(fields | {"report": report}))
-    atomic.publish(out, data)
+    with FileLock(out.with_name(f".{out.name}.lock")).held():
+        if not force and (done := finished(out, spec)):
+            return done
+        atomic.publish(document_of(out), documents.encode(fields | {"report": report}))
+        atomic.publish(out, data)
+    return report
 
 
 def document_of(out: Path) -> Path:

@@ -1,8 +1,8 @@
 """Rows of images along a direction: latents are moved step by step, rendered, and scored by image models."""
 
-import json
 import time
 from collections.abc import Generator as Steps
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -22,6 +22,7 @@ from magnet_cli.models import Generator, batches, default_device, image_models, 
 from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.models.kept_outputs import PROBABILITIES
 from magnet_cli.sampling import image_writer, render, select
+from magnet_cli.sampling.kinds import GRID
 
 if TYPE_CHECKING:
     from magnet_cli.sampling.select import Source
@@ -163,23 +164,33 @@ def run(plan: EditPlan, command: list[str]) -> Steps[int, None, dict]:
     Raises:
         MagnetError: no space, no permission.
     """
+    folder, force = ResultFolder(plan.out, EDIT), plan.request.force
+    with folder.writing(plan.spec, force=force) as done:
+        if done:
+            return done
+        if force:
+            folder.discard()
+        folder.begin(plan.spec)
+        return (yield from _write(plan, folder, command))
+
+
+def _write(plan: EditPlan, folder: ResultFolder, command: list[str]) -> Steps[int, None, dict]:
     out, spec, labels = plan.out, plan.spec, plan.labels
     generator = cast("Generator", plan.generator)
-    folder = ResultFolder(out, EDIT)
-    if plan.request.force:
-        folder.discard()
-    folder.begin(spec)
     repeated = None if labels is None else np.repeat(labels, spec.steps)
     classes = None if spec.space == "w" else repeated
     names = [f"images/{i:06d}.png" for i in range(plan.num_images)]
-    for hashes in image_writer.write_images(
+    hashes: dict[str, str] = {}
+    for written in image_writer.write_images(
         out, names, generator, plan.moved, spec.truncation, classes, spec.space, plan.request.batch_size
     ):
-        yield len(hashes)
+        hashes |= written
+        yield len(written)
+    images = ImageSet.open(out, names)
     scored: Scores = {}
     for scorer in plan.scorers:
         blocks = []
-        for part in kept_outputs.score_images(ImageSet.open(out / "images"), scorer, PROBABILITIES):
+        for part in kept_outputs.score_images(images, scorer, PROBABILITIES):
             blocks.append(part.values)
             yield len(part.values)
         probabilities = np.concatenate(blocks)
@@ -201,9 +212,9 @@ def run(plan: EditPlan, command: list[str]) -> Steps[int, None, dict]:
         atomic.publish(out / "labels.npy", pictures.npy(repeated))
     if scored:
         atomic.publish(out / "scores.npz", scores.pack(scored))
-    atomic.publish(out / "metadata.jsonl", _metadata(spec, scored))
-    atomic.publish(out / "grid.png", _sheet(plan))
-    folder.list_files({})
+    atomic.publish(out / "metadata.jsonl", documents.encode_lines(_records(spec, scored)))
+    atomic.publish(out / GRID, _sheet(plan, images))
+    folder.list_files(hashes)
     folder.finish({"command": command, "spec": asdict(spec), "versions": image_writer.versions(), "report": report})
     return report
 
@@ -256,22 +267,24 @@ def mean_scores(spec: EditSpec, scored: Scores) -> dict[str, dict[str, list[floa
     return means
 
 
-def _metadata(spec: EditSpec, scored: Scores) -> bytes:
-    lines = []
+def _records(spec: EditSpec, scored: Scores) -> Iterator[dict[str, object]]:
     for i in range(spec.n * spec.steps):
         row, step = divmod(i, spec.steps)
-        record = {"file_name": f"images/{i:06d}.png", "row": row, "step": step, "moved": float(offsets(spec)[step])}
+        record: dict[str, object] = {
+            "file_name": f"images/{i:06d}.png",
+            "row": row,
+            "step": step,
+            "moved": float(offsets(spec)[step]),
+        }
         for name, (classes, probabilities) in scored.items():
             best = int(probabilities[i].argmax())
             record |= {name: classes[best], f"{name}_probability": round(float(probabilities[i, best]), 6)}
-        lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-    return "".join(lines).encode()
+        yield record
 
 
-def _sheet(plan: EditPlan) -> bytes:
+def _sheet(plan: EditPlan, images: ImageSet) -> bytes:
     """Return the contact sheet: one line for each latent, from the first step to the last."""
     spec = plan.spec
-    images = ImageSet.open(plan.out / "images")
     count = min(spec.n, _SHEET_ROWS) * spec.steps
     shown = [image for block in images.batches(0, count) for image in block]
     rows = [shown[start : start + spec.steps] for start in range(0, count, spec.steps)]

@@ -146,8 +146,7 @@ def run(plan: DirectionPlan, command: list[str]) -> Steps[int, None, dict]:
         "rescore": (yield from _rescore(plan, learned)) if plan.request.rescore else None,
         "seconds": round(time.monotonic() - plan.start, 3),
     }
-    direction.write(plan.out, spec, vectors[target.name], command, report)
-    return report
+    return direction.write(plan.out, spec, vectors[target.name], command, report, force=plan.request.force)
 
 
 def _check_balanced(latents: ScoredLatents, request: DirectionRequest) -> None:

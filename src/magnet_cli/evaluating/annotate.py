@@ -11,7 +11,7 @@ import numpy as np
 from magnet_cli.errors import ArtifactError, SampleError
 from magnet_cli.evaluating import shares
 from magnet_cli.evaluating.evaluation import interval_name
-from magnet_cli.files import atomic, documents
+from magnet_cli.files import atomic, documents, image_folder
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.progress import SILENT, Messages
 from magnet_cli.files.results import ResultFolder
@@ -88,7 +88,11 @@ def run(plan: AnnotatePlan, messages: Messages = SILENT) -> Steps[int, None, dic
         for images, tally, values in zip(samples, tallies, probabilities, strict=True):
             if images.is_sample:
                 annotate(images, scorer, values, asdict(class_shares.summary([tally])))
-    for warning in kept_outputs.warnings(samples) + kept_outputs.warnings(others):
+    for warning in (
+        *kept_outputs.warnings(samples),
+        *kept_outputs.warnings(others),
+        *image_folder.left_out(samples + others),
+    ):
         messages.warning(warning)
     for images in samples:
         if images.is_sample:
@@ -148,28 +152,38 @@ def annotate(images: ImageSet, scorer: ImageScorer, probabilities: np.ndarray, s
             f"a model has the name {scorer.name!r}, which is a field of metadata.jsonl",
             "give it another name in the list of artifacts",
         )
-    if problems := ResultFolder(images.path, SAMPLE).check():
-        raise SampleError(
-            f"{images.path} is not as it was written: {problems[0]}",
-            "draw it again with `magnet sample … --force`, or restore it from a copy",
-        )
-    fields = ResultFolder(images.path, SAMPLE).read()
+    folder = ResultFolder(images.path, SAMPLE)
+    with folder.changing() as fields:
+        if problems := folder.check():
+            raise SampleError(
+                f"{images.path} is not as it was written: {problems[0]}",
+                "draw it again with `magnet sample … --force`, or restore it from a copy",
+            )
+        if ImageSet.open(images.path).contents != images.contents:
+            raise SampleError(
+                f"{images.path} was replaced while its images were scored", "repeat the command: it scores the new ones"
+            )
+        atomic.replace_together(images.path, _annotated(images, scorer, probabilities, summary, fields))
+
+
+def _annotated(
+    images: ImageSet, scorer: ImageScorer, probabilities: np.ndarray, summary: dict, fields: dict
+) -> dict[str, bytes]:
+    """Return the files of a sample that change, by name; `fields` are those of sample.json until now."""
     index = {f"images/{path.name}": i for i, path in enumerate(images.files)}
     classes, best = scorer.classes(probabilities.shape[1]), probabilities.argmax(axis=1)
-    lines = []
+    records = []
     for line in (images.path / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         i = index[record["file_name"]]
         probability = round(float(probabilities[i, best[i]]), 6)
-        record |= {scorer.name: classes[best[i]], f"{scorer.name}_probability": probability}
-        lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-    metadata = "".join(lines).encode()
+        records.append(record | {scorer.name: classes[best[i]], f"{scorer.name}_probability": probability})
+    metadata = documents.encode_lines(records)
     sums = []
     for line in (images.path / "checksums.txt").read_text(encoding="utf-8").splitlines():
         sha256, _, name = line.partition("  ")
         sums.append(f"{documents.sha256_bytes(metadata) if name == 'metadata.jsonl' else sha256}  {name}\n")
     checksums = "".join(sums).encode()
-    fields["checksums_sha256"] = documents.sha256_bytes(checksums)
+    fields = fields | {"checksums_sha256": documents.sha256_bytes(checksums)}
     fields["attributes"] = fields.get("attributes", {}) | {scorer.name: {"sha256": scorer.sha256} | summary}
-    contents = {"metadata.jsonl": metadata, "checksums.txt": checksums, "sample.json": documents.encode(fields)}
-    atomic.replace_together(images.path, contents)
+    return {"metadata.jsonl": metadata, "checksums.txt": checksums, "sample.json": documents.encode(fields)}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from magnet_cli.errors import SampleError
+from magnet_cli.files import image_folder
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.progress import SILENT, Messages, Progress, Stages, no_stages
 from magnet_cli.maths.metrics import frechet, icfid, intervals, kid, neighbours
@@ -224,7 +225,7 @@ def compare(
             for name, values in replicas.items()
         },
         undefined,
-        _warnings(samples, outputs, theirs),
+        _warnings(samples, outputs, theirs) + image_folder.left_out([*samples, reference]),
         matched,
     )
 

@@ -122,6 +122,11 @@ def run(plan: ScorePlan, command: list[str], messages: Messages = SILENT) -> Ste
         GeneratorError: a model does not take the images.
         MagnetError: no space, no permission.
     """
+    with ResultFolder(plan.out, ATTRIBUTES).writing(plan.spec) as done:
+        return done or (yield from _score_all(plan, command, messages))
+
+
+def _score_all(plan: ScorePlan, command: list[str], messages: Messages) -> Steps[int, None, dict]:
     out, spec = plan.out, plan.spec
     yield from write(out, spec, plan.generator, plan.scorers, plan.batch)
     files, tallies = join(out, spec, plan.scorers)
@@ -142,9 +147,9 @@ def write(
     out: Path, spec: AttributesSpec, generator: Generator, scorers: list[ImageScorer], batch: int | None = None
 ) -> Iterator[int]:
     """Write the shards that are missing or damaged; yield the number of rows of each shard once it is safe."""
+    ResultFolder(out, ATTRIBUTES).begin(spec)
     atomic.make_folder(out / _SHARDS)
     atomic.sweep(out / _SHARDS)
-    ResultFolder(out, ATTRIBUTES).begin(spec)
     size = batch or batches.batch_size(generator)
     for shard, rows in _shards(spec):
         path = _shard_path(out, shard)

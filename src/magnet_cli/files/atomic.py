@@ -15,7 +15,7 @@ from magnet_cli.errors import MagnetError
 
 _PART = ".part"  # suffix of temporaries: they are never read, and swept when old
 _STALE_SECONDS = 3600
-_REPLACING, _DECIDED = ".replacing", "decided"
+REPLACING, _DECIDED = ".replacing", "decided"  # a `replace_together` under way
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)  # some network and FAT mounts
 _REASONS = {
@@ -210,7 +210,7 @@ def replace_together(folder: Path, contents: dict[str, bytes]) -> None:
         MagnetError: no space, no permission; all files are as before.
     """
     settle(folder)
-    staged = folder / _REPLACING
+    staged = folder / REPLACING
     with explained("write", staged):
         shutil.rmtree(staged, ignore_errors=True)  # of a run that was stopped before it decided
         staged.mkdir()
@@ -230,7 +230,7 @@ def settle(folder: Path) -> None:
     Raises:
         MagnetError: the folder cannot be written.
     """
-    staged = folder / _REPLACING
+    staged = folder / REPLACING
     if not (staged / _DECIDED).exists():
         return
     with explained("write", folder):

@@ -1,7 +1,8 @@
-"""SHA-256 of bytes, files and folders; JSON documents that hold their own checksum."""
+"""SHA-256 of bytes, files and folders; JSON documents that hold their own checksum; JSON lines."""
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from magnet_cli.errors import MagnetError
@@ -50,6 +51,11 @@ def encode(fields: dict) -> bytes:
     """Return a JSON object as readable text, with the sha256 of its canonical form under "checksum"."""
     with_checksum = {**fields, "checksum": sha256_bytes(canonical(fields))}
     return (json.dumps(with_checksum, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def encode_lines(records: Iterable[Mapping]) -> bytes:
+    """Return JSON lines: an object a line, UTF-8."""
+    return "".join(json.dumps(each, ensure_ascii=False, allow_nan=False) + "\n" for each in records).encode()
 
 
 def read(path: Path) -> dict:

@@ -5,6 +5,8 @@ Owns which files they are and the pixels in them. Knows nothing of networks or o
 
 import hashlib
 import io
+import json
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from magnet_cli.errors import SampleError
 from magnet_cli.files import atomic, documents, results
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+_NAME = re.compile(r"images/\w[\w.-]*")  # of an image, as documents have it
 _DEEP = ("I", "F")  # Pillow's modes of more than 8 bits a channel
 _BATCH_NUMBERS = 1 << 22
 _MOST = 64
@@ -32,6 +35,8 @@ class ImageSet:
         shape: (H, W, C), C 1 or 3.
         is_sample: whether the folder is a sample.
         fingerprint: of the volume they were drawn from; empty where they are no sample.
+        strays: images in the folder that are not of the sample, rendering or edit; they are left out.
+        contents: sha256 of the list of a sample's images, which tells another sample in its place apart.
     """
 
     path: Path
@@ -39,10 +44,15 @@ class ImageSet:
     shape: tuple[int, int, int]
     is_sample: bool = False
     fingerprint: str = ""
+    strays: tuple[Path, ...] = ()
+    contents: str = ""
 
     @classmethod
-    def open(cls, path: Path) -> "ImageSet":
+    def open(cls, path: Path, names: list[str] | None = None) -> "ImageSet":
         """Return the images of a folder and of the folders below it, sorted by path.
+
+        Those of a sample, a rendering or an edit are the ones that its documents name, in their order; those of a
+        folder that is not finished are passed as `names`.
 
         Raises:
             SampleError: there is no such folder, it holds no image, or the first file is no image.
@@ -53,22 +63,28 @@ class ImageSet:
             raise SampleError(message, "pass a sample that `magnet sample` printed, or a folder of images")
         is_sample = (path / "sample.json").exists()
         atomic.settle(path)
-        if not is_sample and results.unfinished(path) == "sample":
+        if not is_sample and names is None and results.unfinished(path) == "sample":
             message = f"{path} is a sample that is not finished"
             raise SampleError(message, "run the `magnet sample` again that began it")
         folder = path / "images" if is_sample else path
         with atomic.explained("read", folder):
             every = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-        files = tuple(p for p in every if p.suffix.lower() in ENDINGS)
+        files, strays = tuple(p for p in every if p.suffix.lower() in ENDINGS), tuple[Path, ...]()
+        if named := _named(path, names):
+            files, strays = named, tuple(p for p in files if p not in set(named))
+            if missing := set(named) - set(every):
+                message = f"{len(missing):,} images of {path} are missing, {min(missing).name} among them"
+                raise SampleError(message, "restore them from a copy, or make the folder again")
         if not files:
             others = f"{len(every):,} files, none of them" if every else "no"
             message = f"{folder} holds {others} images ({', '.join(ENDINGS)})"
             raise SampleError(message, "pass a sample of images, or a folder with some")
-        fingerprint = ""
+        fingerprint = contents = ""
         if is_sample:
             spec = documents.read(path / "sample.json").get("spec", {})
             fingerprint = str(spec.get("fingerprint", ""))
-        return cls(path, files, _pixels(files[0]).shape, is_sample, fingerprint)
+            contents = documents.sha256_bytes("\n".join(_listed_images(path)).encode())
+        return cls(path, files, _pixels(files[0]).shape, is_sample, fingerprint, strays, contents)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -129,6 +145,45 @@ class ImageSet:
             message += f"{path.name} is {other}"
             raise SampleError(message, "resize or convert them to one size and mode first")
         return pixels
+
+
+def left_out(sets: list[ImageSet]) -> list[str]:
+    """Return a warning of each set whose folder holds images that others put there."""
+    return [
+        f"{len(each.strays):,} images in {each.path} are not of it, {each.strays[0].name} first: they are left out"
+        for each in sets
+        if each.strays
+    ]
+
+
+def _named(path: Path, names: list[str] | None) -> tuple[Path, ...]:
+    """Return the images that the documents of a sample, an edit or a rendering name; of other folders none."""
+    if names is not None:
+        return tuple(path / name for name in names)
+    if (path / "rendering.json").is_file():
+        names = sorted((line.partition("  ")[2] for line in _listed_images(path)), key=lambda name: (len(name), name))
+    elif any((path / name).is_file() for name in ("sample.json", "edit.json")):
+        with atomic.explained("read", path / "metadata.jsonl"):
+            lines = (path / "metadata.jsonl").read_bytes().splitlines()
+        try:
+            names = [str(json.loads(line).get("file_name", "")) for line in lines]
+        except (ValueError, AttributeError, RecursionError) as error:
+            names = [str(error)]
+    else:
+        return ()
+    names = [name for name in names if name and not name.startswith("arrays/")]
+    if wrong := next((name for name in names if not _NAME.fullmatch(name)), None):
+        message = f"the documents of {path} are not as magnet writes them: {' '.join(wrong.split())[:200]!r} in place "
+        message += "of an image's name"
+        raise SampleError(message, f"check it with `magnet info {path} --check`, and make it again")
+    return tuple(path / name for name in names)
+
+
+def _listed_images(path: Path) -> list[str]:
+    """Return the lines of checksums.txt that are of images."""
+    with atomic.explained("read", path / "checksums.txt"):
+        lines = (path / "checksums.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if line.partition("  ")[2].startswith("images/")]
 
 
 def digest(pixels: np.ndarray) -> bytes:

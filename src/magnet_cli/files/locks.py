@@ -7,8 +7,13 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from magnet_cli.files import atomic
+
+_PAUSE = 0.05  # seconds between two attempts
 
 
 class Locks:
@@ -54,3 +59,66 @@ class Locks:
     def __del__(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
+
+
+class FileLock:
+    """A lock on a file of its own, for one holder at a time, threads of a process included.
+
+    The file is made with its folder when the lock is taken, and removed when it is freed; the system frees the lock
+    when a process ends or is killed. Where the file system has no locks, or the file cannot be made, it is granted.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def take(self) -> bool:
+        """Take the lock; return False where another holds it.
+
+        Raises:
+            MagnetError: the folder cannot be made.
+        """
+        while True:
+            atomic.make_folder(self.path.parent)
+            try:
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            except FileNotFoundError:  # another process has just removed the empty folder
+                continue
+            except OSError:
+                return True
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._is_of(descriptor):
+                    self._descriptor = descriptor
+                    return True
+            except OSError as error:
+                os.close(descriptor)
+                return error.errno not in {errno.EACCES, errno.EAGAIN}
+            os.close(descriptor)  # its holder has just freed and removed it
+
+    def free(self) -> None:
+        """Free the lock, and remove its file."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock for the block, once no other does."""
+        while not self.take():
+            time.sleep(_PAUSE)
+        try:
+            yield
+        finally:
+            self.free()
+
+    def _is_of(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.path.stat())
+        except FileNotFoundError:
+            return False

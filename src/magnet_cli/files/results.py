@@ -2,16 +2,19 @@
 
 While the work goes on, a folder holds `.NAME-started.json` with the spec of what it is going to be. `NAME.json`, the
 document, is written last: a folder with a document is whole, and its document vouches for the other files by sha256.
-Some kinds write the document first and fill in its report at the end. What the files show is not this module's concern.
+Some kinds write the document first and fill in its report at the end. A folder has one writer at a time, who holds its
+lock; others are told. What the files show is not this module's concern.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,12 +25,15 @@ import numpy as np
 from magnet_cli import __version__
 from magnet_cli.errors import SampleError
 from magnet_cli.files import atomic, documents
+from magnet_cli.files.locks import FileLock
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 CHECKSUMS = "checksums.txt"
 _STARTED = "-started.json"
+_LOCK, _REMOVING = ".lock", ".removing"
+_PAUSE = 0.05  # seconds between two looks at a lock
 _WITH_CHECKSUMS = {"report": dict, "checksums_sha256": str}
 
 
@@ -113,8 +119,8 @@ class ResultFolder:
             if not self.path.is_dir():
                 message = f"the {noun} cannot be written to {self.path}: it is a file"
                 raise SampleError(message, "pass another folder as `out`")
-            names = atomic.names(self.path)
-        if not names:
+            names = atomic.names(self.path) - {_LOCK}
+        if not names or _REMOVING in names:
             return None
         if not names & {self.kind.document, self.kind.started}:
             message = f"the {noun} cannot be written to {self.path}: it holds other files: {_first(names)}"
@@ -135,12 +141,59 @@ class ResultFolder:
         check_format(self.path, self.kind, fields)
         return fields
 
-    def begin(self, spec: "DataclassInstance") -> None:
-        """Make the folder, and write into it what it is going to be.
+    @contextlib.contextmanager
+    def writing(self, spec: "DataclassInstance", *, force: bool = False) -> Iterator[dict | None]:
+        """Hold the folder for the block as its only writer; yield the report where the work was finished meanwhile.
+
+        What was there stays until the block calls `discard` or `begin`; where it does not, nothing is left behind.
 
         Raises:
+            SampleError: another process is at work on the folder; or as `finished`, unless it is to be replaced.
             MagnetError: no space, no permission.
         """
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        lock = FileLock(self.path / _LOCK)
+        if not lock.take():
+            raise self._busy()
+        try:
+            yield None if force else self.finished(spec)
+        finally:
+            lock.free()
+            with contextlib.suppress(OSError):  # not empty
+                for path in made:
+                    path.rmdir()
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[dict]:
+        """Hold a finished folder for the block; yield its document. Others who change it are waited for.
+
+        Raises:
+            SampleError: another process is writing the folder anew.
+            MagnetError: the document is missing or damaged.
+        """
+        lock = FileLock(self.path / _LOCK)
+        while not lock.take():
+            if not self.document.exists():
+                raise self._busy()
+            time.sleep(_PAUSE)
+        try:
+            yield self.read()
+        finally:
+            lock.free()
+
+    def _busy(self) -> SampleError:
+        message = f"another process is writing the {self.kind.noun} {self.path}"
+        return SampleError(message, "wait for it, then repeat the command; or pass another folder as `out`")
+
+    def begin(self, spec: "DataclassInstance") -> None:
+        """Make the folder, and write into it what it is going to be, unless that is begun.
+
+        Raises:
+            SampleError: as `finished`, or as `discard`.
+            MagnetError: no space, no permission.
+        """
+        if not self.begun(spec):
+            self.discard()
         atomic.make_folder(self.path)
         atomic.publish(self.started, documents.encode({"spec": dataclasses.asdict(spec)}))
 
@@ -148,12 +201,14 @@ class ResultFolder:
         """Write checksums.txt, in the format of `sha256sum`.
 
         Args:
-            known: sha256 of files that were written just now, by their names below the folder; others are read.
+            known: sha256 of files that were written just now, by their names below the folder; others are read, except
+                in the folders of these: what else is there was put there by others.
 
         Raises:
             MagnetError: no space, no permission.
         """
-        names = sorted(known | dict.fromkeys(self._listed()))
+        ours = {name.rpartition("/")[0] for name in known}
+        names = sorted([*known, *(name for name in self._listed() if name.rpartition("/")[0] not in ours)])
         sums = "".join(f"{known.get(name) or documents.sha256_file(self.path / name)}  {name}\n" for name in names)
         atomic.publish(self.checksums, sums.encode())
 
@@ -188,22 +243,50 @@ class ResultFolder:
             MagnetError: the document is damaged.
         """
         document = self.read()
+        try:
+            hashes = self._hashes(document)
+        except SampleError as error:
+            return [error.message]
+        return [problem for name in hashes if (problem := self._problem(name, hashes))] + self._strays(hashes)
+
+    def verify(self, *names: str) -> dict[str, str]:
+        """Check that files are as they were written, those that are listed; return the sha256 of all by name.
+
+        Raises:
+            SampleError: one is missing or changed.
+            MagnetError: the document is damaged, or a file cannot be read.
+        """
+        hashes = self._hashes(self.read())
+        for name in names:
+            if name in hashes and (problem := self._problem(name, hashes)):
+                message = f"{problem}: {self.path} is not as it was made"
+                raise SampleError(message, f"restore it from a copy, or make it again; or {self.kind.remedy}")
+        return hashes
+
+    def _hashes(self, document: dict) -> dict[str, str]:
+        """Return the sha256 of the files by name."""
         if "files" in self.kind.fields:
-            hashes = document["files"]
-        else:
-            if not self.checksums.is_file() or documents.sha256_file(self.checksums) != document["checksums_sha256"]:
-                return [f"{self.checksums} is missing or changed: the other files cannot be checked"]
-            lines = self.checksums.read_text(encoding="utf-8", errors="replace").splitlines()
-            hashes = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
-        missing = [name for name in hashes if not (self.path / name).is_file()]
-        problems = [f"{self.path / name} is missing" for name in missing]
-        for name, sha256 in hashes.items():
-            if name not in missing and documents.sha256_file(self.path / name) != sha256:
-                problems.append(f"{self.path / name} was changed after it was written")
-        return problems
+            return document["files"]
+        if not self.checksums.is_file() or documents.sha256_file(self.checksums) != document["checksums_sha256"]:
+            message = f"{self.checksums} is missing or changed: the other files cannot be checked"
+            raise SampleError(message, "restore it from a copy, or make it again")
+        lines = self.checksums.read_text(encoding="utf-8", errors="replace").splitlines()
+        return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+
+    def _problem(self, name: str, hashes: dict[str, str]) -> str:
+        if not (self.path / name).is_file():
+            return f"{self.path / name} is missing"
+        changed = documents.sha256_file(self.path / name) != hashes[name]
+        return f"{self.path / name} was changed after it was written" * changed
+
+    def _strays(self, hashes: dict[str, str]) -> list[str]:
+        """Return a sentence on each file in the folders of this kind that was put there by others."""
+        ours = {name.partition("/")[0] for name in hashes if "/" in name}
+        strays = [name for name in self._listed() if name not in hashes and name.partition("/")[0] in ours]
+        return [f"{self.path / name} is not of the {self.kind.noun}: it was put there later" for name in strays]
 
     def discard(self) -> None:
-        """Remove the folder, finished or not; a folder of anything else is left alone.
+        """Empty the folder, finished or not; a folder of anything else is left alone.
 
         Raises:
             SampleError: the folder holds files that none of its kind has.
@@ -211,16 +294,23 @@ class ResultFolder:
         """
         if not self.path.exists():
             return
-        marks = {self.kind.document, self.kind.started}
+        marks = {self.kind.document, self.kind.started, _REMOVING}
+        known = marks | {CHECKSUMS, atomic.REPLACING}
         with atomic.explained("remove", self.path):
-            names = atomic.names(self.path) if self.path.is_dir() else {self.path.name}
-            strange = set() if self.kind.names is None else names - self.kind.names - marks - {CHECKSUMS}
+            names = (atomic.names(self.path) if self.path.is_dir() else {self.path.name}) - {_LOCK}
+            strange = set() if self.kind.names is None else names - self.kind.names - known
             if names and (strange or not names & marks):
                 message = f"{self.path} holds files that no {self.kind.noun} has: {_first(strange or names)}"
                 raise SampleError(
                     message, f"pass another folder as `out`; `force=True` replaces {self.kind.noun}s only"
                 )
-            shutil.rmtree(self.path)
+            if not names:
+                return
+            atomic.publish(self.path / _REMOVING, b"")  # a removal that is stopped goes on, whatever is left
+            for path in sorted(self.path.iterdir(), key=lambda path: path != self.document):
+                if path.name not in {_LOCK, _REMOVING}:
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            (self.path / _REMOVING).unlink()
 
     def _listed(self) -> list[str]:
         """Return the names of the files that checksums.txt lists."""

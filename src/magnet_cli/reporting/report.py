@@ -6,6 +6,7 @@ from pathlib import Path
 from magnet_cli import __version__
 from magnet_cli.errors import SampleError
 from magnet_cli.files import atomic, documents
+from magnet_cli.files.locks import FileLock
 from magnet_cli.reporting import page
 
 FORMAT = 1
@@ -61,9 +62,15 @@ def finished(out: Path, subject: Subject) -> bool:
     return inputs == subject.marks["inputs"]
 
 
-def write(out: Path, subject: Subject, lead: str, sections: list[str]) -> int:
-    """Write the page atomically and return its size in bytes; sections are those of `page.section`."""
+def write(out: Path, subject: Subject, lead: str, sections: list[str], *, force: bool = False) -> int:
+    """Write the page atomically and return its size in bytes; sections are those of `page.section`.
+
+    Raises:
+        SampleError: another process has written something else there meanwhile, which is not to be replaced.
+        MagnetError: no space, no permission; an older page is unchanged.
+    """
     data = page.document(subject.name, subject.kind, lead, sections, subject.marks)
-    atomic.make_folder(out.parent)
-    atomic.publish(out, data)
+    with FileLock(out.with_name(f".{out.name}.lock")).held():
+        if force or not finished(out, subject):
+            atomic.publish(out, data)
     return len(data)

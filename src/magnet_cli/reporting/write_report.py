@@ -55,6 +55,7 @@ class ReportPlan:
     num_rows: int
     lead: str
     sections: Callable[[], Generator[int, None, list[str]]]
+    force: bool = False
 
 
 def kind_of(target: str) -> str:
@@ -113,7 +114,8 @@ def plan(request: ReportRequest, source: "Source | None", messages: Messages) ->
         lead, num_rows = volume_section.lead(volume.spec, built), built.num_rows
         sections = _of_volume(request, volume, built, generator, is_required=source is not None)
     page = request.out or report.default_out(subject)
-    return ReportPlan(subject, page, not request.force and report.finished(page, subject), num_rows, lead, sections)
+    done = not request.force and report.finished(page, subject)
+    return ReportPlan(subject, page, done, num_rows, lead, sections, request.force)
 
 
 def run(plan: ReportPlan) -> Generator[int, None, None]:
@@ -126,7 +128,7 @@ def run(plan: ReportPlan) -> Generator[int, None, None]:
         MagnetError: no space, no permission; an older page is unchanged.
     """
     sections = yield from plan.sections()
-    report.write(plan.path, plan.subject, plan.lead, sections)
+    report.write(plan.path, plan.subject, plan.lead, sections, force=plan.force)
 
 
 def _at_once(sections: Callable[[], list[str]]) -> Callable[[], Generator[int, None, list[str]]]:

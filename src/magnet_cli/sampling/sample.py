@@ -162,6 +162,11 @@ def run(plan: SamplePlan, command: list[str], messages: Messages = SILENT) -> St
 
     Tempered latents have to be at their end (`plan.tempered.steps`).
     """
+    with ResultFolder(plan.folder, SAMPLE).writing(plan.spec, force=plan.request.force) as done:
+        return done or (yield from _write(plan, command, messages))
+
+
+def _write(plan: SamplePlan, command: list[str], messages: Messages) -> Steps[int, None, dict[str, Any]]:
     request, spec, volume, report = plan.request, plan.spec, plan.volume, dict(plan.report)
     if plan.tempered is not None:
         from magnet_cli.sampling.tempered import plan as tempered_plan

@@ -6,7 +6,7 @@ torch nor the generator.
 
 import base64
 import html
-import json
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Generator as Steps
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, contact_sheet, pictures, results
+from magnet_cli.files import atomic, contact_sheet, documents, pictures, results
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.index import Draw
-from magnet_cli.sampling.kinds import SAMPLE
+from magnet_cli.sampling.kinds import GRID, MONTAGE, SAMPLE
 from magnet_cli.volume import Volume
 
 if TYPE_CHECKING:
@@ -118,6 +118,38 @@ def numbers(spec: SampleSpec, draw: Draw) -> dict[str, Any]:
     return fields | {name: getattr(draw, name) for name in names} | {"ball": draw.ball and draw.ball.fields}
 
 
+def fill(
+    out: Path,
+    arrays: dict[str, np.ndarray | None],
+    images: Iterable[dict[str, str]],
+    records: Iterable[dict[str, object]],
+    sheets: Callable[[], dict[str, bytes]],
+) -> Steps[int, None, None]:
+    """Write the files of a sample that was begun, all but sample.json.
+
+    Args:
+        out: the folder.
+        arrays: "latents" [n, D] float32, and "labels" [n] int64 if it has any.
+        images: writes images, or arrays where these are none; yields their sha256 by name.
+        records: the lines of metadata.jsonl.
+        sheets: returns contact sheets by name, once the images are there.
+
+    Yields:
+        Number of images written since the last time.
+
+    Raises:
+        MagnetError: no space, no permission; what was written stays.
+    """
+    hashes: dict[str, str] = {}
+    for written in images:
+        hashes |= written
+        yield len(written)
+    files = {f"{name}.npy": pictures.npy(array) for name, array in arrays.items() if array is not None}
+    for name, data in (files | {"metadata.jsonl": documents.encode_lines(records)} | sheets()).items():
+        atomic.publish(out / name, data)
+    ResultFolder(out, SAMPLE).list_files(hashes)
+
+
 def write(
     out: Path,
     spec: SampleSpec,
@@ -132,45 +164,37 @@ def write(
     sheet; without a generator there are no images. Yields numbers of images written since the last time, those of an
     earlier call included; what was written stays, and the same call goes on from there.
     """
-    folder = ResultFolder(out, SAMPLE)
-    folder.begin(spec)
+    ResultFolder(out, SAMPLE).begin(spec)
     latents, labels = contents.latents, contents.labels
     names: list[str] = []
-    hashes: dict[str, str] = {}
+    images: Iterable[dict[str, str]] = ()
     if generator is not None:
         from magnet_cli.sampling import image_writer  # and with it torch
 
-        names = file_names(spec, generator)
-        for written in image_writer.write_images(out, names, generator, latents, spec.truncation, labels, batch=batch):
-            hashes |= written
-            yield len(written)
-    atomic.publish(out / "latents.npy", pictures.npy(latents))
-    if labels is not None:
-        atomic.publish(out / "labels.npy", pictures.npy(labels))
-    atomic.publish(out / "metadata.jsonl", _metadata(contents, names))
-    if generator is not None and generator.gives_images:
-        _publish_sheets(out, spec, contents, volume, generator)
-    folder.list_files(hashes)
+        names = file_names(spec.n, generator, spec.format)
+        images = image_writer.write_images(out, names, generator, latents, spec.truncation, labels, batch=batch)
+
+    def sheets() -> dict[str, bytes]:
+        return {} if generator is None or not generator.gives_images else _sheets(spec, contents, volume, generator)
+
+    yield from fill(out, {"latents": latents, "labels": labels}, images, _records(contents, names), sheets)
 
 
-def _metadata(contents: Contents, names: list[str]) -> bytes:
-    lines = []
+def _records(contents: Contents, names: list[str]) -> Iterator[dict[str, object]]:
     for i, (value, prior) in enumerate(zip(contents.log_volume.tolist(), contents.prior.tolist(), strict=True)):
         record: dict[str, object] = {"file_name": names[i]} if names else {}
-        record |= {
+        yield record | {
             "row": int(contents.rows[i]) if len(contents.rows) else None,
             "log_volume": value if np.isfinite(value) else None,
             "label": None if contents.labels is None else int(contents.labels[i]),
             "source": "prior" if prior else "polarity",
         }
-        lines.append(json.dumps(record, allow_nan=False) + "\n")
-    return "".join(lines).encode()
 
 
-def file_names(spec: SampleSpec, generator: "Generator") -> list[str]:
-    """Return the names of a sample's images in its folder, or of its arrays where the output is no image."""
-    form = f"images/{{:06d}}.{spec.format}" if generator.gives_images else "arrays/{:06d}.npy"
-    return [form.format(i) for i in range(spec.n)]
+def file_names(n: int, generator: "Generator", suffix: str = "png") -> list[str]:
+    """Return the names of a sample's n images in its folder, or of its arrays where the output is no image."""
+    form = f"images/{{:06d}}.{suffix}" if generator.gives_images else "arrays/{:06d}.npy"
+    return [form.format(i) for i in range(n)]
 
 
 def finish(
@@ -198,10 +222,10 @@ def finish(
     ResultFolder(out, SAMPLE).finish(provenance)
 
 
-def _publish_sheets(out: Path, spec: SampleSpec, contents: Contents, volume: Volume, generator: "Generator") -> None:
-    """Write grid.png: the first rows of the volume, which are prior draws, above the first latents of the sample.
+def _sheets(spec: SampleSpec, contents: Contents, volume: Volume, generator: "Generator") -> dict[str, bytes]:
+    """Return the grid: the first rows of the volume, which are prior draws, above the first latents of the sample.
 
-    And montage.png, for a montage: the same for each ψ, one row of each.
+    And the montage, for a montage: the same for each ψ, one row of each.
     """
     from magnet_cli.models import batches
 
@@ -219,7 +243,7 @@ def _publish_sheets(out: Path, spec: SampleSpec, contents: Contents, volume: Vol
     below = f"rho {spec.rho:g}, top_k {spec.top_k}: the first {shown} of {spec.n:,} draws; {contents.caption}"
     below += "; volumes in w, not uniform" * (volume.spec.space == "w")
     blocks: Blocks = [(above, images(prior, spec.truncation, shown)), (below, images(drawn, spec.truncation, shown))]
-    atomic.publish(out / "grid.png", contact_sheet.contact_sheet(blocks))
+    sheets = {GRID: contact_sheet.contact_sheet(blocks)}
     if spec.montage:
         draws = f"rho {spec.rho:g}, top_k {spec.top_k}, volumes at truncation {volume.spec.truncation:g}"
         draws += " in w, not uniform" * (volume.spec.space == "w")
@@ -229,7 +253,8 @@ def _publish_sheets(out: Path, spec: SampleSpec, contents: Contents, volume: Vol
         montage: Blocks = [
             (f"{name} {psi:g}: draws from the prior above; {draws} below", *pair) for psi, pair in pairs.items()
         ]
-        atomic.publish(out / "montage.png", contact_sheet.contact_sheet(montage))
+        sheets[MONTAGE] = contact_sheet.contact_sheet(montage)
+    return sheets
 
 
 def _prior_rows(volume: Volume, label: tuple[int, ...], n: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -123,7 +123,7 @@ def slogan(
     console = output.console
     typed = {"data": data, "components": components, "steps": steps, "seed": seed, "out": out, "probe": probe}
     request = options.request(train.TrainRequest, recipe, **typed, resume=resume, force=force)
-    plan = train.plan(request, dry_run=dry_run)
+    plan = train.plan(request)
     path, total = plan.folder.path, plan.spec.recipe.steps
     if plan.report:
         console.note(f"{path} already holds this run, finished")

@@ -98,7 +98,7 @@ class PointMeasurer:
         if not ResultFolder(folder, SAMPLE).finished(spec):
             ResultFolder(folder, SAMPLE).begin(spec)  # a folder with images alone would count as foreign
             atomic.make_folder(folder / "images")
-            for row, name in zip(draw.rows.tolist(), sample_folder.file_names(spec, self.generator), strict=True):
+            for row, name in zip(draw.rows.tolist(), sample_folder.file_names(spec.n, self.generator), strict=True):
                 atomic.link(self._images(point) / f"rows/{row:09d}.png", folder / name)
             contents = sample_folder.rows_of(spec, draw, pool.volume)
             for _ in sample_folder.write(folder, spec, contents, pool.volume, self.generator, self.batch):

@@ -164,10 +164,20 @@ def run(
         SampleError: as `evaluate`.
         MagnetError: no space, no permission.
     """
-    out, spec, folder = plan.out, plan.spec, ResultFolder(plan.out, SWEEP)
-    if plan.request.force:
-        folder.discard()
-    folder.begin(spec)
+    folder, force = ResultFolder(plan.out, SWEEP), plan.request.force
+    with folder.writing(plan.spec, force=force) as done:
+        if done:
+            return _with_points(done, folder.read())
+        if force:
+            folder.discard()
+        folder.begin(plan.spec)
+        return (yield from _write(plan, folder, command, stages, messages))
+
+
+def _write(
+    plan: SweepPlan, folder: ResultFolder, command: list[str], stages: Stages, messages: Messages
+) -> Steps[dict, None, dict]:
+    out, spec = plan.out, plan.spec
     reference = plan.reference or reference_.prior(out, spec, plan.generator, command, plan.request.batch_size, stages)
     measured = []
     for point in _measure(plan, reference, command, stages):

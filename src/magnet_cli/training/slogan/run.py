@@ -12,6 +12,7 @@ anew. Nothing is pickled.
 
 import dataclasses
 import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,24 +104,22 @@ class Run:
         self._name = fields["generator"]  # the folder may have been renamed since
         return fields
 
-    def start(self, spec: RunSpec) -> None:
-        """Make the folder, and say in it what it is going to be.
+    def writing(self, spec: RunSpec, *, force: bool = False) -> AbstractContextManager[dict | None]:
+        """Hold the folder for a block, as `ResultFolder.writing`."""
+        return self._folder.writing(spec, force=force)
 
-        Raises:
-            MagnetError: no space, no permission.
-        """
-        atomic.make_folder(self.path / _GRIDS)
-        atomic.sweep(self.path)
-        self._publish(spec, None, "")
-
-    def discard(self) -> None:
-        """Remove a run (--force); other folders are left alone.
+    def start(self, spec: RunSpec, *, force: bool = False) -> None:
+        """Make the folder, and say in it what it is going to be; with `force` it is emptied first.
 
         Raises:
             SampleError: the folder is none of a run.
-            MagnetError: it cannot be removed.
+            MagnetError: no space, no permission.
         """
-        self._folder.discard()
+        if force or not self._folder.begun(spec):
+            self._folder.discard()
+        atomic.make_folder(self.path / _GRIDS)
+        atomic.sweep(self.path)
+        self._publish(spec, None, "")
 
     def save(self, trainer: Trainer, log: list[dict]) -> None:
         """Keep all that training goes on from, and the generator as it is.
@@ -129,7 +128,7 @@ class Run:
             MagnetError: no space, no permission; what was kept before is still there.
         """
         atomic.publish(self.generator, safetensors_file.write(generator_state(trainer), {}))
-        atomic.publish(self.path / _LOG, _lines(log))
+        atomic.publish(self.path / _LOG, documents.encode_lines(log))
         atomic.publish(self.path / _STATE, save(_state(trainer), {"format": str(FORMAT), "log": json.dumps(log)}))
 
     def restore(self, trainer: Trainer) -> list[dict] | None:
@@ -167,7 +166,7 @@ class Run:
         Raises:
             MagnetError: no space, no permission.
         """
-        atomic.publish(self.path / _LOG, _lines(log), durable=False)
+        atomic.publish(self.path / _LOG, documents.encode_lines(log), durable=False)
 
     def finish(self, spec: RunSpec, report: dict) -> None:
         """Write the report: from now on the run is whole.
@@ -189,10 +188,6 @@ def generator_state(trainer: Trainer) -> dict[str, Tensor]:
     state = {f"body.{name}": value.cpu() for name, value in trainer.networks["generator"].state_dict().items()}
     named = {"weights": mixture.weights, "means": mixture.means, "factors": mixture.factors}
     return state | {f"mixture.{name}": torch.from_numpy(value) for name, value in named.items()}
-
-
-def _lines(log: list[dict]) -> bytes:
-    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in log).encode()
 
 
 def _state(trainer: Trainer) -> dict[str, Tensor]:

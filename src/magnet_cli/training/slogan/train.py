@@ -77,12 +77,13 @@ class TrainPlan:
     probe: DataSet | None
     device: str
     threads: int
+    force: bool
     begun: bool
     report: dict | None
 
 
-def plan(request: TrainRequest, *, dry_run: bool = False) -> TrainPlan:
-    """Load the data and look into the run's folder; nothing is written, and a dry run does not replace a run either.
+def plan(request: TrainRequest) -> TrainPlan:
+    """Load the data and look into the run's folder; nothing is written.
 
     Raises:
         MagnetError: the data do not fit, the folder is another's, there is no run to resume, or no such device.
@@ -94,12 +95,11 @@ def plan(request: TrainRequest, *, dry_run: bool = False) -> TrainPlan:
     spec = RunSpec.of(data, probe, request.recipe(points=data.values.ndim == 2))
     name = f"slogan-{Path(request.data).stem}-k{request.components}-seed{request.seed}"
     folder = Run(request.out or Path("runs") / name)
-    if request.force and not dry_run:
-        folder.discard()
-    begun = folder.begun(spec)
+    begun = not request.force and folder.begun(spec)
     if request.resume and not begun:
         raise SampleError(f"there is no run in {folder.path} to resume", "leave `resume` out to begin one")
-    return TrainPlan(folder, spec, data, probe, device, request.threads, begun, folder.report() if begun else None)
+    report = folder.report() if begun else None
+    return TrainPlan(folder, spec, data, probe, device, request.threads, request.force, begun, report)
 
 
 def interval(steps: int) -> int:
@@ -121,12 +121,17 @@ def run(plan: TrainPlan) -> Generator[int, None, dict]:
         DamageError: what was kept is damaged.
         MagnetError: no space, no permission; or scikit-learn is missing, and classes are known.
     """
+    with plan.folder.writing(plan.spec, force=plan.force) as done:
+        return done or (yield from _train(plan))
+
+
+def _train(plan: TrainPlan) -> Generator[int, None, dict]:
     torch.set_num_threads(plan.threads)
     folder, spec = plan.folder, plan.spec
     trainer = Trainer(spec.recipe, plan.data, plan.probe, plan.device)
-    if not folder.begun(spec):
+    if plan.force or not folder.begun(spec):
         progress.metrics_of(trainer, plan.data)  # fail now if scikit-learn is missing, not after training
-        folder.start(spec)
+        folder.start(spec, force=plan.force)
     log = folder.restore(trainer) or []
     done = log[-1]["step"] if log else 0
     yield done
