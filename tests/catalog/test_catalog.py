@@ -775,3 +775,13 @@ def test_what_is_known_of_families_by_name_is_so_of_their_networks(magnet):
         assert {"safetensors", "torch"} <= set(about["formats"])
         assert set(told) <= set(about["settings"])
     assert entries.prior_of("a family of later days") == "normal"
+
+
+def test_a_list_that_a_terminal_would_obey(magnet, monkeypatch):
+    escapes = 'license = "MIT\\u001b[31m"\ndescription = "hello\\u001b]0;OWNED\\u0007\\u202e"'
+    Path("own.toml").write_text(f'[evil]\nkind = "generator"\nsource = "file:nothing.pt"\n{escapes}\n')
+    monkeypatch.setenv("MAGNET_ARTIFACTS", "own.toml")
+    done = magnet("list")
+    assert r"MIT\u001b[31m" in done.out
+    for text in (done.out, done.err, magnet("list", "--json").out, magnet("info", "evil").err):
+        assert all(line.isprintable() for line in text.split("\n"))

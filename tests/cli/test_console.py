@@ -1,6 +1,7 @@
 """The console: what follows a verb, and arguments in messages that are shown as flags."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -9,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from magnet_cli.cli import options
-from magnet_cli.cli.console import Console, show_as
+from magnet_cli.cli.console import Console, show_as, show_error
 from magnet_cli.cli.flags import FlagNames
 from magnet_cli.cli.help import Command, Root
 from magnet_cli.cli.parsers import ClassLabel
@@ -73,6 +74,27 @@ def test_errors_of_a_command_name_its_flags_and_exit_1():
     done = CliRunner().invoke(app, ["first"])
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == "error: --top-k 3 is too much\n  do: pass --top-k, or `other=1`\n"
+
+
+BAD = "MIT\x1b[31m\x07\u202e\x9b2J"
+
+
+def test_nothing_that_a_terminal_obeys_is_printed(capsys):
+    console = Console()
+    console.note(BAD)
+    console.warning(BAD)
+    console.hint(BAD)
+    console.result({"text": BAD}, BAD)
+    Console(as_json=True).result({"text": BAD}, "")
+    console.table({}, ["name"], [[f"{BAD}\nerror: forged"]])
+    show_error(MagnetError(f"{BAD}\nnext: rm", BAD))
+    out, err = capsys.readouterr()
+    assert all(line.isprintable() for line in (out + err).split("\n"))
+    text, encoded, *table = out.splitlines()
+    assert text == r"MIT\u001b[31m\u0007\u202e\u009b2J"
+    assert json.loads(encoded) == {"text": BAD}
+    assert len(table) == 2
+    assert "  next: rm" in err.splitlines()  # the lines of a message are told from those of the program
 
 
 # --- follow -------------------------------------------------------------------------------------------------------

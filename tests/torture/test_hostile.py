@@ -159,6 +159,24 @@ def test_a_volume_json_that_somebody_forged(tmp_path_factory, changed, honest, o
     assert volume.missing(3)
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [{"generator": name} for name in ("", "..", "/tmp/owned", "../../owned", "a\x1b[31m", "\u202ea", "a\nb")]
+    + [{"num_classes": 10**10}, {"latent_dim": 10**10}, {"latent_dim": 0}, {"style_dim": 10**12}, {"num_classes": -1}],
+    ids=repr,
+)
+def test_a_volume_whose_names_or_numbers_would_lead_astray(tmp_path, forged):
+    """Names of generators become those of files; classes and latents become memory."""
+    spec = dataclasses.asdict(SPEC) | forged
+    honest = object.__new__(VolumeSpec)
+    for name, value in spec.items():
+        object.__setattr__(honest, name, value)
+    fields = {"format": 1, "spec": spec, "fingerprint": honest.fingerprint, "notes": []}
+    (tmp_path / "volume.json").write_bytes(documents.encode(fields))
+    with pytest.raises(MagnetError, match=r"the spec in .*volume\.json is not one"):
+        Volume.open(tmp_path)
+
+
 @pytest.mark.parametrize("data", [b"[" * 100_000, b"{}", b"\xff", b'{"checksum": 1}', b"1" * 10_000, b"[NaN]"])
 def test_documents_that_are_none(tmp_path, data):
     (tmp_path / "volume.json").write_bytes(data)

@@ -11,6 +11,7 @@ from magnet_cli.catalog.entries import MANIFEST, Artifact
 from magnet_cli.catalog.lockfile import Lockfile
 from magnet_cli.errors import ArtifactError, MagnetError
 from magnet_cli.files import atomic, documents
+from magnet_cli.files.text import quoted
 
 BUILT_IN = Path(__file__).parents[1] / "assets"
 VOLUME = "volume"  # the folder, beside a file of published arrays, of the volume made from them
@@ -218,6 +219,6 @@ def read_verified(path: Path, sha256: str, reference: str) -> bytes:
         data = path.read_bytes()
     if documents.sha256_bytes(data) != sha256:
         message = f"{path} is not what was pinned: its sha256 is not {sha256}"
-        raise ArtifactError(message, f"remove that file and fetch it again: magnet fetch {reference}")
+        raise ArtifactError(message, f"remove that file and fetch it again: magnet fetch {quoted(reference)}")
     mark_used(path)
     return data

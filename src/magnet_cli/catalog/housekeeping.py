@@ -13,6 +13,7 @@ from magnet_cli.catalog.entries import Artifact
 from magnet_cli.catalog.lockfile import Lockfile
 from magnet_cli.errors import ArtifactError, MagnetError
 from magnet_cli.files import atomic
+from magnet_cli.files.text import quoted
 
 COMPUTED = "computed volume"
 _LEFT_OVER = ("partial", "unlisted")  # of use to nothing but the fetch that made them
@@ -144,7 +145,7 @@ def remove(names: list[str], *, forget: bool = False, dry_run: bool = False) -> 
 def _removable(entry: CacheEntry) -> CacheEntry:
     if entry.kind == COMPUTED:
         message = f"{entry.name} was computed here: it is no copy of anything"
-        raise ArtifactError(message, f"if it is to go: rm -r {entry.path}")
+        raise ArtifactError(message, f"if it is to go: rm -r {quoted(entry.path)}")
     if entry.place == "shared":
         message = f"{entry.name} is in the shared home, {entry.path}"
         raise ArtifactError(message, "ask whoever keeps MAGNET_SHARED_HOME")

@@ -17,6 +17,7 @@ from typing import Any, TextIO, TypeVar
 from magnet_cli.cli.flags import FlagNames
 from magnet_cli.errors import MagnetError
 from magnet_cli.files.progress import aligned
+from magnet_cli.files.text import visible
 
 _LOG_SECONDS = 30  # without a terminal, at most one line of progress in this time
 _flags = FlagNames()
@@ -44,6 +45,7 @@ class Console:
 
     def result(self, fields: dict, text: str) -> None:
         """Print the result on stdout: with --json the fields, else the text."""
+        # JSON in one line has control characters in its texts alone, where it spells them as `visible` does
         _print(json.dumps(fields, ensure_ascii=False, allow_nan=False) if self.as_json else text, sys.stdout)
 
     def table(self, fields: dict, header: list[str], rows: list[list[str]]) -> None:
@@ -57,7 +59,8 @@ class Console:
 
     def note_table(self, header: list[str], rows: list[list[str]]) -> None:
         """Print a table about the result on stderr."""
-        self.note(aligned(header, rows))
+        for line in aligned(header, rows).split("\n"):
+            self.note(line)
 
     def hint(self, command: str) -> None:
         """Print the next command, to copy, on stderr."""
@@ -127,16 +130,16 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     from rich import console, progress
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        progress.TextColumn(unit),
+        progress.TextColumn(unit, markup=False),
         progress.TimeElapsedColumn(),
         progress.TextColumn("left"),
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=console.Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total)
+        task = bar.add_task(visible(label), total=total)
         yield lambda done: bar.advance(task, done)
 
 
@@ -159,11 +162,16 @@ def _lines(label: str, total: int, unit: str) -> Callable[[int], None]:
 def show_error(error: MagnetError) -> None:
     """Print an expected failure on stderr: what is wrong, then what to do; the traceback with MAGNET_DEBUG=1."""
     if os.environ.get("MAGNET_DEBUG") == "1":
-        traceback.print_exception(error)
+        _print("".join(traceback.format_exception(error)), sys.stderr)
     _print(f"error: {_flags.shown(error.message)}", sys.stderr)
     if error.hint:
         _print(f"  do: {_flags.shown(error.hint)}", sys.stderr)
 
 
 def _print(text: str, stream: TextIO) -> None:
-    print(text, file=stream, flush=True)
+    """Print text with control characters shown as such; on stderr, lines after the first begin with spaces.
+
+    So a name that somebody else chose is no line of its own that looks as if it came from here.
+    """
+    text = visible(text, keep="\n")
+    print(text if stream is sys.stdout else text.replace("\n", "\n  "), file=stream, flush=True)

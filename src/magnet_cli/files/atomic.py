@@ -36,6 +36,7 @@ _REASONS = {
     errno.ETIMEDOUT: ("the network mount does not answer", "check the network mount"),
     errno.EHOSTDOWN: ("the network mount does not answer", "check the network mount"),
     errno.ENOENT: ("it, or a folder on the way, is not there", "check that it was not moved, and the disk's mount"),
+    errno.ELOOP: ("links on the way lead in a circle", "pass the path of what they should lead to"),
     errno.ENAMETOOLONG: ("the name is too long for the file system", "choose a shorter name"),
 }
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from magnet_cli.files.text import visible
+
 Progress = Callable[[int, int], None]  # called with (done, total)
 # called with label, total and unit of a stage; the context gives a function to call with the units done since the last
 Stages = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
@@ -39,7 +41,8 @@ SILENT: Messages = _Silent()  # drops notes, turns warnings into Python warnings
 
 
 def aligned(header: list[str], rows: list[list[str]]) -> str:
-    """Return a table as text: columns as wide as they need, two spaces between them."""
+    """Return a table as text: columns as wide as they need, two spaces between them; a cell is one line."""
+    header, *rows = ([visible(cell) for cell in row] for row in (header, *rows))
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in (header, *rows))
     return "\n".join(line.rstrip() for line in lines)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from magnet_cli.errors import SpecError, VolumeError
+from magnet_cli.files.text import quoted
 from magnet_cli.index.index import BLOCK, Index, Part
 from magnet_cli.volume import Shard, Volume
 from magnet_cli.volume.spec import VolumeSpec
@@ -73,7 +74,9 @@ def build(volume: Volume, top_k: int, earlier: Index | None = None) -> Index:
     marks = volume.marks()
     if not marks:
         message = f"{volume.path} holds no rows yet"
-        raise VolumeError(message, f"fill it: magnet compute {volume.spec.generator} --volume {volume.path}")
+        raise VolumeError(
+            message, f"fill it: magnet compute {quoted(volume.spec.generator)} --volume {quoted(volume.path)}"
+        )
     parts = tuple(Part(s, mark.first_row, mark.rows, mark.sha256) for s, mark in marks.items())
     num_rows = sum(part.rows for part in parts)
     volumes, real = np.empty(num_rows), np.empty(num_rows, bool)

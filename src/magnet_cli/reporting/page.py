@@ -5,13 +5,14 @@ taken as markup.
 """
 
 import base64
+import html
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from string import Template
 
 from magnet_cli import __version__
 from magnet_cli.files import themed_svg
+from magnet_cli.files.text import visible
 
 Cell = str | tuple[str, str]  # text, or text with something small below it
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -60,6 +61,11 @@ def mark(page: bytes, name: str) -> str | None:
     head = page.partition(b"<style>")[0]
     _, found, rest = head.partition(start)
     return rest.partition(b'"')[0].decode(errors="replace") if found else None
+
+
+def escape(text: str, *, quote: bool = True) -> str:
+    """Return text as markup, with control and bidirectional characters shown as such."""
+    return html.escape(visible(text), quote)
 
 
 def section(heading: str, *parts: str) -> str:

@@ -11,6 +11,7 @@ from magnet_cli.errors import SampleError
 from magnet_cli.evaluating.kinds import ATTRIBUTES
 from magnet_cli.files import atomic, documents, plots
 from magnet_cli.files.results import ResultFolder
+from magnet_cli.files.text import quoted
 from magnet_cli.index.diagnostics import DISPLACED_WARNING
 from magnet_cli.reporting import findings, metrics, page
 from magnet_cli.reporting.findings import Attributes, Evaluation, Shares
@@ -196,8 +197,8 @@ def _volumes(drawn: SampleSummary, other: Comparison | None) -> str:
 
 def _metrics(drawn: SampleSummary, evaluations: list[Evaluation]) -> str:
     if not evaluations:
-        evaluate = f"magnet evaluate {drawn.path} --reference PATH --json > metrics.json"
-        text = f"No evaluation is included. {evaluate}, then magnet report {drawn.path} --include metrics.json"
+        evaluate = f"magnet evaluate {quoted(drawn.path)} --reference PATH --json > metrics.json"
+        text = f"No evaluation is included. {evaluate}, then magnet report {quoted(drawn.path)} --include metrics.json"
         return page.section("Metrics", page.missing(text))
     return page.section("Metrics", *metrics.metrics(evaluations))
 
@@ -206,7 +207,9 @@ def _attributes(drawn: SampleSummary, other: Comparison | None, included: list[A
     groups = {drawn.name: drawn.models} | ({_other_name(drawn, other): other.models} if other else {})
     parts = metrics.attributes(groups)
     if not parts and not included:
-        text = f"This sample has no attributes. magnet attributes {drawn.path} --model NAME writes them into it."
+        text = (
+            f"This sample has no attributes. magnet attributes {quoted(drawn.path)} --model NAME writes them into it."
+        )
         parts = [page.missing(text)]
     if included:
         parts.append(metrics.changes(included))

@@ -14,6 +14,7 @@ from magnet_cli.catalog import cache, entries, imagenet
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import DamageError, GeneratorError, MagnetError, SpecError, VolumeError
 from magnet_cli.files.progress import Messages
+from magnet_cli.files.text import quoted
 from magnet_cli.index import Index
 from magnet_cli.volume import Volume
 
@@ -85,7 +86,7 @@ class VolumeRequest:
         """The flags of `magnet compute` that make such a volume; defaults are left out."""
         wanted = {"top_k": self.top_k} | self._wanted | {"nvae_latents": self.nvae_latents}
         shown = {name: value for name, value in wanted.items() if value not in {None, _DEFAULTS.get(name)}}
-        texts = [f" --{name.replace('_', '-')} {value}" for name, value in shown.items()]
+        texts = [f" --{name.replace('_', '-')} {quoted(value)}" for name, value in shown.items()]
         return "".join(texts + [f" --label {label}" for label in self.labels])
 
     def check_names(self, generator: str, num_classes: int) -> None:
@@ -147,7 +148,7 @@ def find_volume(source: "Source", request: VolumeRequest, messages: Messages) ->
     namesakes = (volume.spec.sha256 for volume in local if volume.spec.generator == source.name)
     if not isinstance(source, Checkpoint) and any(sha256 != source.sha256 for sha256 in namesakes):
         message += "; some have other weights: does its factory draw them? Set a seed there: torch.manual_seed(0)"
-    raise VolumeError(message, f"make one: magnet compute {reference(source)}{request.flags}")
+    raise VolumeError(message, f"make one: magnet compute {quoted(reference(source))}{request.flags}")
 
 
 def named_volume(reference: str) -> Volume:
@@ -219,7 +220,7 @@ def find_rendered_volume(source: "Source", request: VolumeRequest, messages: Mes
     if drawn != rendered:
         messages.warning(
             f"rows are drawn by their volume at truncation {drawn}, images are rendered at {rendered}; "
-            f"for one at {rendered}: magnet compute {reference(source)}{request.flags}"
+            f"for one at {rendered}: magnet compute {quoted(reference(source))}{request.flags}"
         )
     return volume
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from magnet_cli.errors import VolumeError
 from magnet_cli.files import atomic, documents, npz
+from magnet_cli.files.text import quoted
 from magnet_cli.sharing.published_arrays import opened
 from magnet_cli.volume import Shard, Volume
 
@@ -34,7 +35,9 @@ def export(volume: Volume, path: Path) -> Iterator[int]:
     shards, num_rows = list(marks), sum(mark.rows for mark in marks.values())
     if not shards:
         message = f"{volume.path} holds no rows yet"
-        raise VolumeError(message, f"fill it: magnet compute {volume.spec.generator} --volume {volume.path}")
+        raise VolumeError(
+            message, f"fill it: magnet compute {quoted(volume.spec.generator)} --volume {quoted(volume.path)}"
+        )
 
     def rows() -> Iterator[Shard]:
         for shard in shards:

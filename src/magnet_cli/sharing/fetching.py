@@ -14,6 +14,7 @@ from magnet_cli.catalog.lockfile import Lockfile
 from magnet_cli.errors import VolumeError
 from magnet_cli.files import atomic
 from magnet_cli.files.progress import Progress
+from magnet_cli.files.text import quoted
 from magnet_cli.sharing import importing, published_arrays
 from magnet_cli.sharing.published_arrays import Archive
 from magnet_cli.volume.spec import VolumeSpec
@@ -159,5 +160,7 @@ def _class(artifact: Artifact) -> int:
     number = re.match(r"(\d{1,3})[_.]", name)
     if number is None:
         message = f"{artifact.name} is of one class of {artifact.generator}, and its file {name!r} does not say which"
-        raise VolumeError(message, f"magnet import {cache.file_of(artifact)} {artifact.generator} --label CLASS")
+        raise VolumeError(
+            message, f"magnet import {quoted(cache.file_of(artifact))} {quoted(artifact.generator)} --label CLASS"
+        )
     return int(number[1])

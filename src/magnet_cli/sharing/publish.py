@@ -10,6 +10,7 @@ from magnet_cli.catalog import cache, manifest, sources
 from magnet_cli.catalog.entries import MANIFEST
 from magnet_cli.errors import ArtifactError, MagnetError, VolumeError
 from magnet_cli.files import documents
+from magnet_cli.files.text import quoted
 from magnet_cli.volume import Volume
 
 _RHOS = (-1.0, -0.5, 0.5, 1.0)  # of the effective sizes in a card
@@ -69,10 +70,12 @@ def prepare(volume: Volume, repository: str) -> Publication:
     shards = volume.shards()
     if not shards:
         message = f"{volume.path} holds no rows yet"
-        raise VolumeError(message, f"fill it: magnet compute {volume.spec.generator} --volume {volume.path}")
+        raise VolumeError(
+            message, f"fill it: magnet compute {quoted(volume.spec.generator)} --volume {quoted(volume.path)}"
+        )
     if problems := volume.check():
         message = f"{volume.path} is damaged: {problems[0]}"
-        raise VolumeError(message, f"see all of it: magnet info {volume.path} --check")
+        raise VolumeError(message, f"see all of it: magnet info {quoted(volume.path)} --check")
     paths = [volume.path / "volume.json", *(p for s in shards for p in (volume.shard_path(s), volume.mark_path(s)))]
     paths += volume.hashed_files
     names = tuple(sorted(p.relative_to(volume.path).as_posix() for p in paths))
@@ -106,10 +109,10 @@ Float32, in HDF5 shards; magnet {__version__}, solver {spec.solver}. With weight
 
 ```sh
 magnet fetch {publication.source(commit)}
-magnet sample {spec.generator} --volume "$(magnet fetch --quiet {publication.source(commit)})" --rho 0.5
+magnet sample {quoted(spec.generator)} --volume "$(magnet fetch --quiet {publication.source(commit)})" --rho 0.5
 ```
 
-Or with this in a list of your own (`MAGNET_ARTIFACTS`), where `magnet sample {spec.generator}` finds it:
+Or with this in a list of your own (`MAGNET_ARTIFACTS`), where `magnet sample {quoted(spec.generator)}` finds it:
 
 ```toml
 {publication.entry(commit, license_)}```

@@ -9,6 +9,7 @@ import typer
 from magnet_cli.cli import options, scored_options
 from magnet_cli.cli.console import command_line
 from magnet_cli.cli.help import OUTPUT
+from magnet_cli.files.text import quoted
 
 N = Annotated[int, typer.Option("--n", min=1, help="Number of latents to choose.")]
 Out = Annotated[
@@ -72,4 +73,4 @@ def run(
     console.result(report, str(plan.out))
     if (plan.out / "grid.png").exists():
         console.note(f"look at {plan.out / 'grid.png'}")
-    console.hint(f"magnet direction {plan.out} --attribute {plan.spec.attributes[0]}")
+    console.hint(f"magnet direction {quoted(plan.out)} --attribute {quoted(plan.spec.attributes[0])}")

@@ -7,6 +7,7 @@ import typer
 
 from magnet_cli.cli import options, parsers
 from magnet_cli.cli.console import Console
+from magnet_cli.files.text import quoted
 
 if TYPE_CHECKING:
     from magnet_cli.computing import ComputePlan
@@ -138,8 +139,8 @@ def run(
     elif not report["new_rows"] and not report["missing_shards"]:
         console.note(f"{folder} already holds {report['rows']:,} rows")
     console.result(report, str(folder))
-    same = f" --volume {volume}" if volume else _same_function(plan)
-    console.hint(f"magnet sample {getattr(source, 'reference', source.name)} --n 64{same}")
+    same = f" --volume {quoted(volume)}" if volume else _same_function(plan)
+    console.hint(f"magnet sample {quoted(getattr(source, 'reference', source.name))} --n 64{same}")
 
 
 def _computed(plan: "ComputePlan", console: Console) -> dict:

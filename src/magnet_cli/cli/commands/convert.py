@@ -8,6 +8,7 @@ import typer
 
 from magnet_cli.cli import completion, options
 from magnet_cli.cli.console import Console
+from magnet_cli.files.text import quoted
 
 Reference = Annotated[
     str,
@@ -47,4 +48,4 @@ def run(
         raise typer.BadParameter(message)
     written = models.convert(Checkpoint.find(checkpoint), out, force=force)
     console.result(dataclasses.asdict(written), written.out)
-    console.hint(f"magnet compute {written.out}")
+    console.hint(f"magnet compute {quoted(written.out)}")

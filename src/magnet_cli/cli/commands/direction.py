@@ -10,6 +10,7 @@ import typer
 from magnet_cli.cli import completion, options, scored_options
 from magnet_cli.cli.console import Console, command_line
 from magnet_cli.cli.help import OUTPUT
+from magnet_cli.files.text import quoted
 
 
 class Method(StrEnum):
@@ -144,7 +145,7 @@ def run(
     _show(console, report, plan.out)
     generator = request.generator or plan.latents.generator
     if generator and not plan.done:
-        console.hint(f"magnet edit {generator} --direction {plan.out}")
+        console.hint(f"magnet edit {quoted(generator)} --direction {quoted(plan.out)}")
 
 
 def _describe(console: Console, report: dict) -> None:

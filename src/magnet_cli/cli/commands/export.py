@@ -7,6 +7,7 @@ import typer
 
 from magnet_cli.cli import completion, options
 from magnet_cli.cli.console import Console
+from magnet_cli.files.text import quoted
 
 Reference = Annotated[
     str,
@@ -50,4 +51,4 @@ def run(
             for written in exporting.export(source, file):
                 advance(written)
     console.result({"file": str(file), "rows": rows, "volume": str(source.path)}, str(file))
-    console.hint(f"magnet import {file} {source.spec.generator}")
+    console.hint(f"magnet import {quoted(file)} {quoted(source.spec.generator)}")

@@ -8,6 +8,7 @@ import typer
 
 from magnet_cli.cli import completion, options
 from magnet_cli.cli.console import Console
+from magnet_cli.files.text import quoted
 
 Names = Annotated[
     list[str],
@@ -66,8 +67,8 @@ def run(
     console.result({"artifacts": fetched}, "\n".join(f["path"] for f in fetched))
     last = artifacts[-1]
     if last.kind == "generator":
-        console.hint(f"magnet compute {last.name} --n 512")
+        console.hint(f"magnet compute {quoted(last.name)} --n 512")
     elif last.generator:
-        console.hint(f"magnet sample {last.generator} --rho 0.5")
+        console.hint(f"magnet sample {quoted(last.generator)} --rho 0.5")
     elif last.kind == "volume":
-        console.hint(f"magnet info {fetched[-1]['path']}")
+        console.hint(f"magnet info {quoted(fetched[-1]['path'])}")

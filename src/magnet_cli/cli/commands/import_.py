@@ -7,6 +7,7 @@ import typer
 
 from magnet_cli.cli import options, parsers
 from magnet_cli.cli.console import Console
+from magnet_cli.files.text import quoted
 
 if TYPE_CHECKING:
     from magnet_cli.sharing.importing import ImportPlan
@@ -73,7 +74,7 @@ def run(
     )
     _describe(plan, console)
     console.result(report, str(path))
-    console.hint(f"magnet index {generator}" + (f" --volume {volume}" if volume else ""))
+    console.hint(f"magnet index {quoted(generator)}" + (f" --volume {quoted(volume)}" if volume else ""))
 
 
 def _describe(plan: "ImportPlan", console: Console) -> None:

@@ -6,6 +6,7 @@ import typer
 
 from magnet_cli.cli import completion, options
 from magnet_cli.cli.console import Console
+from magnet_cli.files.text import quoted
 
 Reference = Annotated[
     str,
@@ -52,11 +53,12 @@ def run(
         console.note(
             f"{fields['files']} files, {publication.size:,} bytes, would be sent to {repository}; nothing was done"
         )
-        console.note(publish.card(publication, commit, license_))
+        for line in publish.card(publication, commit, license_).splitlines():
+            console.note(line)
     else:
         commit = publish.push(publication, license_)
     source = publication.source(commit if not dry_run else "COMMIT")
     fields |= {"commit": None if dry_run else commit, "source": source, "entry": publication.entry(commit, license_)}
     console.result(fields, source)
     if not dry_run:
-        console.hint(f"magnet fetch {source}")
+        console.hint(f"magnet fetch {quoted(source)}")

@@ -8,6 +8,7 @@ import typer
 
 from magnet_cli.cli import options
 from magnet_cli.cli.console import command_line
+from magnet_cli.files.text import quoted
 
 Latents = Annotated[
     Path, typer.Option("--latents", metavar="FILE.npy", help="Latents, [n, D] floating numbers; as many images.")
@@ -91,4 +92,4 @@ def run(
         return
     report = console.follow_images(render.run(plan, command_line()), plan.spec.n, plan.folder)
     console.result(report, str(plan.folder))
-    console.hint(f"magnet info {plan.folder} --check")
+    console.hint(f"magnet info {quoted(plan.folder)} --check")

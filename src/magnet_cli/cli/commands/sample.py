@@ -8,6 +8,7 @@ import typer
 
 from magnet_cli.cli import options, parsers
 from magnet_cli.cli.console import Console, command_line
+from magnet_cli.files.text import quoted
 
 if TYPE_CHECKING:
     from magnet_cli.sampling.sample import SamplePlan
@@ -199,8 +200,10 @@ def _temper(plan: "SamplePlan", console: Console) -> None:
 def _next(plan: "SamplePlan") -> str:
     """The command that makes the images of a sample without, or checks the sample."""
     if not plan.spec.no_images:
-        return f"magnet info {plan.folder} --check"
+        return f"magnet info {quoted(plan.folder)} --check"
     from magnet_cli.sampling import select
 
-    labels = f" --labels {plan.folder / 'labels.npy'}" * bool(plan.volume.spec.num_classes)
-    return f"magnet render {select.reference(plan.source)} --latents {plan.folder / 'latents.npy'}{labels}"
+    labels = f" --labels {quoted(plan.folder / 'labels.npy')}" * bool(plan.volume.spec.num_classes)
+    return (
+        f"magnet render {quoted(select.reference(plan.source))} --latents {quoted(plan.folder / 'latents.npy')}{labels}"
+    )

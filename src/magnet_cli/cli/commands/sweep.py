@@ -10,6 +10,7 @@ from magnet_cli.cli import options, parsers
 from magnet_cli.cli.commands.evaluate import Features, NearestK
 from magnet_cli.cli.console import command_line
 from magnet_cli.cli.help import OUTPUT
+from magnet_cli.files.text import quoted
 
 Rhos = Annotated[
     tuple,
@@ -137,4 +138,4 @@ def run(
         count=lambda _point: 1,
     )
     console.result(report, str(plan.out))
-    console.hint(f"magnet info {plan.out} --check")
+    console.hint(f"magnet info {quoted(plan.out)} --check")

@@ -8,6 +8,7 @@ import typer
 
 from magnet_cli.cli import options, parsers
 from magnet_cli.cli.help import Command, Group
+from magnet_cli.files.text import quoted
 
 app = typer.Typer(
     cls=Group,
@@ -140,4 +141,4 @@ def slogan(
     for line in train.summary(report):
         console.note(line)
     console.result(report, str(path))
-    console.hint(f"magnet compute {report['generator']} --n 2000")
+    console.hint(f"magnet compute {quoted(report['generator'])} --n 2000")

@@ -18,6 +18,7 @@ from magnet_cli.editing.scored.attribute import Attribute, check_scores, from_la
 from magnet_cli.errors import MagnetError, SampleError, SpecError
 from magnet_cli.files import atomic, documents, npy, npz, results
 from magnet_cli.files.scores import member_name
+from magnet_cli.files.text import quoted
 from magnet_cli.sampling.kinds import SAMPLE
 
 _BLOCK = 1 << 20  # probabilities read at a time
@@ -143,7 +144,7 @@ def _open_sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Sc
     scored = fields.get("attributes", {})
     if not scored:
         raise SampleError(
-            f"{path} is a sample without attributes", f"score it first: magnet attributes {path} --model NAME"
+            f"{path} is a sample without attributes", f"score it first: magnet attributes {quoted(path)} --model NAME"
         )
     with atomic.explained("read", path):
         data = (path / "metadata.jsonl").read_bytes()
@@ -161,7 +162,7 @@ def _open_sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Sc
     except _INVALID as error:
         raise SampleError(
             f"{path / 'metadata.jsonl'} is not as magnet writes it: {' '.join(str(error).split())[:200]}",
-            f"check it with `magnet info {path} --check`, and draw it again",
+            f"check it with `magnet info {quoted(path)} --check`, and draw it again",
         ) from error
     latents = _open_array(path / "latents.npy", len(records))
     labels = np.asarray(_open_array(path / "labels.npy", len(records))) if (path / "labels.npy").is_file() else None

@@ -27,6 +27,7 @@ from magnet_cli.files import atomic
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.progress import SILENT, Messages, Stages, no_stages
 from magnet_cli.files.results import ResultFolder
+from magnet_cli.files.text import quoted
 from magnet_cli.maths.metrics import class_shares
 from magnet_cli.models import Generator, default_device, image_models
 from magnet_cli.sampling import image_writer, render, select
@@ -237,7 +238,7 @@ def _check_rows(spec: SweepSpec, pools: list[Pool]) -> None:
         fewest = min(rows(pool, half).pool(1.0) for half in halves(spec))
         if fewest < spec.n:
             half = "each half of " if spec.pick else ""
-            longer = f"magnet compute {spec.generator} --n {spec.n * len(halves(spec))} or more"
+            longer = f"magnet compute {quoted(spec.generator)} --n {spec.n * len(halves(spec))} or more"
             raise VolumeError(
                 f"{spec.n:,} images a point are requested, and {fewest:,} rows compete in {half}{pool.volume.path}",
                 f"pass `n={fewest}` or less, or make the volume longer: {longer}",

@@ -15,6 +15,7 @@ from magnet_cli.errors import DamageError, MagnetError, SampleError, SpecError, 
 from magnet_cli.files import atomic, documents, hdf5, results
 from magnet_cli.files.locks import Locks
 from magnet_cli.files.results import Kind, ResultFolder
+from magnet_cli.files.text import quoted
 from magnet_cli.volume import Volume
 
 FORMAT = 1
@@ -92,7 +93,7 @@ class TemperedSpec:
         if spec.solver == "imported":
             raise VolumeError(
                 f"the rows of {volume.path} were imported, and the tempered sampler has to compute new ones",
-                f"compute a volume: magnet compute {spec.generator} --n 512",
+                f"compute a volume: magnet compute {quoted(spec.generator)} --n 512",
             )
         hashes = volume.fingerprint, volume.pilot_sha256
         return cls(spec.generator, *hashes, spec.latent_dim, spec.num_classes > 0, top_k, label, schedule)
