@@ -25,6 +25,57 @@ def affine(values, outputs, seed=0):
     return lambda z: z @ matrix.T.to(z) + bias.to(z)
 
 
+SPECTRUM = 10.0 ** -np.arange(15)
+BY = {  # every way to the singular values of a function at latents z, with the whole space of 15
+    "exact": lambda f, z: solvers.exact(f, z, 15),
+    "exact in slices": lambda f, z: solvers.exact(f, z, 15, chunk_size=4, slices=7),
+    "pilot": lambda f, z: solvers.pilot(f, z, 15, torch.linalg.qr(random_tests(1, 15, 15)[0])[0], sweep=False),
+    "pilot + sweep": lambda f, z: solvers.pilot(f, z, 15, torch.linalg.qr(random_tests(1, 15, 15)[0])[0], sweep=True),
+    "sketch": lambda f, z: solvers.sketch(f, z, 15, random_tests(len(z), 15, 15)),
+    "sketch, power 1": lambda f, z: solvers.sketch(f, z, 15, random_tests(len(z), 15, 15), power=1),
+    "projection": lambda f, z: solvers.projection(f, z, 15, solvers.projection_rows(100)),
+}
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("solver", BY)
+def test_values_above_the_rank_floor_are_right_and_no_others_reach_it(solver, precision):
+    latents = torch.randn(4, 15, dtype=jacobian.PRECISIONS[precision], generator=torch.Generator().manual_seed(1))
+    values = BY[solver](affine(SPECTRUM, 100), latents).numpy()
+    floor = jacobian.RANK_FLOOR[precision]
+    above = floor * 0.99 < SPECTRUM
+    np.testing.assert_allclose(values[:, above], np.tile(SPECTRUM[above], (4, 1)), rtol=0.02)
+    assert (values[:, ~above] < floor * values[:, :1]).all()
+
+
+@pytest.mark.parametrize("solver", ["exact", "pilot", "sketch"])
+def test_without_a_factorisation_nothing_is_seen_below_1e_7(solver):
+    """Volumes that were begun so go on so: their rows are of one kind."""
+    latents = torch.randn(4, 15, dtype=torch.float64)
+    values = {
+        "exact": lambda f: solvers.exact(f, latents, 15, factored=False),
+        "pilot": lambda f: solvers.pilot(
+            f, latents, 15, torch.eye(15, dtype=torch.float64), sweep=False, factored=False
+        ),
+        "sketch": lambda f: solvers.sketch(f, latents, 15, random_tests(4, 15, 15), factored=False),
+    }[solver](affine(SPECTRUM, 100)).numpy()
+    np.testing.assert_allclose(values[:, :6], np.tile(SPECTRUM[:6], (4, 1)), rtol=0.01)
+    assert (abs(values[:, 9:] / SPECTRUM[9:] - 1) > 0.2).any(axis=1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_outputs_take_their_rows_alone(dtype, monkeypatch):
+    """M reverse products in the place of D forward ones, and nothing of D × D numbers."""
+    monkeypatch.setattr(solvers, "forward", None)
+    function = affine(np.array([5.0, 2.0, 1e-3]), 40)
+    matrix = function(torch.eye(3, dtype=torch.float64)).T - function(torch.zeros(1, 3, dtype=torch.float64)).T
+    latents = torch.randn(2, 40, dtype=dtype)
+    values = jacobian.exact(lambda z: torch.tanh(0 * z @ matrix.to(z)) + z @ matrix.to(z), latents, 5)
+    np.testing.assert_allclose(values, [[5, 2, 1e-3, 0, 0]] * 2, rtol=1e-3 if dtype == torch.float32 else 1e-9)
+    wide = torch.zeros(1, 20_000, dtype=dtype)  # D × D numbers would take 3 GB
+    assert jacobian.exact(lambda z: z[:, :2] * 3, wide, 1).tolist() == [[3.0]]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_affine_map_gives_its_singular_values(dtype):
     known = np.array([9.0, 4.0, 1.0, 0.1, 0.01])

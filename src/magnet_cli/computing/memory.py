@@ -28,12 +28,14 @@ class BatchPlan:
     Attributes:
         batch: B, number of latents at a time.
         chunk: number of vectors at a time, for each of these latents; None for all.
-        whole: whether a whole Jacobian fits; if not, JᵀJ is computed by columns (docs/method.md#jᵀj-without-j).
+        whole: whether a whole Jacobian fits (docs/method.md#jᵀj-without-j).
+        slices: of the output that are differentiated one after the other if it does not.
     """
 
     batch: int
     chunk: int | None = None
     whole: bool = True
+    slices: int = 16
 
     def halved(self) -> "BatchPlan":
         """Return the plan with half the batch, or half the chunk, after memory ran out.
@@ -77,7 +79,7 @@ def plan_batches(
         if chunk < 1:
             message = f"one vector at one latent of {generator.name} takes {3 * vector_bytes:,} bytes of {limit:,}"
             raise GeneratorError(message, f"pass `memory={3 * vector_bytes}` or more")
-        return BatchPlan(1, min(chunk, vectors), whole=False)
+        return BatchPlan(1, min(chunk, vectors), whole=False, slices=-(-2 * pushed_bytes // limit))
     latent_bytes = pushed_bytes + vectors * vector_bytes
     if latent_bytes > limit:
         return BatchPlan(1, (limit - pushed_bytes) // vector_bytes)

@@ -180,7 +180,7 @@ def _calibrated(trial: _Trial, precisions: list[dict]) -> Resolution:
         for (c, name), seconds in zip(pairs, trial.seconds(pairs, basis), strict=True)
     ]
     timed.sort(key=lambda row: row["seconds_per_latent"])
-    truth = calibration.predicted(exact, trial.grams(_VERIFICATION, best), requested.top_k, basis, basis)
+    truth = trial.log_volumes(exact, best, _VERIFICATION, ROWS, None)
     verified: list[dict[str, Any]] = []
     measured = {
         "reason": f"the cheapest within {requested.tolerance:g} nats, on {ROWS} latents of their own",
@@ -259,6 +259,7 @@ def _with(requested: VolumeSpec, chosen: Candidate, precision: str) -> VolumeSpe
         solver_sweep=chosen.sweep,
         precision=precision,
         rank_floor=jacobian.RANK_FLOOR[precision],
+        factored=precision == "float64" and chosen.solver != "projection",
     )
 
 

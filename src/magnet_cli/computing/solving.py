@@ -59,17 +59,21 @@ def solve(
     function: Function, z: Tensor, spec: VolumeSpec, batches: BatchPlan, basis: np.ndarray | None, rows: Sequence[int]
 ) -> Tensor:
     """Return the singular values [B, K] float64 of a batch z [B, D], by the spec's solver; arguments as `values_at`."""
+    chunk, factored = batches.chunk, spec.factored
     if spec.solver == "exact":
-        if batches.whole:
-            return solvers.exact(function, z, spec.top_k, batches.chunk)
-        return solvers.roots(solvers.gram_by_columns(function, z, batches.chunk or 1), spec.top_k)
+        slices = 1 if batches.whole else batches.slices
+        return solvers.exact(function, z, spec.top_k, chunk, factored=factored, slices=slices)
     if spec.solver == "pilot":
         strongest = torch.from_numpy(cast(np.ndarray, basis)[:, : spec.solver_size]).to(z.device)
-        return solvers.pilot(function, z, spec.top_k, strongest, sweep=spec.solver_sweep, chunk_size=batches.chunk)
+        return solvers.pilot(
+            function, z, spec.top_k, strongest, sweep=spec.solver_sweep, chunk_size=chunk, factored=factored
+        )
     if spec.solver == "sketch":
         tests = solvers.test_matrices(z.shape[1], spec.solver_size, spec.seed, rows).to(z.device)
-        return solvers.sketch(function, z, spec.top_k, tests, power=spec.solver_power, chunk_size=batches.chunk)
-    return solvers.projection(function, z, spec.top_k, _projection_rows(function(z)[0].numel()), batches.chunk)
+        return solvers.sketch(
+            function, z, spec.top_k, tests, power=spec.solver_power, chunk_size=chunk, factored=factored
+        )
+    return solvers.projection(function, z, spec.top_k, _projection_rows(solvers.num_outputs(function, z)), chunk)
 
 
 @functools.cache

@@ -28,6 +28,7 @@ _EMPTY_IS_SILENT = (
     "label",
     "bn_truncation",
     "imported_sha256",
+    "factored",
 )
 
 
@@ -69,6 +70,8 @@ class VolumeSpec:
         label: those that are computed, row i with the (i mod their number)-th; empty for all classes in turn.
         bn_truncation: ψ of the batch-norm statistics that depend on it; 0 where it is `truncation`, or there are none.
         imported_sha256: of the file that the rows were imported from; empty where they were computed.
+        factored: whether float64 products are factorised (QR), so that values down to the rank floor are right; if not,
+            values are roots of eigenvalues of JᵀJ, as in all volumes that were made before there was the choice.
     """
 
     generator: str
@@ -98,6 +101,7 @@ class VolumeSpec:
     label: tuple[int, ...] = ()
     bn_truncation: float = 0.0
     imported_sha256: str = ""
+    factored: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -206,7 +210,7 @@ def from_fields(fields: object) -> VolumeSpec:
 
 def differences(asked: VolumeSpec, stored: VolumeSpec) -> str:
     """Return the fields in which the spec of a volume does not fit, with both values; "" where it fits."""
-    free = {"generator"}
+    free = {"generator", "factored"}
     if asked.solver == "auto":
         free.add("solver")
     if not asked.resolved:

@@ -3,7 +3,7 @@
 One function for each algorithm. How a solver is chosen: docs/method.md#tolerance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import numpy as np
@@ -19,29 +19,55 @@ _SLICE = 1 << 16  # outputs that are copied to float64 at a time
 _DEPENDENT = 1e-12  # smaller squared lengths, relative to the largest, are rounding
 
 
-def exact(function: Function, latents: Tensor, top_k: int, chunk_size: int | None = None) -> Tensor:
-    """Return the top_k singular values of the Jacobian at each latent, from all D forward products.
+def exact(
+    function: Function,
+    latents: Tensor,
+    top_k: int,
+    chunk_size: int | None = None,
+    *,
+    factored: bool | None = None,
+    slices: int = 1,
+) -> Tensor:
+    """Return the top_k singular values of the Jacobian at each latent, from all D forward or all M reverse products.
 
-    Each column J eᵢ is one forward-mode product; JᵀJ is formed in float64, and its eigenvalues are the squares of the
-    singular values. Forming JᵀJ squares the condition number, for which float64 has room: values down to 1e-7 of the
-    largest keep three digits, far below the rounding of float32 products.
+    Each column J eᵢ is one forward-mode product; where an output has fewer numbers than a latent, each row is one
+    reverse-mode product instead. The values are those of J itself, by a QR factorisation in float64, or the roots of
+    the eigenvalues of JᵀJ (or JJᵀ), which see nothing below 1e-8 of the largest: enough for the rounding of float32
+    products (docs/method.md#rank-floor).
 
     Args:
         function: maps [B, D] to [B, ...]; the output for a row is a function of that row alone.
         latents: [B, D]; products are made in this dtype.
         top_k: K, 1 ≤ K ≤ D.
-        chunk_size: number of tangents at a time, to bound memory; default all D.
+        chunk_size: number of vectors at a time, to bound memory; default all.
+        factored: factorise J; default only where the latents are float64.
+        slices: number of parts of the output whose columns are in memory one after the other; each takes all D
+            products.
 
     Returns:
         [B, K] float64, descending, ≥ 0, nan where J is not finite; units of the output per unit of latent. Cost: D
-        forward products for each latent.
+        forward products for each latent and slice, or M reverse products.
 
     Raises:
         SpecError: top_k outside 1..D.
-        GeneratorError: the function cannot be differentiated in forward mode.
+        GeneratorError: the function cannot be differentiated in that mode.
     """
-    _check_top_k(top_k, latents.shape[1])
-    return roots(gram(function, latents, chunk_size), top_k)
+    dim, outputs = latents.shape[1], num_outputs(function, latents)
+    _check_top_k(top_k, dim)
+    factored = latents.dtype == torch.float64 if factored is None else factored
+    if outputs >= dim:
+        width = -(-outputs // slices)
+        parts = (function if slices == 1 else _part(function, start, width) for start in range(0, outputs, width))
+        return _leading((forward(part, latents, _basis(latents), chunk_size) for part in parts), top_k, factored)
+    rows = torch.eye(outputs, dtype=latents.dtype, device=latents.device)
+    values = _leading([reverse(function, latents, rows, chunk_size)], min(top_k, outputs), factored)
+    return torch.cat([values, 0 * values[:, :1].expand(-1, top_k - values.shape[1])], dim=1)
+
+
+def num_outputs(function: Function, latents: Tensor) -> int:
+    """Return M, how many numbers the output for a latent has."""
+    with torch.no_grad():
+        return function(latents)[0].numel()
 
 
 def gram(function: Function, latents: Tensor, chunk_size: int | None = None) -> Tensor:
@@ -84,7 +110,14 @@ def gram_by_columns(function: Function, latents: Tensor, chunk_size: int = 1) ->
 
 
 def pilot(
-    function: Function, latents: Tensor, top_k: int, basis: Tensor, *, sweep: bool, chunk_size: int | None = None
+    function: Function,
+    latents: Tensor,
+    top_k: int,
+    basis: Tensor,
+    *,
+    sweep: bool,
+    chunk_size: int | None = None,
+    factored: bool | None = None,
 ) -> Tensor:
     """Approximate leading singular values from products along the strongest directions of other latents.
 
@@ -100,6 +133,7 @@ def pilot(
         basis: [D, m], orthonormal columns.
         sweep: follow the forward products with as many reverse products.
         chunk_size: number of vectors at a time.
+        factored: as for `exact`, of the products.
 
     Returns:
         [B, K] float64, descending. Cost: m forward products for each latent, and m reverse products with `sweep`.
@@ -110,13 +144,21 @@ def pilot(
     """
     _check_top_k(top_k, basis.shape[1])
     pushed = forward(function, latents, basis.T.to(latents), chunk_size)
+    factored = latents.dtype == torch.float64 if factored is None else factored
     if not sweep:
-        return roots(_inner(pushed), top_k)
-    return _swept(function, latents, top_k, pushed, chunk_size)
+        return _leading([pushed], top_k, factored)
+    return _swept(function, latents, top_k, pushed, chunk_size, factored)
 
 
 def sketch(
-    function: Function, latents: Tensor, top_k: int, tests: Tensor, *, power: int = 0, chunk_size: int | None = None
+    function: Function,
+    latents: Tensor,
+    top_k: int,
+    tests: Tensor,
+    *,
+    power: int = 0,
+    chunk_size: int | None = None,
+    factored: bool | None = None,
 ) -> Tensor:
     """Approximate leading singular values by randomised subspace iteration (Halko et al. 2011, algorithms 4.4, 5.1).
 
@@ -127,6 +169,7 @@ def sketch(
         tests: [B, D, m], test matrices, functions of the numbers of the rows (`test_matrices`).
         power: q, number of further passes of J and Jᵀ: the range of J (JᵀJ)^q is taken, more accurate with each pass.
         chunk_size: number of vectors at a time.
+        factored: as for `exact`, of the products.
 
     Returns:
         [B, K] float64, descending. Cost: (1 + power)·m forward and as many reverse products for each latent.
@@ -136,12 +179,13 @@ def sketch(
         GeneratorError: the function cannot be differentiated.
     """
     _check_top_k(top_k, tests.shape[2])
+    factored = latents.dtype == torch.float64 if factored is None else factored
     tangents = tests.to(latents).permute(2, 0, 1)  # [m, B, D]
     for _ in range(power):
-        pushed = _orthonormal(forward(function, latents, tangents, chunk_size))
+        pushed = _orthonormal(forward(function, latents, tangents, chunk_size), factored)
         pulled = reverse(function, latents, pushed.transpose(0, 1), chunk_size)
-        tangents = _orthonormal(pulled).transpose(0, 1)
-    return _swept(function, latents, top_k, forward(function, latents, tangents, chunk_size), chunk_size)
+        tangents = _orthonormal(pulled, factored).transpose(0, 1)
+    return _swept(function, latents, top_k, forward(function, latents, tangents, chunk_size), chunk_size, factored)
 
 
 def projection(function: Function, latents: Tensor, top_k: int, rows: Tensor, chunk_size: int | None = None) -> Tensor:
@@ -219,17 +263,37 @@ def roots(squares: Tensor, top_k: int) -> Tensor:
     return torch.where(finite[:, None], values, torch.nan)
 
 
-def _orthonormal(vectors: Tensor) -> Tensor:
-    """Orthonormal rows with the span of rows [B, T, M]; zeros for missing directions."""
+def _leading(slices: Iterable[Tensor], top_k: int, factored: bool) -> Tensor:
+    """Leading singular values of vectors in slices [B, T, m] of their numbers: their own, or by inner products."""
+    if not factored:
+        return roots(cast(Tensor, sum(_inner(vectors) for vectors in slices)), top_k)
+    triangle = None  # R [B, T, T] with RᵀR the inner products of what was seen
+    for part in (part for vectors in slices for part in vectors.split(_SLICE, dim=2)):
+        columns = part.mT.to(torch.float64)
+        triangle = torch.linalg.qr(columns if triangle is None else torch.cat([triangle, columns], 1), mode="r")[1]
+    return _values(cast(Tensor, triangle), top_k)
+
+
+def _part(function: Function, start: int, width: int) -> Function:
+    """Some numbers of a function's output, copied: a view would keep all of them."""
+    return lambda latents: function(latents).flatten(1)[:, start : start + width].clone()
+
+
+def _orthonormal(vectors: Tensor, factored: bool) -> Tensor:
+    """Orthonormal rows with the span of rows [B, T, M]; unless factored, zeros for missing directions."""
+    if factored:
+        return torch.linalg.qr(vectors.mT)[0].mT
     values, rotation = torch.linalg.eigh(_inner(vectors).nan_to_num(0, 0, 0))  # not finite rows stay so below
     kept = values > _DEPENDENT * values[:, -1:]
     scale = torch.where(kept, values, 1).rsqrt() * kept
     return ((rotation * scale[:, None, :]).mT @ vectors.to(torch.float64)).to(vectors)
 
 
-def _swept(function: Function, latents: Tensor, top_k: int, pushed: Tensor, chunk_size: int | None) -> Tensor:
+def _swept(
+    function: Function, latents: Tensor, top_k: int, pushed: Tensor, chunk_size: int | None, factored: bool
+) -> Tensor:
     """Singular values of QᵀJ, with Q an orthonormal basis of the range [B, m, M] of the forward products."""
-    pulled = reverse(function, latents, _orthonormal(pushed).transpose(0, 1), chunk_size)  # [B, m, D]
+    pulled = reverse(function, latents, _orthonormal(pushed, factored).transpose(0, 1), chunk_size)
     return _values(pulled, top_k)
 
 
