@@ -92,10 +92,11 @@ Shares = Annotated[
     ),
 ]
 Even = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--even/--random",
         help="Combinations take turns, so that shares are even at any n; or each is drawn at random, as published.",
+        show_default="balance: even, direction: random",
     ),
 ]
 AllowUnbalanced = Annotated[
@@ -122,7 +123,7 @@ class ScoredFlags:
     confidence: Confidence = None
     cut: Cut = None
     target: Shares = None
-    even: Even = True
+    even: Even = None
     allow_unbalanced: AllowUnbalanced = False
     scores: Scores = None
     seed: options.Seed = 0

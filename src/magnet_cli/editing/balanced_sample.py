@@ -3,9 +3,9 @@
 import time
 from collections.abc import Generator as Steps
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class BalanceRequest(ScoredRequest):
     """Arguments of `magnet balance`; the fields are its arguments and flags, described in docs/reference/cli.md."""
 
     n: int
+    EVEN: ClassVar[bool] = True
     allow_unbalanced: bool = False
     generator: str | None = None
     no_images: bool = False
@@ -106,6 +107,8 @@ def plan(request: BalanceRequest, messages: Messages = SILENT) -> BalancePlan:
         no_images=request.no_images,
     )
     out = request.out or Path("samples") / f"{latents.name}-balanced-n{spec.n}-seed{spec.seed}"
+    if request.even is None and not request.force and _is_random(ResultFolder(out, SAMPLE), spec):
+        spec, table = replace(spec, even=False), replace(table, even=False)
     done = None if request.force else ResultFolder(out, SAMPLE).finished(spec)
     if done and not request.dry_run:
         messages.note(f"{out} already holds this sample")
@@ -129,6 +132,14 @@ def plan(request: BalanceRequest, messages: Messages = SILENT) -> BalancePlan:
             )
         generator = load_generator(latents, request.generator, request.device)
     return BalancePlan(request, out, spec, latents, table, selection, report, generator, start)
+
+
+def _is_random(folder: ResultFolder, spec: BalanceSpec) -> bool:
+    """Whether a folder holds this sample with cells drawn at random, once the default."""
+    try:
+        return folder.begun(replace(spec, even=False))
+    except SampleError:
+        return False
 
 
 def run(plan: BalancePlan, command: list[str]) -> Steps[int, None, dict]:

@@ -5,6 +5,7 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -181,8 +182,14 @@ class ScoredRequest:
     confidence: float | None = None
     cut: tuple[tuple[str, str], ...] | None = None
     target: tuple[tuple[str, float] | Path, ...] | None = None
-    even: bool = True
+    even: bool | None = None
     seed: int = 0
+    EVEN: ClassVar[bool] = False  # by default
+
+    @property
+    def is_even(self) -> bool:
+        """Whether cells take turns."""
+        return self.EVEN if self.even is None else self.even
 
     def open(self) -> ScoredLatents:
         """Open the latents, as `open_scored`."""
@@ -194,7 +201,7 @@ class ScoredRequest:
             confidence = DEFAULT_CONFIDENCE if self.confidence is None else self.confidence
         attributes = tuple(latents.attributes.values())
         target = make_target(attributes, _requested_shares(attributes, self.target or ()))
-        return tabulate(attributes, confidence, target, even=self.even)
+        return tabulate(attributes, confidence, target, even=self.is_even)
 
     def spec_fields(self, latents: ScoredLatents, table: Table) -> dict:
         """Return the fields of a spec that say what was balanced."""
@@ -211,7 +218,7 @@ class ScoredRequest:
                 for name, share in zip(each.classes, table.shares[each.name].tolist(), strict=True)
             ),
             "seed": self.seed,
-            "even": self.even,
+            "even": self.is_even,
         }
 
 

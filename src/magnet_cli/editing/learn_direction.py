@@ -78,7 +78,7 @@ def plan(request: DirectionRequest, messages: Messages = SILENT) -> DirectionPla
     largest = len(latents) if latents.balanced else balance.largest_balanced_n(table, request.seed)
     scorers = _load_scorers(request, tuple(latents.attributes)) if request.rescore else {}
     spec = DirectionSpec(
-        **request.spec_fields(latents, table) | ({"even": False} if latents.balanced else {}),
+        **request.spec_fields(latents, table),
         attribute=target.name,
         n=request.n or largest or (table.num_kept if request.unbalanced else 1),
         balanced=not request.unbalanced,
@@ -154,7 +154,7 @@ def _check_balanced(latents: ScoredLatents, request: DirectionRequest) -> None:
         "`confidence`": request.confidence is not None,
         "`target`": request.target,
         "`unbalanced=True`": request.unbalanced,
-        "`even=False`": not request.even,
+        f"`even={request.even}`": request.even is not None,
     }
     if argument := next((name for name, value in values.items() if value), None):
         raise SpecError(
