@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from toys import save_images
 
 from magnet_cli import models
 from magnet_cli.catalog import cache
 from magnet_cli.catalog.checkpoint import Checkpoint
+from magnet_cli.catalog.image_model_entry import Outputs, Preprocess
 from magnet_cli.errors import GeneratorError, SampleError
 from magnet_cli.evaluating import evaluation
 from magnet_cli.files import image_folder
 from magnet_cli.files.image_folder import ImageSet
+from magnet_cli.maths.metrics import intervals
 from magnet_cli.maths.priors import Prior
 from magnet_cli.models import batches, image_models, kept_outputs
 
@@ -80,6 +83,20 @@ def test_several_samples_give_intervals_over_them(digits):
     assert recall.low < recall.value < recall.high
 
 
+def test_samples_that_agree_exactly_have_intervals_with_a_width(tmp_path):
+    """Features that are equal for all images leave no ball a size: precision is 0 three times, and not certain."""
+    rng = np.random.default_rng(0)
+    folders = [save_images(tmp_path / str(i), rng.integers(0, 256, (60, 8, 8, 1), np.uint8)) for i in range(3)]
+    reference = save_images(tmp_path / "reference", rng.integers(0, 256, (180, 8, 8, 1), np.uint8))
+    outputs = Outputs(features="output")
+    flat = image_models.ImageScorer("flat", "0", Preprocess(), outputs, lambda x: {"output": torch.zeros(len(x), 2)})
+    metrics = of(folders, reference, flat).metrics
+    for name in ("precision[flat]", "recall[flat]", "coverage[flat]"):
+        assert (metrics[name].value, metrics[name].low, metrics[name].high) == (0, 0, intervals.wilson(0, 180).high)
+    (same,) = {evaluation._estimate("fid", [np.append(np.arange(20.0), 9.5)] * each, 60, 60) for each in (2, 3)}
+    assert same.low < same.value == 9.5 < same.high
+
+
 def test_samples_that_are_no_repeats_are_refused(digits, tmp_path):
     pixels = np.concatenate(list(ImageSet.open(digits[0]).batches(0, N)))
     shorter = save_images(tmp_path / "shorter", pixels[:200])
@@ -128,8 +145,6 @@ def test_features_are_those_of_the_model_and_are_kept_by_content(digits, tmp_pat
 
 def test_two_preparations_of_one_model_are_kept_apart(digits):
     judge = image_models.load_scorer("digits")
-    from magnet_cli.catalog.image_model_entry import Preprocess
-
     other = image_models.ImageScorer(judge.name, judge.sha256, Preprocess(size=32, crop=0.5), judge.outputs, judge.run)
     assert judge.key != other.key
 
@@ -149,6 +164,8 @@ def test_the_command_prints_a_table_or_one_object(magnet):
     again = magnet("evaluate", "wide", "prior", "--reference", "prior", "--json")
     assert again.json["interval"] == "over 2 samples"
     assert "images of prior are in the reference too" in again.err
+    said = [line.removeprefix("warning: ") for line in again.err.splitlines() if line.startswith("warning: ")]
+    assert again.json["warnings"] == said[:2]
     assert "no independent pools" in again.err  # both are of the volume that ships with magnet
 
 

@@ -116,8 +116,7 @@ def plan(source: "Source", request: EditRequest, messages: Messages = SILENT) ->
     learned = direction.read(path)
     latents = npy.latents(request.latents) if request.latents else None
     device = request.device or default_device()
-    names = dict.fromkeys(request.model or ())
-    scorers = [image_models.load_scorer(name, device, trust=request.trust) for name in names]
+    scorers = image_models.load_scorers(request.model or (), device, trust=request.trust)
     labels = select.VolumeRequest(label=request.label or ())
     origin = learned.fields.get("spec", {})
     spec = EditSpec(

@@ -196,13 +196,15 @@ def _load_scorers(request: DirectionRequest, attributes: tuple[str, ...]) -> "di
                 f"name the attribute: `model='{attributes[0]}={reference}'`",
             )
         scorers[name] = scorer
-    for name in attributes:
-        if name not in scorers and name not in entries.registry():  # a name from a file is looked up, never followed
+    others = [name for name in attributes if name not in scorers]
+    for name in others:
+        if name not in entries.registry():  # a name from a file is looked up, never followed
             raise ArtifactError(
                 f"re-scoring needs a model of {name}, and none of that name is in the catalogue",
                 f"pass it: `model='{name}=MODEL'`",
             )
-    return {name: scorers.get(name) or image_models.load_scorer(name, device) for name in attributes}
+    scorers |= zip(others, image_models.load_scorers(others, device), strict=True)
+    return {name: scorers[name] for name in attributes}
 
 
 def _rescore(plan: DirectionPlan, learned: dict[bool, dict[str, np.ndarray]]) -> Steps[int, None, dict]:

@@ -16,9 +16,9 @@ from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.progress import SILENT, Messages
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import class_shares
-from magnet_cli.maths.metrics.class_shares import Tally
 from magnet_cli.models import default_device, image_models, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
+from magnet_cli.models.kept_outputs import ModelOutputs
 from magnet_cli.sampling.kinds import SAMPLE
 
 _RESERVED = {"file_name", "row", "log_volume", "label", "source"}  # fields of metadata.jsonl in every sample
@@ -61,7 +61,7 @@ def plan(request: AnnotateRequest) -> AnnotatePlan:
     """
     start = time.monotonic()
     device = request.device or default_device()
-    scorers = [image_models.load_scorer(name, device, trust=request.trust) for name in dict.fromkeys(request.model)]
+    scorers = image_models.load_scorers(request.model, device, trust=request.trust)
     samples, others = ([ImageSet.open(path) for path in side] for side in (request.samples, request.compare or ()))
     return AnnotatePlan(request, samples, others, scorers, are_pairs(samples, others), start)
 
@@ -75,19 +75,20 @@ def run(plan: AnnotatePlan, messages: Messages = SILENT) -> Steps[int, None, dic
     """
     samples, others = plan.samples, plan.others
     models: dict[str, dict] = {}
-    for scorer in plan.scorers:
-        tallies, probabilities = yield from _score(samples, scorer)
+    ours, theirs = (yield from _score(samples, plan.scorers)), (yield from _score(others, plan.scorers))
+    for scorer, outputs, compared in zip(plan.scorers, ours, theirs, strict=True):
+        tallies = [shares.tally(scorer, each.values) for each in outputs]
         models[scorer.name] = asdict(class_shares.summary(tallies))
         shares.warn_of_empty_classes(messages, scorer.name, tallies)
         if others:
-            other_tallies, _ = yield from _score(others, scorer)
+            other_tallies = [shares.tally(scorer, each.values) for each in compared]
             change = class_shares.change(tallies, other_tallies, paired=plan.paired)
             paths = [str(path) for path in plan.request.compare or ()]
             about = {"from": paths, "from_n": len(others[0]), "paired": plan.paired}
             models[scorer.name]["change"] = about | asdict(change)
-        for images, tally, values in zip(samples, tallies, probabilities, strict=True):
+        for images, tally, each in zip(samples, tallies, outputs, strict=True):
             if images.is_sample:
-                annotate(images, scorer, values, asdict(class_shares.summary([tally])))
+                annotate(images, scorer, each.values, asdict(class_shares.summary([tally])))
     for warning in (
         *kept_outputs.warnings(samples),
         *kept_outputs.warnings(others),
@@ -106,16 +107,19 @@ def run(plan: AnnotatePlan, messages: Messages = SILENT) -> Steps[int, None, dic
     }
 
 
-def _score(samples: list[ImageSet], scorer: ImageScorer) -> Steps[int, None, tuple[list[Tally], list[np.ndarray]]]:
-    outputs = []
+def _score(samples: list[ImageSet], scorers: list[ImageScorer]) -> Steps[int, None, list[list[ModelOutputs]]]:
+    """Return probabilities by scorer and sample; all scorers see a piece before the next, for heads of one network."""
+    outputs: list[list[ModelOutputs]] = [[] for _ in scorers]
     for images in samples:
         pieces = []
-        for piece in shares.score(images, scorer):
-            pieces.append(piece)
-            yield len(piece.values)
-        outputs.append(kept_outputs.concatenated(iter(pieces)))
-    kept_outputs.check_repeats(samples, outputs)
-    return [shares.tally(scorer, each.values) for each in outputs], [each.values for each in outputs]
+        for together in zip(*(shares.score(images, scorer) for scorer in scorers), strict=True):
+            pieces.append(together)
+            yield sum(len(piece.values) for piece in together)
+        for scored, of_one in zip(outputs, zip(*pieces, strict=True), strict=True):
+            scored.append(kept_outputs.concatenated(iter(of_one)))
+    for scored in outputs[:1]:
+        kept_outputs.check_repeats(samples, scored)
+    return outputs
 
 
 def are_pairs(samples: list[ImageSet], others: list[ImageSet]) -> bool:

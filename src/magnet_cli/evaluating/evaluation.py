@@ -155,14 +155,14 @@ def run(request: EvaluateRequest, stages: Stages = no_stages, messages: Messages
         f"{evaluation.interval}"
     )
     fields = asdict(evaluation)
-    order = ["n", "reference_n", "interval", "each", "undefined"] + ["matched"] * request.by_class + ["metrics"]
+    order = ["n", "reference_n", "interval", "each", "undefined", "warnings", "matched", "metrics"]
     return {
         "sample": [str(path) for path in request.samples],
         "reference": str(request.reference),
         "features": scorer.name,
         "features_sha256": scorer.sha256,
         "nearest_k": request.nearest_k,
-        **{name: fields[name] for name in order},
+        **{name: fields[name] for name in order if name != "matched" or request.by_class},
         "seconds": round(time.monotonic() - start, 3),
     }
 
@@ -288,13 +288,13 @@ def _estimate(name: str, values: list[Any], n: int, length: int) -> Estimate:
         if len(values) == 1:
             return pooled
         return intervals.over_repeats(np.array(values) / n).no_narrower(pooled).within(0, 1)
-    if len(values) > 1:
-        estimate = intervals.over_repeats(np.array([replicas[-1] for replicas in values]))
-    else:
-        estimate = intervals.jackknife(values[0][-1], values[0][:-1])
-        if name in _SHARES:  # all or no images: no replica differs, and yet the share is not certain
-            rows = n if name == "precision" else length
-            estimate = estimate.no_narrower(intervals.wilson(estimate.value * rows, rows))
+    *without, whole = np.mean(values, axis=0)
+    estimate = intervals.jackknife(whole, np.array(without))
+    if len(values) > 1:  # samples may agree by chance: no interval is narrower than that within the draws
+        estimate = intervals.over_repeats(np.array([replicas[-1] for replicas in values])).no_narrower(estimate)
+    if name in _SHARES:  # all or no images: no replica differs, and yet the share is not certain
+        rows = (n if name == "precision" else length) * len(values)
+        estimate = estimate.no_narrower(intervals.wilson(estimate.value * rows, rows))
     # KID is unbiased: below 0 as often as above it where there is no difference
     return estimate if name == "kid" else estimate.within(0, 1 if name in _SHARES else np.inf)
 

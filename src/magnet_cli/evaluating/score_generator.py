@@ -87,7 +87,7 @@ def plan(source: "Source", request: ScoreRequest, messages: Messages = SILENT) -
     """
     start = time.monotonic()
     device = request.device or default_device()
-    scorers = [image_models.load_scorer(name, device, trust=request.trust) for name in dict.fromkeys(request.model)]
+    scorers = image_models.load_scorers(request.model, device, trust=request.trust)
     generator = select.load(source, device)
     labels = select.VolumeRequest(label=request.label or ())
     labels.check_names(generator.name, generator.num_classes)

@@ -3,6 +3,7 @@
 Owns which files they are and the pixels in them. Knows nothing of networks or of what is measured.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -21,6 +22,8 @@ from magnet_cli.files import atomic, documents, results
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _NAME = re.compile(r"images/\w[\w.-]*")  # of an image, as documents have it
 _DEEP = ("I", "F")  # Pillow's modes of more than 8 bits a channel
+_GREY = ("1", "L", "LA")
+_BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 _BATCH_NUMBERS = 1 << 22
 _MOST = 64
 
@@ -138,6 +141,8 @@ class ImageSet:
 
     def _read(self, path: Path) -> np.ndarray:
         pixels = _pixels(path)
+        if pixels.shape == (*self.shape[:2], 1):  # a grey image among those in colour
+            pixels = np.broadcast_to(pixels, self.shape)
         if pixels.shape != self.shape:
             height, width, channels = pixels.shape
             other = f"{width}×{height}, {'grey' if channels == 1 else 'RGB'}"
@@ -192,16 +197,24 @@ def digest(pixels: np.ndarray) -> bytes:
     return hashlib.blake2b(shape + np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
 
 
+@contextlib.contextmanager
+def _bombs_refused() -> Iterator[None]:
+    """Pillow warns of metadata out of order, which is harmless, and of more pixels than memory may hold."""
+    with warnings.catch_warnings(action="ignore"):
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def _pixels(path: Path) -> np.ndarray:
     """Return [H, W, C] uint8, C 1 or 3; transparency is dropped."""
     with atomic.explained("read", path):
         data = path.read_bytes()
     hint = "remove it, or pass a folder of images alone"
     try:
-        with warnings.catch_warnings(action="error"), Image.open(io.BytesIO(data)) as image:
+        with _bombs_refused(), Image.open(io.BytesIO(data)) as image:
             mode = image.mode
-            pixels = None if mode.startswith(_DEEP) else np.asarray(image.convert("L" if mode in {"1", "L"} else "RGB"))
-    except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
+            pixels = None if mode.startswith(_DEEP) else np.asarray(image.convert("L" if mode in _GREY else "RGB"))
+    except (OSError, SyntaxError, ValueError, *_BOMBS) as error:
         message = f"{path} is no image that can be read: {next(iter(str(error).splitlines()), type(error).__name__)}"
         raise SampleError(message, hint) from error
     if pixels is None:

@@ -1,5 +1,6 @@
 """The file of a report: one HTML page of a volume, a sample or a sweep, which loads nothing and runs nothing."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from magnet_cli.files import atomic, documents
 from magnet_cli.files.locks import FileLock
 from magnet_cli.reporting import page
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,31 @@ def finished(out: Path, subject: Subject) -> bool:
         raise SampleError(
             message, "pass another file as `out`" + ", or `force=True` to replace it" * (not out.is_dir())
         )
-    return inputs == subject.marks["inputs"]
+    return inputs == subject.marks["inputs"] and _seconds(data) is not None
 
 
-def write(out: Path, subject: Subject, lead: str, sections: list[str], *, force: bool = False) -> int:
-    """Write the page atomically and return its size in bytes; sections are those of `page.section`.
+def write(out: Path, subject: Subject, lead: str, sections: list[str], seconds: float, *, force: bool = False) -> None:
+    """Write the page atomically, with the seconds that it took; sections are those of `page.section`.
 
     Raises:
         SampleError: another process has written something else there meanwhile, which is not to be replaced.
         MagnetError: no space, no permission; an older page is unchanged.
     """
-    data = page.document(subject.name, subject.kind, lead, sections, subject.marks)
+    marks = subject.marks | {"seconds": f"{seconds:.3f}"}
+    data = page.document(subject.name, subject.kind, lead, sections, marks)
     with FileLock(out.with_name(f".{out.name}.lock")).held():
         if force or not finished(out, subject):
             atomic.publish(out, data)
-    return len(data)
+
+
+def fields(out: Path, subject: Subject) -> dict[str, object]:
+    """Return what `magnet report` prints of a page that was written, now or before."""
+    with atomic.explained("read", out):
+        data = out.read_bytes()
+    about = {"report": str(out), "kind": subject.kind, "name": subject.name, "size": len(data)}
+    return about | {"seconds": _seconds(data)}
+
+
+def _seconds(data: bytes) -> float | None:
+    text = page.mark(data, "seconds") or ""
+    return float(text) if re.fullmatch(r"[0-9]+\.[0-9]{3}", text) else None

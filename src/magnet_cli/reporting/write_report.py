@@ -1,6 +1,7 @@
 """The verb behind `magnet report`: find out what a path or name is, collect its report, write the page."""
 
 import os
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ class ReportPlan:
     num_rows: int
     lead: str
     sections: Callable[[], Generator[int, None, list[str]]]
+    start: float
     force: bool = False
 
 
@@ -91,6 +93,7 @@ def plan(request: ReportRequest, source: "Source | None", messages: Messages) ->
         VolumeError: there is no such volume.
         MagnetError: a file is damaged or cannot be read; matplotlib is not installed.
     """
+    start = time.monotonic()
     require("matplotlib", "report")
     kind, path, num_rows = kind_of(request.target), Path(request.target).expanduser(), 0
     if kind == SAMPLE.name:
@@ -115,11 +118,11 @@ def plan(request: ReportRequest, source: "Source | None", messages: Messages) ->
         sections = _of_volume(request, volume, built, generator, is_required=source is not None)
     page = request.out or report.default_out(subject)
     done = not request.force and report.finished(page, subject)
-    return ReportPlan(subject, page, done, num_rows, lead, sections, request.force)
+    return ReportPlan(subject, page, done, num_rows, lead, sections, start, request.force)
 
 
-def run(plan: ReportPlan) -> Generator[int, None, None]:
-    """Write the page.
+def run(plan: ReportPlan) -> Generator[int, None, dict[str, object]]:
+    """Write the page, unless it is there, and return what the command prints of it.
 
     Yields:
         Number of rows of a volume that were read.
@@ -127,8 +130,11 @@ def run(plan: ReportPlan) -> Generator[int, None, None]:
     Raises:
         MagnetError: no space, no permission; an older page is unchanged.
     """
-    sections = yield from plan.sections()
-    report.write(plan.path, plan.subject, plan.lead, sections, force=plan.force)
+    if not plan.is_done:
+        sections = yield from plan.sections()
+        seconds = time.monotonic() - plan.start
+        report.write(plan.path, plan.subject, plan.lead, sections, seconds, force=plan.force)
+    return report.fields(plan.path, plan.subject)
 
 
 def _at_once(sections: Callable[[], list[str]]) -> Callable[[], Generator[int, None, list[str]]]:

@@ -1,6 +1,5 @@
 """magnet report."""
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +64,7 @@ def run(
     from magnet_cli.cli import references
     from magnet_cli.reporting import ReportRequest, kind_of, plan, run
 
-    start, console, kind = time.monotonic(), output.console, kind_of(target)
+    console, kind = output.console, kind_of(target)
     _refuse(kind, target, volume={"--generator": generator, "--top-k": top_k})
     _refuse(kind, target, sample={"--compare": compare, "--include": include})
     values = {
@@ -80,11 +79,8 @@ def run(
     page = plan(options.request(ReportRequest, work, **values), source, console)
     if page.is_done:
         console.note(f"{page.path} already is this report")
-    else:
-        safe = f"{page.path} is as it was"
-        console.follow(run(page), page.num_rows, label="reading", unit="rows", safe=lambda _: safe)
-    fields: dict[str, object] = {"report": str(page.path), "kind": page.subject.kind, "name": page.subject.name}
-    fields |= {"size": page.path.stat().st_size, "seconds": round(time.monotonic() - start, 3)}
+    safe = f"{page.path} is as it was"
+    fields = console.follow(run(page), page.num_rows, label="reading", unit="rows", safe=lambda _: safe)
     console.result(fields, str(page.path))
 
 

@@ -74,7 +74,8 @@ class Scorers:
 
     def with_memory(self) -> "Scorers":
         """Return scorers that run once on each image."""
-        return Scorers(image_models.with_memory(self.features), tuple(map(image_models.with_memory, self.classes)))
+        features, *classes = image_models.with_memory([self.features, *self.classes])
+        return Scorers(features, tuple(classes))
 
 
 def halves(spec: SweepSpec) -> tuple[int, ...]:

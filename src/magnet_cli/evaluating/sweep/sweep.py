@@ -111,8 +111,10 @@ def plan(source: "Source", request: SweepRequest, messages: Messages = SILENT) -
     generator = select.load(source, device, **select.settings(request.bn_truncation, first.nvae_latents or None))
     render.check_format(generator, "png")
     shape = generator.image_shape[1:] + generator.image_shape[:1]
-    names = (request.features or evaluation.default_features(shape), *dict.fromkeys(request.model or ()))
-    features, *classes = (image_models.load_scorer(name, device, trust=request.trust) for name in names)
+    features = image_models.load_scorer(
+        request.features or evaluation.default_features(shape), device, trust=request.trust
+    )
+    classes = image_models.load_scorers(request.model or (), device, trust=request.trust)
     scorers = Scorers(features, tuple(classes))
     pick = request.pick and request.pick.replace("-", "_")
     compared = len(reference) // (1 if pick == "none" else 2) if reference else request.n

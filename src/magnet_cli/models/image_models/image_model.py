@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from magnet_cli.catalog import cache, entries, image_model_entry
 from magnet_cli.catalog.entries import Artifact
 from magnet_cli.errors import GeneratorError
-from magnet_cli.files import checkpoints
+from magnet_cli.files import checkpoints, documents
 from magnet_cli.models import custom
 from magnet_cli.models.image_models import celeba_resnet50, digits, efficientnet_lite, fid_inception, vgg16
 from magnet_cli.models.image_models.preprocess import preprocessed
@@ -50,13 +50,15 @@ def load(reference: str, device: torch.device, dtype: torch.dtype) -> ImageModel
             message = f"{reference} {what}, and an image model with a torch form is asked for"
             names = ", ".join(a.name for a in entries.registry().values() if has_torch_form(a))
             raise GeneratorError(message, f"those with one: {names}; or your own, file.py:factory")
-        module, sha256 = _Features(artifact, *build(artifact)), artifact.sha256
+        network, architecture, sha256 = build(artifact)
+        module = _Features(artifact, network, architecture)
     return ImageModel(reference, sha256, module.eval().requires_grad_(False).to(device=device, dtype=dtype))
 
 
-def build(artifact: Artifact) -> tuple[nn.Module, ModuleType]:
-    """Return the network of an artifact with a torch form, and the module of its architecture."""
-    state = checkpoints.read(cache.read(artifact), artifact.name).state
+def build(artifact: Artifact) -> tuple[nn.Module, ModuleType, str]:
+    """Return the network of an artifact with a torch form, the module of its architecture, and the file's sha256."""
+    data = cache.read(artifact)
+    state = checkpoints.read(data, artifact.name).state
     architecture = next((each for each in ARCHITECTURES if each.recognises(state)), None)
     if architecture is None:
         tensors = ", ".join(list(state)[:3])
@@ -64,7 +66,7 @@ def build(artifact: Artifact) -> tuple[nn.Module, ModuleType]:
         names = ", ".join(each.__name__.rpartition(".")[2] for each in ARCHITECTURES)
         raise GeneratorError(message, f"those it can: {names}; others as ONNX, or your own, file.py:factory")
     try:
-        return architecture.build(state), architecture
+        return architecture.build(state), architecture, documents.sha256_bytes(data)
     except RuntimeError as error:
         message = f"the weights of {artifact.name} do not fit its network: {' '.join(str(error).split())[:300]}"
         raise GeneratorError(message, "check that the file holds the whole network and nothing else") from error

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from magnet_cli.models.image_models import image_model, onnx_file
 from magnet_cli.models.image_models.preprocess import preprocessed
 
 Run = Callable[[Tensor], dict[str, Tensor]]  # images [B, C, H, W] to outputs by name
+_RECENT = 2048  # images whose outputs heads of one network share
 _NO_PREPROCESSING = Preprocess()  # for models without an entry
 _FEATURES_AND_LOGITS = Outputs(features="output", scores="output", softmax=True)  # of models without an entry
 
@@ -29,8 +30,9 @@ _FEATURES_AND_LOGITS = Outputs(features="output", scores="output", softmax=True)
 class ImageScorer:
     """A network that gives features or class probabilities of images.
 
-    `run` maps images [B, C, H, W] in [-1, 1] to outputs by name; `code` is the hex sha256 of what the weights of a
-    user's own module do not tell, and empty for others.
+    `run` maps images [B, C, H, W] in [-1, 1] to outputs by name; `sha256` is that of the bytes the network was built
+    from, or of a module's weights; `code` is the hex sha256 of what the weights of a user's own module do not tell, and
+    empty for others.
     """
 
     name: str
@@ -132,9 +134,10 @@ def load_scorer(reference: str, device: str = "cpu", *, trust: bool = False) -> 
     outputs = image_model_entry.outputs(artifact.outputs)
     if artifact.family == "onnx":
         output_names = tuple(name for name in (outputs.features, outputs.scores) if name)
-        run = onnx_file.runner(cache.read(artifact), artifact.name, output_names)
+        data = cache.read(artifact)
+        run, sha256 = onnx_file.runner(data, artifact.name, output_names), documents.sha256_bytes(data)
     elif image_model.has_torch_form(artifact):
-        network, architecture = image_model.build(artifact)
+        network, architecture, sha256 = image_model.build(artifact)
         network = network.eval().requires_grad_(False).to(device)
 
         def run(images: Tensor) -> dict[str, Tensor]:
@@ -148,26 +151,63 @@ def load_scorer(reference: str, device: str = "cpu", *, trust: bool = False) -> 
     def run_prepared(images: Tensor) -> dict[str, Tensor]:
         return run(preprocessed(images, preprocess, artifact.name))
 
-    return ImageScorer(artifact.name, artifact.sha256, preprocess, outputs, run_prepared)
+    return ImageScorer(artifact.name, sha256, preprocess, outputs, run_prepared)
 
 
-def with_memory(scorer: ImageScorer) -> ImageScorer:
-    """Return the same scorer with a memory: the network runs once for each different image."""
+def load_scorers(references: Iterable[str], device: str = "cpu", *, trust: bool = False) -> list[ImageScorer]:
+    """Return scorers, as `load_scorer`, each reference once.
+
+    Heads of one network, artifacts that name the same file and preparation, share it: it is built once, and runs once
+    for each image that was not among the last ones.
+    """
+    scorers: list[ImageScorer] = []
+    for reference in dict.fromkeys(references):
+        scorers.append(_other_head(reference, scorers) or load_scorer(reference, device, trust=trust))
+    return with_memory(scorers, _RECENT) if len({each.run for each in scorers}) < len(scorers) else scorers
+
+
+def with_memory(scorers: Sequence[ImageScorer], most: int | None = None) -> list[ImageScorer]:
+    """Return the same scorers with a memory of `most` images, or of all: a network runs once for each different image.
+
+    Scorers that share a network share its memory, of the outputs that they use.
+    """
+    names: dict[Run, set[str]] = {}
+    for each in scorers:
+        names.setdefault(each.run, set()).update({each.outputs.features, each.outputs.scores} - {""})
+    remembering = {run: _remembering(run, used, most) for run, used in names.items()}
+    return [dataclasses.replace(each, run=remembering[each.run]) for each in scorers]
+
+
+def _remembering(run: Run, names: set[str], most: int | None) -> Run:
     memory: dict[bytes, dict[str, Tensor]] = {}
 
-    def run(images: Tensor) -> dict[str, Tensor]:
+    def remembered(images: Tensor) -> dict[str, Tensor]:
         digests = [_digest(image) for image in images]
         new = {digest: i for i, digest in enumerate(digests) if digest not in memory}
         if new:
-            outputs = scorer.run(images[list(new.values())])
-            if any(len(values) != len(new) for values in outputs.values()):
+            outputs = run(images[list(new.values())])
+            if any(len(values) != len(new) for values in outputs.values()) or not names <= outputs.keys():
                 return outputs  # which the scorer refuses
             for i, digest in enumerate(new):
-                memory[digest] = {name: values[i].cpu() for name, values in outputs.items()}
-        names = memory[digests[0]]
-        return {name: torch.stack([memory[digest][name] for digest in digests]) for name in names}
+                memory[digest] = {name: outputs[name][i].cpu() for name in names}
+        outputs = {name: torch.stack([memory[digest][name] for digest in digests]) for name in names}
+        for oldest in list(memory)[: max(len(memory) - most, 0)] if most else ():
+            del memory[oldest]
+        return outputs
 
-    return dataclasses.replace(scorer, run=run)
+    return remembered
+
+
+def _other_head(reference: str, scorers: list[ImageScorer]) -> ImageScorer | None:
+    """Return the scorer of an artifact whose network one of the scorers has; None if none has."""
+    artifact = entries.registry().get(reference)
+    if artifact is None or not image_model.has_torch_form(artifact):
+        return None
+    sha256, preprocess = cache.pinned(artifact).sha256, image_model_entry.preprocess(artifact.preprocess)
+    for scorer in scorers:
+        if (scorer.sha256, scorer.preprocess) == (sha256, preprocess):
+            return dataclasses.replace(scorer, name=artifact.name, outputs=image_model_entry.outputs(artifact.outputs))
+    return None
 
 
 def _digest(image: Tensor) -> bytes:
