@@ -15,6 +15,7 @@ COMMANDS = json.loads((BEFORE / "commands.json").read_text())
 DRAWS = json.loads((BEFORE / "draws.json").read_text())
 PRINTED = {entry["command"]: entry["json"] for entry in COMMANDS}
 MEASURED = {"seconds", "tuning_seconds", "rows_per_second"}  # of the machine, not of the request
+TOLD_TOO_SMALL = {"displaced_share", "largest_useful_rho"}
 STRIPES = "compute stripes.py:stripes --n 160 --shard-rows 64 --volume stripes.vol"
 MNIST = "compute mnist --n 96 --top-k 8 --shard-rows 48 --solver pilot --volume mnist.vol"
 
@@ -118,7 +119,10 @@ def test_draws_are_the_same_to_the_bit(magnet, recorded, index):
     if index == "made again":
         shutil.rmtree("home/indices")
     done = magnet(*recorded["command"].split(), "--json")
-    assert same_numbers(unmeasured(done.json), unmeasured(recorded["json"]))
+    reports = [unmeasured(each) for each in (done.json, recorded["json"])]
+    if "--mix" in recorded["command"]:  # these left out then what prior draws take
+        reports = [{k: v for k, v in each.items() if k not in TOLD_TOO_SMALL} for each in reports]
+    assert same_numbers(*reports)
     rows = [json.loads(line) for line in Path("draw/metadata.jsonl").read_text().splitlines()]
     assert same_numbers({name: [row.get(name) for row in rows] for name in recorded["rows"]}, recorded["rows"])
     assert hashlib.sha256(Path("draw/latents.npy").read_bytes()).hexdigest() == recorded["latents_sha256"]

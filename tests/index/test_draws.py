@@ -186,6 +186,21 @@ def test_a_heavy_row_comes_once_by_either_order():
         assert found.prior.tolist() == [True, True, True, False, True, True, False, True, True, False]
 
 
+@pytest.mark.parametrize(("n", "mix", "below"), [(400, 0.5, 0), (200, 0.25, 0), (300, 0.75, 40)])
+def test_the_displaced_share_of_a_mix_is_that_of_its_draws(n, mix, below):
+    """Prior draws take rows of large weight, too: what polarity draws take in 800 draws, against what they are said to."""
+    volumes = np.random.default_rng(0).normal(size=400)
+    known = dataclasses.replace(of(volumes), above_floor=np.arange(400) >= below)
+    polarity, taken = slots.are_polarity(n, mix), np.zeros(400)
+    for seed in range(800):
+        taken[index.choose(known, 1.0, n, seed, mix=mix)[polarity]] += 1
+    shares = taken / taken.sum()
+    simulated = np.abs(shares - known.weights(1.0)).sum() / 2
+    said = index.displaced_share(known, 1.0, n, mix)
+    assert said == pytest.approx(simulated, abs=0.012)  # what 800 draws leave
+    assert said > 1.05 * index.displaced_share(known, 1.0, slots.num_polarity(n, mix))  # without prior draws
+
+
 def test_a_mix_of_none_is_the_generator():
     known = of(np.random.default_rng(0).normal(size=200) * 5)
     found = index.draw(known, 100, 1.0, 0, mix=0.0)
