@@ -19,7 +19,7 @@ from magnet_cli.catalog import entries as entries_
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import ArtifactError, GeneratorError
 from magnet_cli.maths.priors import Prior
-from magnet_cli.models import custom
+from magnet_cli.models import custom, factories
 from magnet_cli.volume import Volume
 
 PAGE = (Path(__file__).parents[2] / "docs/tutorials/your-own-generator.md").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def test_singular_values_equal_the_dense_jacobian(magnet, dense):
     assert done.code == 0, done.err
     volume = Volume.open(Path(done.json["volume"]))
     assert (volume.spec.family, volume.spec.image_range, volume.spec.generator) == ("own", (-1.0, 3.0), "own-make")
-    weight = custom.call_factory(reference).weight.detach().double()
+    weight = factories.call_factory(reference).weight.detach().double()
     truth = dense(lambda z: torch.tanh(z @ weight), volume.read(0).latents)
     np.testing.assert_allclose(volume.read(0).singular_values, truth, rtol=1e-4)
     done = magnet("sample", reference, "--n", 2, "--rho", 0.1, "--out", "s")
@@ -105,7 +105,7 @@ def test_flags_go_before_attributes(magnet):
     told = magnet("info", reference, "--json").json
     assert (told["kind"], told["family"], told["latent_dim"], told["image_shape"]) == ("generator", "own", 3, [3, 4, 4])
     assert (told["prior"], told["image_range"], told["num_classes"]) == ("normal", [0, 1], 0)
-    assert (told["parameters"], told["sha256"]) == (144, custom.state_sha256(custom.call_factory(reference)))
+    assert (told["parameters"], told["sha256"]) == (144, factories.state_sha256(factories.call_factory(reference)))
     flags = ("--latent-dim", 3, "--prior", "sphere", "--image-range", "-1,1")
     told = magnet("info", reference, *flags, "--json").json
     assert (told["prior"], told["image_range"]) == ("sphere", [-1, 1])
@@ -147,7 +147,7 @@ def test_labels_are_the_modules(magnet):
     volume = Volume.open(Path(done.json["volume"]))
     assert volume.read(0).labels.tolist() == [1, 3, 1, 3, 1, 3]
     assert volume.spec.num_classes == 4
-    weight = custom.call_factory(reference).weight.detach()
+    weight = factories.call_factory(reference).weight.detach()
     z, labels = (torch.from_numpy(a) for a in (volume.read(0).latents, volume.read(0).labels))
     known = torch.func.vmap(torch.func.jacrev(lambda x, label: torch.tanh((x + label) @ weight)))(z, labels)
     np.testing.assert_allclose(volume.read(0).singular_values, torch.linalg.svdvals(known), rtol=1e-4)
@@ -238,7 +238,11 @@ def test_a_changed_function_is_an_error(magnet):
 # --- modules that cannot be right -----------------------------------------------------------------------------------
 
 BAD = [
-    ({"forward": "return z @ self.weight, z"}, "to a tuple, and a tensor is asked for"),
+    (
+        {"forward": "return z @ self.weight, z"},
+        "to a tuple with the keys 0 [2, 48], 1 [2, 3], and one tensor is asked for do: pass --key",
+    ),
+    ({"forward": "return {}"}, "to a dict without floating tensors"),
     ({"forward": "return (z @ self.weight).log()"}, "values that are not finite"),
     ({"forward": "return torch.tanh(z.detach() @ self.weight)"}, "the derivative torch computes is zero"),
     ({"forward": "return (8 * torch.tanh(z @ self.weight)).round() / 8"}, "the derivative torch computes is zero"),
@@ -259,7 +263,7 @@ BAD = [
     ({"attributes": "image_range = (1, 0)"}, "image_range of own.py:make is (1, 0)"),
     ({"attributes": "image_range = 255"}, "image_range of own.py:make is 255"),
     ({"attributes": "num_classes = 'ten'"}, "num_classes of own.py:make is 'ten'"),
-    ({"attributes": "num_classes = 2"}, "fails on latents [2, 3] float64 and labels"),
+    ({"attributes": "num_classes = 2"}, "fails on latents [2, 3] float64 and labels [2] int64: TypeError"),
     ({"forward": "return (255 * z @ self.weight).to(torch.uint8)"}, "to torch.uint8 of shape [2, 48]"),
     ({"forward": "return (z @ self.weight).mean()"}, "of shape []"),
     ({"forward": "return z @ self.weight + torch.rand(())"}, "draws noise"),
@@ -267,7 +271,7 @@ BAD = [
     ({"returned": "None"}, "returns a NoneType, and a torch.nn.Module is asked for"),
     ({"returned": "Absent()", "before": "from absent import Absent"}, "No module named 'absent'"),
     ({"before": "open('no/such/weights.pt')"}, "No such file or directory: 'no/such/weights.pt'"),
-    ({"before": "= 3"}, "cannot be had: invalid syntax"),
+    ({"before": "= 3"}, "own.py fails when it is imported: invalid syntax (own.py, line 17)"),
 ]
 
 
@@ -285,7 +289,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written(magnet, home, parts, said)
 def test_references_that_lead_nowhere(magnet):
     write()
     for reference, said in (
-        ("own.py:absent", "has no attribute 'absent'"),
+        ("own.py:absent", "own.py has no function 'absent'; it has Map, make"),
         ("absent.py:make", "No such file"),
         ("no_such_module:make", "No module named 'no_such_module'"),
     ):
@@ -402,7 +406,7 @@ def test_a_module_that_copies_do_not_replace(magnet):
         for dtype in (torch.float64, torch.float32):
             loaded = models.load(source, dtype=dtype)
             z = torch.ones(2, 3, dtype=dtype)
-            weight = custom.call_factory(reference).weight.to(dtype)
+            weight = factories.call_factory(reference).weight.to(dtype)
             known = torch.tanh((2 if before == patched else 1) * z @ weight).reshape(2, 3, 4, 4)
             torch.testing.assert_close(loaded(z), known.detach())
         assert num_calls() > 1

@@ -51,7 +51,9 @@ def describe_own(own: "CustomModule") -> dict:
     from magnet_cli import models
 
     fields = {"kind": "generator", "path": own.factory, "generator": own.name, "sha256": own.sha256}
-    return _with(fields | _network(models.load(own, device="cpu")), [])
+    seen = {"intensities": [float(f"{each:.4g}") for each in own.intensities], "classes": list(own.classes)}
+    seen |= {"key": own.key} if own.key else {}
+    return _with(fields | _network(models.load(own, device="cpu")) | seen, [])
 
 
 def _of_path(path: Path, *, check: bool) -> dict:

@@ -98,6 +98,14 @@ ImageRange = Annotated[
         show_default="as the module says",
     ),
 ]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which part of what it returns are the images, where that is a dict, a tuple or an object.",
+        show_default="the only one, or sample",
+    ),
+]
 Label = Annotated[
     list[ClassLabel] | None,
     typer.Option(
@@ -170,6 +178,7 @@ class CustomFlags:
     latent_dim: LatentDim = None
     prior: Prior = None
     image_range: ImageRange = None
+    key: Key = None
 
 
 @dataclass(frozen=True, kw_only=True)

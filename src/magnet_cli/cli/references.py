@@ -4,6 +4,8 @@ The one gate to code of the user's own as a generator: what is typed on the comm
 not.
 """
 
+import dataclasses
+import shlex
 from typing import TYPE_CHECKING
 
 import typer
@@ -27,8 +29,8 @@ def source(flags: options.GeneratorFlags, *, here: bool = True) -> "Source":
 
 def custom_module(reference: str, flags: options.CustomFlags) -> "CustomModule | None":
     """Return the code of the user's own that was typed, its factory called; None for anything else."""
-    typed = {"latent_dim": flags.latent_dim, "prior": options.plain(flags.prior), "image_range": flags.image_range}
-    typed = {name: value for name, value in typed.items() if value is not None}
+    names = [field.name for field in dataclasses.fields(options.CustomFlags)]
+    typed = {name: options.plain(getattr(flags, name)) for name in names if getattr(flags, name) is not None}
     if not references.is_factory(reference):
         if typed:
             flag = f"--{next(iter(typed)).replace('_', '-')}"
@@ -39,5 +41,6 @@ def custom_module(reference: str, flags: options.CustomFlags) -> "CustomModule |
     from magnet_cli.models import custom
 
     texts = {name: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for name, v in typed.items()}
-    shown = reference + "".join(f" --{name.replace('_', '-')} {text}" for name, text in texts.items())
+    shown = shlex.quote(reference)
+    shown += "".join(f" --{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items())
     return custom.from_factory(reference, **typed, reference=shown)

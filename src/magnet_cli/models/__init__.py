@@ -8,5 +8,5 @@ from magnet_cli.models.families import FAMILIES as FAMILIES
 from magnet_cli.models.families import describe_families as describe_families
 from magnet_cli.models.generator import OUTPUTS as OUTPUTS
 from magnet_cli.models.generator import Generator as Generator
-from magnet_cli.models.generator import is_image_shape as is_image_shape
 from magnet_cli.models.loading import load as load
+from magnet_cli.models.outputs import is_image_shape as is_image_shape

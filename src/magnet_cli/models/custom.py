@@ -1,38 +1,35 @@
 """Generators of the user's own: any torch.nn.Module that maps latents to images, or to arrays of any one shape.
 
-Calls factories ("file.py:factory", "module:factory"), checks what they make, and wraps the module so that it looks like
-the networks of the families. A factory's code is run: only the command line and an explicit argument of `models.load`
-may name one, never something read from a file.
+Checks the module that a factory makes, or that is passed from Python, and wraps it so that it looks like the networks
+of the families.
 """
 
-import contextlib
 import copy
 import dataclasses
-import hashlib
-import importlib
-import importlib.util
 import math
-import sys
-from collections.abc import Iterator
+import operator
+import re
 from dataclasses import dataclass, field
-from importlib.abc import Loader
-from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.errors import ArtifactError, GeneratorError
+from magnet_cli.catalog import references
+from magnet_cli.errors import GeneratorError
+from magnet_cli.files import documents
 from magnet_cli.maths.priors import KINDS, Prior
+from magnet_cli.models import outputs
+from magnet_cli.models.factories import call_factory, check_weights, state_sha256, told
 
 FAMILY = "own"
 PRIORS = tuple(kind for kind in KINDS if kind != "mixture")
 _Range = tuple[float, float]  # lowest and highest intensity
 _DEFAULT_RANGE = (-1.0, 1.0)
+_LONGEST = 40  # characters of a factory's arguments in the name of a folder
 _ROWS = 2  # latents in the calls that tell the shape of an output
-_CALL_FAILS = (RuntimeError, ValueError, TypeError, IndexError)  # what torch raises where shapes or types do not fit
+_NUMBERS = 1 << 12  # in the images whose intensities are looked at
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,12 @@ class CustomModule:
         name: file or module, and factory; the class of a module without a factory. Folders are named by it.
         factory: "file.py:factory" or "module:factory"; empty for a module that was passed from Python.
         reference: what the user typed, flags included, for commands to copy.
-        sha256: of the module's state dict as it was made.
+        sha256: of the module's state dict as it was made, and of the key, if there is one.
         image_range: (lowest, highest) intensity of the outputs.
         image_shape: shape of one output: (C, H, W), or any other.
+        classes: names of the labels; empty if they have none.
+        key: where the tensor is in what the module returns; empty if that is a tensor.
+        intensities: lowest and highest that were seen in a few outputs.
         module: the module as made, never moved, cast or called; None if its copies do not work, or in another process.
     """
 
@@ -59,7 +59,10 @@ class CustomModule:
     prior: str
     image_range: _Range
     num_classes: int
-    image_shape: tuple[int, ...]
+    image_shape: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
+    key: str = ""
+    intensities: tuple[float, ...] = ()
     module: nn.Module | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
@@ -74,133 +77,79 @@ class CustomNetwork(nn.Module):
         self.like = nn.Parameter(torch.empty(0))  # has the device and dtype, also of a module without weights
         self.inner = inner
         self.latent_dim, self.prior, self.num_classes = source.latent_dim, source.prior, source.num_classes
-        self.image_shape = source.image_shape
+        self.image_shape, self.classes, self.key = source.image_shape, source.classes, source.key
         self.image_range = () if source.image_range == _DEFAULT_RANGE else source.image_range
 
     def forward(self, z: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
         """Map latents [B, D], scaled by the truncation first, to outputs [B, ...], scaled to [-1, 1]."""
-        x = self.inner(z * truncation) if labels is None else self.inner(z * truncation, labels)
+        output = self.inner(z * truncation) if labels is None else self.inner(z * truncation, labels)
+        x = cast(Tensor, outputs.tensor(output, self.key))
         if not self.image_range:
             return x
         low, high = self.image_range
         return (x - low) * (2 / (high - low)) - 1
 
 
-def from_factory(
-    factory: str,
-    *,
-    latent_dim: int | None = None,
-    prior: str | None = None,
-    image_range: _Range | None = None,
-    reference: str = "",
-) -> CustomModule:
-    """Call a factory, whose code is run, and check what it makes; arguments go before the module's attributes.
+def from_factory(factory: str, *, reference: str = "", **settings: Any) -> CustomModule:  # noqa: ANN401
+    """Call a factory, whose code is run, and check what it makes; settings go before the module's attributes.
+
+    Args:
+        factory: "file.py:factory", "module:factory", or with arguments, "file.py:factory(64)".
+        reference: what the user typed, flags included.
+        **settings: `latent_dim`, `prior`, `image_range`, `key`.
 
     Raises:
-        ArtifactError: there is no such factory, or it makes no module.
+        ArtifactError: there is no such factory, its code fails, or it makes no module.
         GeneratorError: the module has no latent_dim, or does not map [B, D] to finite floating numbers [B, ...] of one
-            shape; an attribute is outside its range.
+            shape; an attribute is outside its range; images are of other intensities than is assumed.
     """
     module = call_factory(factory)
-    place, _, function = factory.rpartition(":")
-    name = f"{Path(place).stem if place.endswith('.py') else place.rpartition('.')[2]}-{function}"
-    source = _described(module, name, factory, reference or factory, latent_dim, prior, image_range)
+    named = references.factory(factory)
+    place = Path(named.place).stem if named.is_file else named.place.rpartition(".")[2]
+    arguments = "-".join(re.findall(r"[\w.]+", factory.partition(f":{named.function}")[2]))[:_LONGEST]
+    name = "-".join(filter(None, (place, named.function, arguments)))
+    source = _described(module, name, factory, reference or factory, **settings)
+    stated = _states_range(module, settings)
     try:
-        return dataclasses.replace(source, image_shape=_output_shape(source))
+        return _seen(source, stated=stated)
     except GeneratorError:  # a copy can fail where the module does not: a patched forward still calls the original
-        source = dataclasses.replace(source, module=None)
-        return dataclasses.replace(source, image_shape=_output_shape(source))
+        return _seen(dataclasses.replace(source, module=None), stated=stated)
 
 
-def from_module(
-    module: nn.Module, *, latent_dim: int | None = None, prior: str | None = None, image_range: _Range | None = None
-) -> CustomModule:
-    """Check a copy of a module that is passed from Python; arguments and errors as for `from_factory`."""
+def from_module(module: nn.Module, **settings: Any) -> CustomModule:  # noqa: ANN401
+    """Check a copy of a module that is passed from Python; settings and errors as for `from_factory`."""
     name = type(module).__name__
-    source = _described(module, name, "", name, latent_dim, prior, image_range)
-    return dataclasses.replace(source, image_shape=_output_shape(source))
+    check_weights(name, module)
+    return _seen(_described(module, name, "", name, **settings), stated=_states_range(module, settings))
 
 
 def build(source: CustomModule) -> CustomNetwork:
     """Return the network of a user's own module, in eval mode; a factory that is called again has to make the same."""
-    return CustomNetwork(_fresh(source), source).eval().requires_grad_(False)
-
-
-def call_factory(reference: str) -> nn.Module:
-    """Return the module that a factory makes, as made; the factory's folder is on the import path meanwhile."""
-    place, _, factory = reference.rpartition(":")
-    hint = "pass file.py:factory or module:factory, a function without arguments that returns a torch.nn.Module"
-    try:
-        with _import_path(Path(place).resolve().parent if place.endswith(".py") else Path.cwd()):
-            made = getattr(_import(place), factory)()
-    except (ImportError, OSError, AttributeError, SyntaxError) as error:
-        raise ArtifactError(f"{reference} cannot be had: {error}", hint) from error
-    if not isinstance(made, nn.Module):
-        raise ArtifactError(f"{reference} returns a {type(made).__name__}, and a torch.nn.Module is asked for", hint)
-    return made
-
-
-def code_sha256(reference: str) -> str:
-    """Return the hex sha256 of an imported factory's reference and file: it tells modules without weights apart."""
-    place = reference.rpartition(":")[0]
-    path = place if place.endswith(".py") else getattr(sys.modules.get(place), "__file__", None)
-    digest = hashlib.sha256(reference.encode())
-    if path is not None:
-        digest.update(Path(path).read_bytes())
-    return digest.hexdigest()
-
-
-def state_sha256(module: nn.Module) -> str:
-    """Return the hex sha256 of a state dict: names, types, shapes and bytes, sorted by name."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    network = CustomNetwork(_fresh(source), source).eval()
+    for weight in network.parameters():  # one by one: TorchScript has no requires_grad_
+        weight.requires_grad_(False)
+    return network
 
 
 def _fresh(source: CustomModule) -> nn.Module:
     """Return a module as the factory made it, for the caller to cast and move."""
     if source.module is None:
         module = call_factory(source.factory)
-        if state_sha256(module) != source.sha256:
+        if _sha256(state_sha256(module), source.key) != source.sha256:
             message = f"{source.factory} makes other weights at each call, so that no volume could belong to it"
             hint = "load the weights from a file in it, or set a seed first: torch.manual_seed(0)"
             raise GeneratorError(message, hint)
         return module
     try:
-        return copy.deepcopy(source.module)
+        with torch.no_grad():  # copies of TorchScript's weights would have a history
+            return copy.deepcopy(source.module)
     except Exception as error:  # whatever the user's classes raise
         message = f"{source.name} cannot be copied: {' '.join(str(error).split())[:200]}"
         raise GeneratorError(message, "pass a factory, file.py:factory, which is called for each copy") from error
 
 
-@contextlib.contextmanager
-def _import_path(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-
-
-class _SourceLoader(SourceFileLoader):
-    """Compiles the source at each load: bytecode is told apart by whole seconds, and an edit may come within one."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
-        return code
-
-
-def _import(place: str) -> ModuleType:
-    if not place.endswith(".py"):
-        return importlib.import_module(place)
-    name = f"magnet_own_{Path(place).stem}"
-    spec = cast(ModuleSpec, importlib.util.spec_from_file_location(name, place, loader=_SourceLoader(name, place)))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there for their own module
-    cast(Loader, spec.loader).exec_module(module)
-    return module
+def _sha256(state: str, key: str) -> str:
+    return documents.sha256_bytes(f"{state} {key}".encode()) if key else state
 
 
 def _described(
@@ -208,32 +157,53 @@ def _described(
     name: str,
     factory: str,
     reference: str,
-    latent_dim: int | None,
-    prior: str | None,
-    image_range: _Range | None,
+    latent_dim: object = None,
+    prior: str | None = None,
+    image_range: _Range | None = None,
+    key: str = "",
 ) -> CustomModule:
     title = factory or name
+    own = _unwrapped(module)
+    num_classes = _num_classes(title, getattr(own, "num_classes", 0))
     return CustomModule(
         name=name,
         factory=factory,
         reference=reference,
-        sha256=state_sha256(module),
-        latent_dim=_latent_dim(title, getattr(module, "latent_dim", None) if latent_dim is None else latent_dim),
-        prior=_prior(title, prior or getattr(module, "prior", PRIORS[0])),
-        image_range=_range(title, image_range or getattr(module, "image_range", _DEFAULT_RANGE)),
-        num_classes=_num_classes(title, getattr(module, "num_classes", 0)),
-        image_shape=(),
+        sha256=_sha256(state_sha256(module), key),
+        latent_dim=_latent_dim(title, getattr(own, "latent_dim", None) if latent_dim is None else latent_dim),
+        prior=_prior(title, prior or getattr(own, "prior", PRIORS[0])),
+        image_range=_range(title, image_range or getattr(own, "image_range", _DEFAULT_RANGE)),
+        num_classes=num_classes,
+        classes=_classes(title, getattr(own, "classes", ()), num_classes),
+        key=key,
         module=module,
     )
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Return the module that has the user's attributes, also where it was made parallel."""
+    return cast(nn.Module, module.module) if isinstance(module, nn.DataParallel) else module
+
+
+def _states_range(module: nn.Module, settings: dict[str, Any]) -> bool:
+    return bool(settings.get("image_range") or hasattr(_unwrapped(module), "image_range"))
+
+
+def _whole(value: object) -> int | None:
+    """Return a whole number, also one of numpy's; None for anything else."""
+    try:
+        return None if isinstance(value, bool) else operator.index(cast(Any, value))
+    except TypeError:
+        return None
 
 
 def _latent_dim(title: str, value: object) -> int:
     hint = "set module.latent_dim = D, or pass `latent_dim=D`"
     if value is None:
         raise GeneratorError(f"{title} does not say how many numbers a latent has: its module has no latent_dim", hint)
-    if not isinstance(value, int) or value < 1:
+    if (size := _whole(value)) is None or size < 1:
         raise GeneratorError(f"latent_dim of {title} is {value!r}, and a whole number above 0 is asked for", hint)
-    return value
+    return size
 
 
 def _prior(title: str, value: object) -> str:
@@ -256,41 +226,91 @@ def _range(title: str, value: object) -> _Range:
 
 
 def _num_classes(title: str, value: object) -> int:
-    if not isinstance(value, int) or value < 0:
+    if (count := _whole(value)) is None or count < 0:
         message = f"num_classes of {title} is {value!r}, and a whole number is asked for"
         raise GeneratorError(message, "set module.num_classes to the number of labels, or 0 where it takes none")
-    return value
+    return count
 
 
-def _output_shape(source: CustomModule) -> tuple[int, ...]:
-    """Return the shape of one output, from calls with fixed latents in both precisions."""
-    shape: tuple[int, ...] = ()
-    for precision in (torch.float64, torch.float32):  # every volume's solver is compared with float64
-        shape = _output_shape_in(source, precision)
-    return shape
+def _classes(title: str, value: object, num_classes: int) -> tuple[str, ...]:
+    if not num_classes or not isinstance(value, list | tuple) or not value:
+        return ()
+    names = tuple(map(str, value))
+    if len(set(names)) != num_classes or len(names) != num_classes:
+        message = f"classes of {title} has {len(set(names))} different names, and num_classes is {num_classes}"
+        raise GeneratorError(message, "set module.classes to a name for each label, in their order")
+    return names
 
 
-def _output_shape_in(source: CustomModule, precision: torch.dtype) -> tuple[int, ...]:
+def _seen(source: CustomModule, *, stated: bool) -> CustomModule:
+    """Return a source with what is seen in its outputs, by calls with fixed latents in both precisions.
+
+    Every volume's solver is compared with float64. `stated` tells whether the user says the range of intensities.
+    """
+    source, images = _outputs(source, torch.float64, _ROWS)
+    rows = max(_ROWS, min(_NUMBERS // images[0].numel(), 64))
+    source, images = _outputs(source, torch.float32, rows)
+    if outputs.is_image_shape(source.image_shape):
+        outputs.check_range(source.factory or source.name, images, source.image_range, stated=stated)
+    return dataclasses.replace(source, intensities=(images.min().item(), images.max().item()))
+
+
+def _outputs(source: CustomModule, precision: torch.dtype, rows: int) -> tuple[CustomModule, Tensor]:
+    """Return a source with the shape and the key of its outputs, and the outputs [rows, ...]."""
     title = source.factory or source.name
-    latents, _ = Prior(source.prior, source.latent_dim).draw(_ROWS, seed=0)
+    latents, _ = Prior(source.prior, source.latent_dim).draw(rows, seed=0)
     z = torch.from_numpy(latents).to(precision)
-    labels = [torch.zeros(_ROWS, dtype=torch.int64, device="cpu")] if source.num_classes else []
-    inputs = f"[{_ROWS}, {source.latent_dim}] {str(precision).removeprefix('torch.')}" + " and labels" * bool(labels)
+    labels = [torch.arange(rows, device="cpu") % source.num_classes] if source.num_classes else []
+    inputs = f"[{rows}, {source.latent_dim}] {str(precision).removeprefix('torch.')}"
+    inputs += f" and labels [{rows}] int64" * bool(labels)
     module = _fresh(source).to("cpu", precision).eval()
+    _check_settled(title, module)
     try:
         with torch.no_grad():
             output = module(z, *labels)
-    except _CALL_FAILS as error:
-        message = f"{title} fails on latents {inputs}: {' '.join(str(error).split())}"
-        hint = "is latent_dim right? Constants follow z with dtype=z.dtype; with num_classes > 0, forward takes labels"
-        raise GeneratorError(message, hint) from error
-    hint = "return the images alone, one floating tensor [B, C, H, W] (or [B, ...]), before they are rounded"
+    except Exception as error:  # whatever the user's code raises
+        raise GeneratorError(f"{title} fails on latents {inputs}: {told(error)}", _remedy(module, z, labels)) from error
     if not isinstance(output, Tensor):
-        message = f"{title} maps latents {inputs} to a {type(output).__name__}, and a tensor is asked for"
-        raise GeneratorError(message, hint)
-    if not output.is_floating_point() or output.ndim < 2 or len(output) != _ROWS or not output[0].numel():
+        source, output = _picked(source, output, f"{title} maps latents {inputs} to a")
+    hint = "return the images alone, one floating tensor [B, C, H, W] (or [B, ...]), before they are rounded"
+    if not outputs.is_floating_rows(output, rows):
         raise GeneratorError(f"{title} maps latents {inputs} to {output.dtype} of shape {list(output.shape)}", hint)
     if not output.isfinite().all():
         message = f"{title} maps latents {inputs} to values that are not finite"
         raise GeneratorError(message, "check its weights, and that they are loaded")
-    return tuple(output.shape[1:])
+    return dataclasses.replace(source, image_shape=tuple(output.shape[1:])), output
+
+
+def _check_settled(title: str, module: nn.Module) -> None:
+    """Refuse a module in eval mode whose layers still use the batch."""
+    for name, layer in module.named_modules():
+        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):  # their one base class
+            continue
+        why = "has no running statistics" if layer.running_mean is None else "stays in training mode after eval()"
+        if layer.running_mean is None or layer.training:
+            message = f"{title} gives other images for a latent in another batch: its layer {name} "
+            message += f"({type(layer).__name__}) {why}"
+            raise GeneratorError(message, "train it with track_running_stats=True, and let eval() reach it")
+
+
+def _remedy(module: nn.Module, z: Tensor, labels: list[Tensor]) -> str:
+    """Return what to do about a call that fails; networks of convolutions often take latents [B, D, 1, 1]."""
+    try:
+        with torch.no_grad():
+            module(z[:, :, None, None], *labels)
+    except Exception:  # whatever the user's code raises
+        hint = "is latent_dim right? Constants follow z with dtype=z.dtype; with num_classes > 0, it is called "
+        return hint + "forward(z, labels), labels [B] int64"
+    return f"it takes latents [B, {z.shape[1]}, 1, 1]: begin its forward with z = z[:, :, None, None]"
+
+
+def _picked(source: CustomModule, output: object, maps: str) -> tuple[CustomModule, Tensor]:
+    """Return a source with the key of the tensor in an output, and the tensor."""
+    key = source.key or outputs.key_of(output)
+    tensor = outputs.tensor(output, key) if key else None
+    if tensor is None or not key:
+        asked = f", without the key {source.key!r}" if source.key else ""
+        message = f"{maps} {outputs.described(output)}{asked}, and one tensor is asked for"
+        raise GeneratorError(message, "pass `key` with the one that holds the images, or return these alone")
+    sha256 = source.sha256 if source.key else _sha256(source.sha256, key)
+    return dataclasses.replace(source, key=key, sha256=sha256), tensor

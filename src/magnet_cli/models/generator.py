@@ -30,6 +30,7 @@ from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.maths.priors import Prior
 from magnet_cli.models import custom
+from magnet_cli.models.outputs import is_image_shape
 
 OUTPUTS = ("pixel", "style", "affine")  # a generator's own outputs that a Jacobian can be taken of
 
@@ -118,6 +119,11 @@ class Generator:
     def image_range(self) -> tuple[float, ...]:
         """(lowest, highest) intensity of a user's own module before scaling to [-1, 1]; empty if it is (-1, 1)."""
         return getattr(self.module, "image_range", ())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels, where a user's own module has them."""
+        return getattr(self.module, "classes", ())
 
     @property
     def is_custom(self) -> bool:
@@ -214,8 +220,3 @@ class Generator:
         if (space, output) == ("w", "style"):
             message = "the Jacobian of style with respect to w is asked for, and style is w itself"
             raise SpecError(message, 'pass `space="z"`, or another `output`: pixel, affine, or an image model')
-
-
-def is_image_shape(shape: tuple[int, ...]) -> bool:
-    """Return whether a shape is that of an image with one colour or three, (C, H, W)."""
-    return len(shape) == 3 and shape[0] in {1, 3}

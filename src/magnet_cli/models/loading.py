@@ -20,7 +20,7 @@ from magnet_cli.models.devices import check_device
 from magnet_cli.models.families import FAMILIES, PLAIN_FORMATS
 from magnet_cli.models.generator import Generator, Network
 
-_CUSTOM_SETTINGS = ("latent_dim", "prior", "image_range")
+_CUSTOM_SETTINGS = ("latent_dim", "prior", "image_range", "key")
 
 
 @dataclass(frozen=True)

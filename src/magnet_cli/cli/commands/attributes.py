@@ -84,7 +84,7 @@ def run(
     from magnet_cli.evaluating import score_generator
 
     console = output.console
-    own = {name: getattr(custom, name) for name in ("latent_dim", "prior", "image_range")}
+    own = {name: getattr(custom, name) for name in ("latent_dim", "prior", "image_range", "key")}
     source = references.source(options.GeneratorFlags(generator=targets[0], **own))
     request = options.request(score_generator.ScoreRequest, draw, work, model=model, trust=trust)
     plan = score_generator.plan(source, request, console)

@@ -24,6 +24,7 @@ def run(
     latent_dim: options.LatentDim = None,
     prior: options.Prior = None,
     image_range: options.ImageRange = None,
+    key: options.Key = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -40,7 +41,7 @@ def run(
     from magnet_cli.cli import describe, references
 
     console = Console(as_json=json, quiet=quiet)
-    flags = options.CustomFlags(latent_dim=latent_dim, prior=prior, image_range=image_range)
+    flags = options.CustomFlags(latent_dim=latent_dim, prior=prior, image_range=image_range, key=key)
     own = references.custom_module(reference, flags)
     fields = describe.describe_own(own) if own else describe.describe(reference, check=check)
     shown = [[key, _text(value)] for key, value in fields.items() if key not in {"ok", "problems"}]

@@ -6,11 +6,11 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.catalog import cache, entries, image_model_entry
+from magnet_cli.catalog import cache, entries, image_model_entry, references
 from magnet_cli.catalog.entries import Artifact
 from magnet_cli.errors import GeneratorError
 from magnet_cli.files import checkpoints, documents
-from magnet_cli.models import custom
+from magnet_cli.models import factories, outputs
 from magnet_cli.models.image_models import celeba_resnet50, digits, efficientnet_lite, fid_inception, vgg16
 from magnet_cli.models.image_models.preprocess import preprocessed
 
@@ -40,9 +40,9 @@ def load(reference: str, device: torch.device, dtype: torch.dtype) -> ImageModel
         GeneratorError: the artifact has no torch form, or its weights fit no architecture.
     """
     module: nn.Module
-    if ":" in reference:
-        module = custom.call_factory(reference)
-        sha256 = custom.state_sha256(module)
+    if references.is_factory(reference):
+        made = factories.call_factory(reference)
+        module, sha256 = _OneTensor(reference, made), factories.state_sha256(made)
     else:
         artifact = entries.find(reference)
         if not has_torch_form(artifact):
@@ -75,6 +75,22 @@ def build(artifact: Artifact) -> tuple[nn.Module, ModuleType, str]:
 def has_torch_form(artifact: Artifact) -> bool:
     """Return whether an artifact is an image model that comes as a state dict."""
     return artifact.kind == "image-model" and artifact.family in _TORCH_FORMATS
+
+
+class _OneTensor(nn.Module):
+    """A user's own module, of whose output the one tensor that is meant is taken."""
+
+    def __init__(self, reference: str, inner: nn.Module) -> None:
+        super().__init__()
+        self.reference, self.inner = reference, inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.inner(images)
+        values = outputs.tensor(output)
+        if values is None:
+            message = f"{self.reference} maps images to a {outputs.described(output)}, and one tensor is asked for"
+            raise GeneratorError(message, "return the features alone")
+        return values
 
 
 class _Features(nn.Module):

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.catalog import cache, entries, image_model_entry
+from magnet_cli.catalog import cache, entries, image_model_entry, references
 from magnet_cli.catalog.image_model_entry import Outputs, Preprocess
 from magnet_cli.errors import ArtifactError, GeneratorError
 from magnet_cli.files import atomic, documents
-from magnet_cli.models import custom
+from magnet_cli.models import factories
 from magnet_cli.models.image_models import image_model, onnx_file
 from magnet_cli.models.image_models.preprocess import preprocessed
 
@@ -121,10 +121,10 @@ def load_scorer(reference: str, device: str = "cpu", *, trust: bool = False) -> 
         MagnetError: onnxruntime is not installed.
     """
     path = Path(reference).expanduser()
+    if references.is_factory(reference):
+        return _of_factory(reference, device)
     if path.is_file() and reference not in entries.registry():
         return _of_file(path, device, trust=trust)
-    if ":" in reference:
-        return _of_factory(reference, device)
     artifact = entries.find(reference)
     if artifact.kind != "image-model":
         message = f"{reference} is a {artifact.kind}, and an image model is asked for"
@@ -217,10 +217,10 @@ def _digest(image: Tensor) -> bytes:
 
 def _of_factory(reference: str, device: str) -> ImageScorer:
     """Return the scorer of a user's own module: images in [-1, 1] to features, or to logits of its `classes`."""
-    module = custom.call_factory(reference).eval().requires_grad_(False).to(device)
+    module = factories.call_factory(reference).eval().requires_grad_(False).to(device)
     classes = tuple(str(each) for each in getattr(module, "classes", ()))
     outputs = dataclasses.replace(_FEATURES_AND_LOGITS, classes=classes)
-    sha256, code = custom.state_sha256(module), custom.code_sha256(reference)
+    sha256, code = factories.state_sha256(module), factories.code_sha256(reference)
     return ImageScorer(reference, sha256, _NO_PREPROCESSING, outputs, _torch_runner(module, device), code)
 
 
