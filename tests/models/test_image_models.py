@@ -18,7 +18,7 @@ from magnet_cli.computing.memory import BatchPlan
 from magnet_cli.errors import ArtifactError, GeneratorError, SpecError
 from magnet_cli.files import documents
 from magnet_cli.maths.priors import Prior, on_sphere
-from magnet_cli.models import custom, image_models
+from magnet_cli.models import factories, image_models
 from magnet_cli.models.image_models import efficientnet_lite, fid_inception, image_model, vgg16
 from magnet_cli.models.image_models.digits import DigitClassifier
 from magnet_cli.models.image_models.preprocess import preprocessed
@@ -319,7 +319,7 @@ def test_judges_of_all_forms_agree(tmp_path):
     np.testing.assert_allclose(own.features(pixels)[:, 1], level, rtol=1e-4, atol=1e-6)
     script = tmp_path / "script.pt"
     with warnings.catch_warnings(action="ignore"):  # that torch.jit is on its way out
-        torch.jit.trace(custom.call_factory(f"{tmp_path / 'own.py'}:Own"), torch.zeros(5, 3, 8, 8)).save(script)
+        torch.jit.trace(factories.call_factory(f"{tmp_path / 'own.py'}:Own"), torch.zeros(5, 3, 8, 8)).save(script)
         with pytest.raises(ArtifactError, match="it holds code") as error:
             image_models.load_scorer(str(script))
         trusted = image_models.load_scorer(str(script), trust=True)

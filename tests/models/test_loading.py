@@ -8,7 +8,7 @@ import torch
 from magnet_cli import models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.errors import ArtifactError, GeneratorError
-from magnet_cli.models import custom, loading
+from magnet_cli.models import factories, loading
 from magnet_cli.models.generators import dcgan
 
 MODULE = """
@@ -42,7 +42,7 @@ def test_load_takes_a_name_a_path_a_factory_and_a_module(toy):
     z = torch.ones(2, 3)
     by_factory = models.load(write())
     assert (by_factory.name, by_factory.family, by_factory.prior.kind) == ("own-make", "own", "normal")
-    module = custom.call_factory("own.py:make")
+    module = factories.call_factory("own.py:make")
     by_module = models.load(module)
     assert (by_module.name, by_module.sha256) == ("Map", by_factory.sha256)
     torch.testing.assert_close(by_module(z), by_factory(z), rtol=0, atol=0)
@@ -82,7 +82,7 @@ def test_a_generator_shows_what_it_is():
 
 def test_the_default_device_is_torchs():
     reference = write(classes=4)
-    for source in ("mnist", reference, custom.call_factory(reference)):
+    for source in ("mnist", reference, factories.call_factory(reference)):
         assert {p.device.type for p in models.load(source).module.parameters()} == {"cpu"}
         with torch.device("meta"):
             loaded = models.load(source, device="cpu")

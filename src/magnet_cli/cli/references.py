@@ -5,7 +5,6 @@ not.
 """
 
 import dataclasses
-import shlex
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,6 +12,7 @@ import typer
 from magnet_cli.catalog import references
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.cli import options
+from magnet_cli.files.text import quoted
 
 if TYPE_CHECKING:
     from magnet_cli.models.custom import CustomModule
@@ -41,6 +41,6 @@ def custom_module(reference: str, flags: options.CustomFlags) -> "CustomModule |
     from magnet_cli.models import custom
 
     texts = {name: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for name, v in typed.items()}
-    shown = shlex.quote(reference)
-    shown += "".join(f" --{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items())
+    shown = quoted(reference)
+    shown += "".join(f" --{name.replace('_', '-')} {quoted(text)}" for name, text in texts.items())
     return custom.from_factory(reference, **typed, reference=shown)

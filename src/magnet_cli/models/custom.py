@@ -41,7 +41,7 @@ class CustomModule:
     Attributes:
         name: file or module, and factory; the class of a module without a factory. Folders are named by it.
         factory: "file.py:factory" or "module:factory"; empty for a module that was passed from Python.
-        reference: what the user typed, flags included, for commands to copy.
+        reference: what the user typed, flags included, quoted for the shell: for commands to copy.
         sha256: of the module's state dict as it was made, and of the key, if there is one.
         image_range: (lowest, highest) intensity of the outputs.
         image_shape: shape of one output: (C, H, W), or any other.

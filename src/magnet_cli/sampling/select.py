@@ -148,7 +148,7 @@ def find_volume(source: "Source", request: VolumeRequest, messages: Messages) ->
     namesakes = (volume.spec.sha256 for volume in local if volume.spec.generator == source.name)
     if not isinstance(source, Checkpoint) and any(sha256 != source.sha256 for sha256 in namesakes):
         message += "; some have other weights: does its factory draw them? Set a seed there: torch.manual_seed(0)"
-    raise VolumeError(message, f"make one: magnet compute {quoted(reference(source))}{request.flags}")
+    raise VolumeError(message, f"make one: magnet compute {reference(source)}{request.flags}")
 
 
 def named_volume(reference: str) -> Volume:
@@ -168,8 +168,10 @@ def named_volume(reference: str) -> Volume:
 
 
 def reference(source: "Source") -> str:
-    """Return what names a generator in a command to copy."""
-    return getattr(source, "reference", source.name)
+    """Return what names a generator in a command to copy, quoted for the shell where it has to be."""
+    if isinstance(source, Checkpoint):
+        return quoted(source.reference)
+    return getattr(source, "reference", None) or quoted(source.name)
 
 
 def _is_of(volume: Volume, source: "Source") -> bool:
@@ -220,7 +222,7 @@ def find_rendered_volume(source: "Source", request: VolumeRequest, messages: Mes
     if drawn != rendered:
         messages.warning(
             f"rows are drawn by their volume at truncation {drawn}, images are rendered at {rendered}; "
-            f"for one at {rendered}: magnet compute {quoted(reference(source))}{request.flags}"
+            f"for one at {rendered}: magnet compute {reference(source)}{request.flags}"
         )
     return volume
 

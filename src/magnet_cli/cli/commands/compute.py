@@ -127,6 +127,7 @@ def run(
         raise typer.BadParameter("style is w itself: pass --space z, or another --output.", param_hint="--output")
     from magnet_cli import computing
     from magnet_cli.cli import references
+    from magnet_cli.sampling import select
 
     console, source = output.console, references.source(generator)
     typed = {"n": n, "top_k": top_k, "seed": seed, "volume": volume, "repair": repair}
@@ -140,7 +141,7 @@ def run(
         console.note(f"{folder} already holds {report['rows']:,} rows")
     console.result(report, str(folder))
     same = f" --volume {quoted(volume)}" if volume else _same_function(plan)
-    console.hint(f"magnet sample {quoted(getattr(source, 'reference', source.name))} --n 64{same}")
+    console.hint(f"magnet sample {select.reference(source)} --n 64{same}")
 
 
 def _computed(plan: "ComputePlan", console: Console) -> dict:

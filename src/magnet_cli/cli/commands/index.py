@@ -4,7 +4,6 @@ import dataclasses
 
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
-from magnet_cli.files.text import quoted
 
 
 @options.flatten
@@ -33,7 +32,7 @@ def run(generator: options.GeneratorFlags, volume: options.VolumeFlags, output: 
     paths = {"index": str(resolved.index_path), "volume": str(resolved.volume.path)}
     console.result(paths | fields, str(resolved.index_path))
     same = dataclasses.replace(request, top_k=built.top_k).flags
-    console.hint(f"magnet sample {quoted(getattr(source, 'reference', source.name))} --n 64{same} --rho 0.5")
+    console.hint(f"magnet sample {select.reference(source)} --n 64{same} --rho 0.5")
 
 
 def _show(console: Console, fields: dict) -> None:

@@ -204,6 +204,4 @@ def _next(plan: "SamplePlan") -> str:
     from magnet_cli.sampling import select
 
     labels = f" --labels {quoted(plan.folder / 'labels.npy')}" * bool(plan.volume.spec.num_classes)
-    return (
-        f"magnet render {quoted(select.reference(plan.source))} --latents {quoted(plan.folder / 'latents.npy')}{labels}"
-    )
+    return f"magnet render {select.reference(plan.source)} --latents {quoted(plan.folder / 'latents.npy')}{labels}"
