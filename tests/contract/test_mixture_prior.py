@@ -6,16 +6,19 @@ import h5py
 import numpy as np
 import pytest
 from safetensors.torch import save_file
+from scipy import stats
 from toys import slogan_weights, some_mixture
 
-from magnet_cli import computing, models
+from magnet_cli import computing, index, models
 from magnet_cli.catalog.checkpoint import Checkpoint
 from magnet_cli.computing import solver_choice
 from magnet_cli.editing import rescore
 from magnet_cli.evaluating.sweep import reference
 from magnet_cli.files import documents, pictures
+from magnet_cli.files.progress import SILENT
+from magnet_cli.index import Index
 from magnet_cli.models import batches, image_models
-from magnet_cli.sampling import tempered
+from magnet_cli.sampling import select, tempered
 from magnet_cli.volume import Volume
 
 JUDGE = """
@@ -93,6 +96,39 @@ def test_the_reference_of_a_sweep(magnet, slogan, mixture):
     latents, components = mixture.draw(np.random.default_rng([reference._STREAM, 0]), 40)
     assert spec["latents"] == documents.sha256_bytes(pictures.npy(latents))
     assert spec["labels"] == documents.sha256_bytes(pictures.npy(components))
+
+
+@pytest.mark.slow
+def test_a_sample_of_some_labels_divides_by_the_density_of_what_competes(magnet, slogan, mixture):
+    """Of one label that of its component; where classes take turns, of each its own."""
+    line = ["--solver", "exact", "--volume"]
+    assert magnet("compute", slogan, "--n", 200, *line, "v").code == 0
+    assert magnet("compute", slogan, "--n", 50, "--label", 2, "--label", 1, *line, "two").code == 0
+    volume = Volume.open("v")
+    rows = next(shard for _, shard in volume.rows())
+    normals = [stats.multivariate_normal(m, f @ f.T) for m, f in zip(mixture.means, mixture.factors, strict=True)]
+    logs = np.stack([each.logpdf(rows.latents) for each in normals], axis=1) + np.log(mixture.weights)
+    plain = Index.of(volume)
+    for label, equal in (((1,), False), ((0, 2), False), ((), True), ((2, 0), True)):
+        built = select.corrected(plain, volume, SILENT, None, 1.0, label, equal=equal)
+        weights = index.of_labels(built, volume, label, equal=equal).weights(1.0)
+        for c in label or (0, 1, 2):
+            ours = rows.labels == c
+            density = logs[:, c] if equal else np.logaddexp.reduce(logs[:, label], axis=1)
+            drawn = ours & (weights > 0)
+            assert drawn.sum() > 0.9 * ours.sum()
+            assert np.ptp(np.log(weights[drawn]) - plain.log_volume[drawn] + density[drawn]) < 1e-4, (label, equal)
+            away = np.linalg.solve(mixture.factors[c], (rows.latents - mixture.means[c]).T)
+            inside = (away**2).sum(axis=0) <= stats.chi2.ppf(0.99, 4)
+            if equal or len(label) == 1:  # the region of the component; drawn, to a few in a hundred
+                assert np.mean((weights > 0)[ours] == inside[ours]) > 0.98
+    alone = magnet("sample", slogan, "--volume", "two", "--label", 1, "--n", 9, "--correct-prior", "--no-images")
+    assert alone.code == 0, alone.err
+    wrong = magnet(
+        "sample", slogan, "--volume", "two", "--label", 0, "--n", 9, "--correct-prior", "--no-images", "--force"
+    )
+    assert wrong.code == 1
+    assert "rows of label 0" in wrong.err
 
 
 def test_attributes(magnet, slogan, mixture):

@@ -188,7 +188,7 @@ def test_a_heavy_row_comes_once_by_either_order():
 
 @pytest.mark.parametrize(("n", "mix", "below"), [(400, 0.5, 0), (200, 0.25, 0), (300, 0.75, 40)])
 def test_the_displaced_share_of_a_mix_is_that_of_its_draws(n, mix, below):
-    """Prior draws take rows of large weight, too: what polarity draws take in 800 draws, against what they are said to."""
+    """Prior draws take rows of large weight, too: what polarity draws take in 800, against what is said."""
     volumes = np.random.default_rng(0).normal(size=400)
     known = dataclasses.replace(of(volumes), above_floor=np.arange(400) >= below)
     polarity, taken = slots.are_polarity(n, mix), np.zeros(400)

@@ -118,6 +118,12 @@ class Mixture:
         """Return log Σ_c π_c N(z; μ_c, Σ_c) of latents [n, D]: [n] float64."""
         return np.logaddexp.reduce(self.log_densities(latents), axis=1)
 
+    def log_shapes(self, latents: np.ndarray, components: np.ndarray) -> np.ndarray:
+        """Return -|L_c⁻¹ (z - μ_c)|²/2, log N(z; μ_c, Σ_c) less its maximum, of latents [n, D] of components [n]: [n]."""
+        logs = self.log_densities(latents)[np.arange(len(latents)), components]
+        peaks = np.log(self.weights) - np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(axis=1)
+        return logs - (peaks - 0.5 * self.latent_dim * np.log(2 * np.pi))[components]
+
     def lowest(self, mass: float) -> float:
         """Return log t such that {z: p(z) ≥ t}, the region of highest density, holds a share of the prior.
 

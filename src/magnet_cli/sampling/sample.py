@@ -101,9 +101,10 @@ def plan(source: "Source", request: SampleRequest, messages: Messages = SILENT) 
     start = time.monotonic()
     resolved = select.resolve(source, request, messages, rendered=True)
     volume, built = resolved.volume, resolved.index
-    if request.correct_prior:
-        built = select.corrected(built, volume, messages, request.prior_mass, request.truncation)
     equal = request.classes == "equal"
+    if request.correct_prior:
+        which = (request.prior_mass, request.truncation, request.labels)
+        built = select.corrected(built, volume, messages, *which, equal=equal)
     built = index.of_labels(index.first(built, request.pool), volume, request.labels, equal=equal)
     spec = _spec(source, request, volume, built)
     folder = request.out or sample_folder.default_out(spec)

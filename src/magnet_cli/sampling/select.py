@@ -270,16 +270,31 @@ def index_of(volume: Volume, top_k: int | None, messages: Messages) -> tuple[Ind
     return built, path
 
 
-def corrected(built: Index, volume: Volume, messages: Messages, prior_mass: float | None, truncation: float) -> Index:
+def corrected(
+    built: Index,
+    volume: Volume,
+    messages: Messages,
+    prior_mass: float | None,
+    truncation: float,
+    label: tuple[int, ...] = (),
+    *,
+    equal: bool = False,
+) -> Index:
     """Return the index of all rows with weights divided by the density of the prior; its log-densities are stored.
 
     Where the prior has no bounds, rows compete in the ball of mass `prior_mass`, by default 0.99; images are rendered
-    at `truncation`.
+    at `truncation`. Of a mixture, the density is that of what is to compete: `label` and `equal` as for
+    `index.of_labels`.
     """
     index.check_correction(volume.spec, truncation)
     if index.is_even(volume.spec):
         messages.note(index.EVEN_PRIOR)
         return built
+    mass, mixture = prior_mass or index.DEFAULT_MASS, volume.mixture()
+    if mixture and (label or equal):
+        index.of_labels(built, volume, label, equal=equal)  # refuses labels that there are not
+        competing = index.log_prior(volume, built.parts, None, label, equal=equal)
+        return index.corrected(built, competing, index.ball(volume.spec, mass, mixture, label, equal=equal))
     path = index.prior_path(cache.home() / "indices", volume)
     log_prior = index.stored_prior(path, volume)
     if log_prior is None or log_prior.parts != built.parts:
@@ -288,5 +303,4 @@ def corrected(built: Index, volume: Volume, messages: Messages, prior_mass: floa
             index.store_prior(log_prior, volume, path)
         except MagnetError as error:
             messages.warning(f"the log-priors are not kept: {error.message}")
-    ball = index.ball(volume.spec, prior_mass or index.DEFAULT_MASS, volume.mixture())
-    return index.corrected(built, log_prior, ball)
+    return index.corrected(built, log_prior, index.ball(volume.spec, mass, mixture))
