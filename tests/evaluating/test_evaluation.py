@@ -1,5 +1,8 @@
 """evaluate: what a sample is worth against a reference, on the built-in generator; and bad input, in words."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -158,11 +161,15 @@ def test_the_command_prints_a_table_or_one_object(magnet):
     assert (found["n"], found["reference_n"], found["features"], found["nearest_k"]) == (100, 100, "digits", 5)
     assert set(found["metrics"]["fid[digits]"]) == {"value", "low", "high"}
     assert "fid" not in found["metrics"]
+    (kept,) = json.loads(Path("wide/sample.json").read_text())["evaluations"]
+    assert kept == found
+    assert magnet("info", "wide", "--check").code == 0
     table = magnet("evaluate", "wide", "--reference", "prior")
     assert "fid[digits]" in table.out
     assert "within this draw" in table.err
     again = magnet("evaluate", "wide", "prior", "--reference", "prior", "--json")
     assert again.json["interval"] == "over 2 samples"
+    assert len(json.loads(Path("wide/sample.json").read_text())["evaluations"]) == 2  # the same one is replaced
     assert "images of prior are in the reference too" in again.err
     said = [line.removeprefix("warning: ") for line in again.err.splitlines() if line.startswith("warning: ")]
     assert again.json["warnings"] == said[:2]

@@ -264,6 +264,7 @@ def test_the_page_of_a_sample_says_its_numbers(magnet, samples):
             assert cell in row, metric
         assert "<td>–</td>" in row  # fid of 60 images for 64 features
     assert "undefined below" in shown
+    assert "typical against prior<small>" not in shown  # it is kept in the sample, and included
     counts = {n: json.loads(Path(n, "sample.json").read_text())["attributes"]["digits"] for n in ("typical", "prior")}
     for each in counts.values():
         assert f"<td>{each['gap']['value']:.4g}<small>" in shown
@@ -291,6 +292,7 @@ def test_a_sample_beside_the_attributes_of_its_generator(magnet, samples):
     assert magnet("report", "typical", "--compare", "scored").code == 0
     shown = Path("reports/typical.html").read_text()
     assert "scored 100 images" in shown
+    assert "typical against prior<small>" in shown  # as `magnet evaluate` left it in the sample
     assert "from scored to typical" in shown
 
 

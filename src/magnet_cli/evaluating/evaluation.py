@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from magnet_cli.errors import SampleError
+from magnet_cli.errors import MagnetError, SampleError
 from magnet_cli.files import image_folder
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.progress import SILENT, Messages, Progress, Stages, no_stages
+from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics import frechet, icfid, intervals, kid, neighbours
 from magnet_cli.maths.metrics.intervals import GROUPS, Estimate
 from magnet_cli.models import default_device, image_models, kept_outputs
 from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.models.kept_outputs import ModelOutputs
+from magnet_cli.sampling.kinds import SAMPLE
 
 if TYPE_CHECKING:
     from magnet_cli.sampling.sample_folder import Sample
@@ -156,7 +158,7 @@ def run(request: EvaluateRequest, stages: Stages = no_stages, messages: Messages
     )
     fields = asdict(evaluation)
     order = ["n", "reference_n", "interval", "each", "undefined", "warnings", "matched", "metrics"]
-    return {
+    report: dict[str, Any] = {
         "sample": [str(path) for path in request.samples],
         "reference": str(request.reference),
         "features": scorer.name,
@@ -165,6 +167,27 @@ def run(request: EvaluateRequest, stages: Stages = no_stages, messages: Messages
         **{name: fields[name] for name in order if name != "matched" or request.by_class},
         "seconds": round(time.monotonic() - start, 3),
     }
+    for images in samples:
+        if images.is_sample:
+            _keep(images, report, messages)
+    return report
+
+
+def _keep(images: ImageSet, report: dict[str, Any], messages: Messages) -> None:
+    """Write an evaluation into sample.json, in the place of an older one of the same; a sample may be read-only."""
+    folder, same = ResultFolder(images.path, SAMPLE), ("sample", "reference", "features_sha256", "nearest_k")
+    try:
+        with folder.changing() as fields:
+            others = [
+                each for each in fields.get("evaluations", []) if any(each[name] != report[name] for name in same)
+            ]
+            if ImageSet.open(images.path).contents != images.contents:
+                raise SampleError(f"{images.path} was replaced meanwhile", "repeat the command")
+            folder.publish(fields | {"evaluations": [*others, report]})
+    except MagnetError as error:
+        messages.warning(f"the evaluation is not kept with the sample: {error.message}")
+    else:
+        messages.note(f"kept in {folder.document}: magnet report {images.path}")
 
 
 def default_features(shape: tuple[int, ...]) -> str:

@@ -3,6 +3,7 @@
 The attributes in sample.json and attributes.json have the same form and are read here too.
 """
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -56,6 +57,10 @@ class Evaluation:
     metrics: dict[str, Estimate]
     undefined: dict[str, str]
 
+    def is_same_as(self, other: "Evaluation") -> bool:
+        """Return whether another one is this evaluation, whatever its name."""
+        return dataclasses.replace(other, name=self.name) == self
+
 
 @dataclass(frozen=True)
 class Attributes:
@@ -92,6 +97,12 @@ def models(fields: dict) -> dict[str, Shares]:
     return {name: _shares(each) for name, each in fields.items()}
 
 
+def evaluations(documents: list[dict]) -> list[Evaluation]:
+    """Return the evaluations kept in sample.json, named by sample and reference; raise one of WRONG otherwise."""
+    kept = [_evaluation("", each) for each in documents]
+    return [dataclasses.replace(each, name=f"{_short(each.sample)} against {_short(each.reference)}") for each in kept]
+
+
 def estimates(fields: dict) -> dict[str, Estimate]:
     """Return estimates by name from a JSON object; raise one of WRONG if it is something else."""
     return {name: _estimate(each) for name, each in fields.items()}
@@ -110,6 +121,11 @@ def _evaluation(name: str, fields: dict) -> Evaluation:
         metrics=estimates(fields["metrics"]),
         undefined={metric: _text(why) for metric, why in fields["undefined"].items()},
     )
+
+
+def _short(paths: str) -> str:
+    names = [Path(path).name for path in paths.split(", ")]
+    return names[0] if len(names) == 1 else f"{len(names)} samples"
 
 
 def _shares(fields: dict) -> Shares:

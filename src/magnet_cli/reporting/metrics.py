@@ -1,9 +1,11 @@
 """Tables and plots of metrics and class shares, for samples and sweeps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from magnet_cli.evaluating import units
 from magnet_cli.files import plots
 from magnet_cli.maths.metrics import class_shares as shares_
 from magnet_cli.maths.metrics.intervals import Estimate
@@ -21,6 +23,8 @@ def metrics(evaluations: Sequence[Evaluation]) -> list[str]:
     parts = []
     for features in dict.fromkeys(each.features for each in evaluations):
         these = [each for each in evaluations if each.features == features]
+        shown = units.readable([each.metrics for each in these])
+        these = [replace(each, metrics=metrics) for each, metrics in zip(these, shown, strict=True)]
         parts += [_table(these), *_metric_plots(these)]
     return parts
 
@@ -28,7 +32,8 @@ def metrics(evaluations: Sequence[Evaluation]) -> list[str]:
 def ordered(names: Sequence[str]) -> list[str]:
     """Return names of metrics in display order; unknown names come last."""
     rank = {name: i for i, name in enumerate(_ORDER)}
-    return sorted(dict.fromkeys(names), key=lambda name: (rank.get(name.partition("[")[0], len(rank)), name))
+    kinds = {name: name.partition("[")[0].partition(" ")[0] for name in names}
+    return sorted(kinds, key=lambda name: (rank.get(kinds[name], len(rank)), name))
 
 
 def _table(these: list[Evaluation]) -> str:

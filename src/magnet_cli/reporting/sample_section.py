@@ -38,6 +38,7 @@ class SampleSummary:
     numbers: dict[str, float]
     log_volume: np.ndarray
     models: dict[str, Shares]
+    evaluations: list[Evaluation]
     facts: list[tuple[str, str]]
     sha256: str
 
@@ -54,6 +55,7 @@ class Comparison:
     name: str
     log_volume: np.ndarray
     models: dict[str, Shares]
+    evaluations: list[Evaluation]
     sha256: str
 
 
@@ -82,6 +84,7 @@ def read(path: Path) -> SampleSummary:
             numbers,
             _log_volumes(path / "metadata.jsonl"),
             findings.models(fields.get("attributes", {})),
+            findings.evaluations(fields.get("evaluations", [])),
             _facts(fields, spec),
             documents.sha256_file(path / "sample.json"),
         )
@@ -104,13 +107,13 @@ def comparison(path: Path) -> Comparison:
         except findings.WRONG as error:
             message = f"the attributes in {path} are not as magnet writes them: {error}"
             raise SampleError(message, _HINT) from error
-        return Comparison(path.resolve().name, np.empty(0), models, documents.sha256_file(path / "attributes.json"))
+        return Comparison(path.resolve().name, np.empty(0), models, [], documents.sha256_file(path / "attributes.json"))
     if not (path / SAMPLE.document).is_file():
         content = "a folder of other files" if path.is_dir() else "a file" if path.exists() else "not there"
         message = f"{path} cannot be compared with: a sample is needed, and it is {content}"
         raise SampleError(message, "pass a folder that `magnet sample`, or `magnet attributes GENERATOR`, printed")
     other = read(path)
-    return Comparison(other.name, other.log_volume, other.models, other.sha256)
+    return Comparison(other.name, other.log_volume, other.models, other.evaluations, other.sha256)
 
 
 def subject(drawn: SampleSummary, other: Comparison | None, included: dict[str, str]) -> Subject:
@@ -133,7 +136,7 @@ def sections(drawn: SampleSummary, other: Comparison | None, included: Sequence[
         _glance(drawn),
         _pictures(drawn),
         _volumes(drawn, other),
-        _metrics(drawn, [each for each in included if isinstance(each, Evaluation)]),
+        _metrics(drawn, other, [each for each in included if isinstance(each, Evaluation)]),
         _attributes(drawn, other, [each for each in included if isinstance(each, Attributes)]),
         page.section("How it was made", page.facts(drawn.facts)),
     ]
@@ -195,12 +198,14 @@ def _volumes(drawn: SampleSummary, other: Comparison | None) -> str:
     return page.section("Log-volume", page.figure(shown, f"Log-volumes of the images. {moments}."))
 
 
-def _metrics(drawn: SampleSummary, evaluations: list[Evaluation]) -> str:
-    if not evaluations:
-        evaluate = f"magnet evaluate {quoted(drawn.path)} --reference PATH --json > metrics.json"
-        text = f"No evaluation is included. {evaluate}, then magnet report {quoted(drawn.path)} --include metrics.json"
+def _metrics(drawn: SampleSummary, other: Comparison | None, included: list[Evaluation]) -> str:
+    """Show the evaluations that are kept with the sample and with the other one, and those that are included."""
+    kept = drawn.evaluations + (other.evaluations if other else [])
+    shown = included + [each for each in kept if not any(each.is_same_as(one) for one in included)]
+    if not shown:
+        text = f"This sample has no evaluation. magnet evaluate {drawn.path} --reference PATH writes one into it."
         return page.section("Metrics", page.missing(text))
-    return page.section("Metrics", *metrics.metrics(evaluations))
+    return page.section("Metrics", *metrics.metrics(shown))
 
 
 def _attributes(drawn: SampleSummary, other: Comparison | None, included: list[Attributes]) -> str:

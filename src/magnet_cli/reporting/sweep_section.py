@@ -2,10 +2,11 @@
 
 import html
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from magnet_cli.errors import SampleError
+from magnet_cli.evaluating import units
 from magnet_cli.evaluating.kinds import SWEEP
 from magnet_cli.files import contact_sheet, documents
 from magnet_cli.files.results import ResultFolder
@@ -80,8 +81,8 @@ def read(path: Path) -> Sweep:
     fields = ResultFolder(path, SWEEP).read()
     try:
         choice = fields["choice"] or {}
-        points = tuple(_point(each) for each in fields["points"])
-        chosen = tuple(_point(choice[name]) for name in ("chosen", "baseline") if choice)
+        points = [_point(each) for each in fields["points"]]
+        chosen = [_point(choice[name]) for name in ("chosen", "baseline") if choice]
         if not points:
             raise ValueError("it has no points")
         reference = fields["reference"]
@@ -89,7 +90,10 @@ def read(path: Path) -> Sweep:
     except findings.WRONG as error:
         message = f"sweep.json of {path} is not as magnet writes it: {error}"
         raise SampleError(message, "restore it from a copy, or run magnet sweep again with `force=True`") from error
-    return Sweep(path, fields, points, chosen, *about, documents.sha256_file(path / SWEEP.document))
+    shown = units.readable([each.metrics for each in points + chosen])
+    every = [replace(each, metrics=metrics) for each, metrics in zip(points + chosen, shown, strict=True)]
+    points, chosen = every[: len(points)], every[len(points) :]
+    return Sweep(path, fields, tuple(points), tuple(chosen), *about, documents.sha256_file(path / SWEEP.document))
 
 
 def subject(sweep: Sweep) -> Subject:

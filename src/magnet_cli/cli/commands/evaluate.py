@@ -48,18 +48,22 @@ def run(
     the name of its features. With one sample the 95 % interval is within this draw, by the jackknife; with several of
     one length, from volumes of different seeds, it is Student's over them, each against its own part of the reference.
     --by-class adds ICFID, the mean FID of labels against classes: a sample's labels, or the folders that images are in.
+    KID below 1 is shown times 1,000 (--json has it as it is). A sample keeps the result, and `magnet report` shows it.
 
     \b
     Examples:
       magnet evaluate typical --reference prior
       magnet evaluate typical --reference prior --features digits --nearest-k 3 --json
     """
-    from magnet_cli.evaluating import evaluation
+    from magnet_cli.evaluating import evaluation, units
 
     console = output.console
     values = {"samples": samples, "reference": reference, "features": features, "nearest_k": nearest_k}
     values |= {"by_class": by_class, "device": device, "trust": trust}
     request = options.request(evaluation.EvaluateRequest, **values)
     report = evaluation.run(request, console.progress, console)
-    rows = [[name, *(f"{value:.6g}" for value in each.values())] for name, each in report["metrics"].items()]
+    rows = []
+    for name, each in report["metrics"].items():
+        label, times = units.of(name, each.values())
+        rows.append([label, *(f"{value * times:.4g}" for value in each.values())])
     console.table(report, ["metric", "value", "low", "high"], rows)

@@ -2,6 +2,7 @@
 
 import functools
 
+from magnet_cli.evaluating import units
 from magnet_cli.files import plots
 from magnet_cli.files.plots import Line
 from magnet_cli.files.scores import member_name
@@ -17,8 +18,9 @@ def draw(fields: dict) -> dict[str, str]:
     drawings = _front(fields, by_truncation, drift)
     for name in fields["points"][0]["metrics"]:
         if name.startswith(("fid[", "kid[")) and all(name in point["metrics"] for point in fields["points"]):
-            title = f"{name} over rho{drift}"
-            drawings[name.partition("[")[0]] = _over_rho(fields, by_truncation, ("metrics", name), title, name + drift)
+            shown, times = units.of(name, (end for p in fields["points"] for end in p["metrics"][name].values()))
+            title, where = f"{shown} over rho{drift}", ("metrics", name)
+            drawings[name.partition("[")[0]] = _over_rho(fields, by_truncation, where, title, shown + drift, times)
     lines = by_truncation.items()
     sizes, shares = (
         [Line(name, [p["rho"] for p in group], [p[key] for p in group], dotted=True) for name, group in lines]
@@ -48,10 +50,11 @@ def _others(fields: dict) -> list[dict]:
     return list({p["sample"]: p for p in (choice["chosen"], choice["baseline"])}.values()) if choice else []
 
 
-def _ends(points: list[dict], part: str, *names: str) -> tuple[list[float], list[tuple[list, list]]]:
+def _ends(points: list[dict], part: str, *names: str, times: float = 1) -> tuple[list[float], list[tuple[list, list]]]:
     """Return a figure of points, and the ends of its intervals."""
     estimates = [functools.reduce(dict.__getitem__, names, point[part]) for point in points]
-    return [e["value"] for e in estimates], [([e["low"] for e in estimates], [e["high"] for e in estimates])]
+    value, low, high = ([e[end] * times for e in estimates] for end in ("value", "low", "high"))
+    return value, [(low, high)]
 
 
 def _front(fields: dict, by_truncation: dict[str, list[dict]], drift: str) -> dict[str, str]:
@@ -75,15 +78,15 @@ def _front(fields: dict, by_truncation: dict[str, list[dict]], drift: str) -> di
 
 
 def _over_rho(
-    fields: dict, by_truncation: dict[str, list[dict]], where: tuple[str, ...], title: str, label: str
+    fields: dict, by_truncation: dict[str, list[dict]], where: tuple[str, ...], title: str, label: str, times: float = 1
 ) -> str:
     """Plot a figure over rho, one line for each truncation."""
     drawn = []
     for name, points in by_truncation.items():
-        y, bands = _ends(points, *where)
+        y, bands = _ends(points, *where, times=times)
         drawn.append(Line(name, [point["rho"] for point in points], y, bands, dotted=True))
     if others := _others(fields):
-        y, bands = _ends(others, *where)
+        y, bands = _ends(others, *where, times=times)
         x = [point["rho"] for point in others]
         drawn.append(Line(_OTHER, x, y, bands, (x, x), joined=False))
     return plots.lines(drawn, title=title, x_label="rho", y_label=label)
