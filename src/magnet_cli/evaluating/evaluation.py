@@ -178,9 +178,8 @@ def _keep(images: ImageSet, report: dict[str, Any], messages: Messages) -> None:
     folder, same = ResultFolder(images.path, SAMPLE), ("sample", "reference", "features_sha256", "nearest_k")
     try:
         with folder.changing() as fields:
-            others = [
-                each for each in fields.get("evaluations", []) if any(each[name] != report[name] for name in same)
-            ]
+            kept = fields.get("evaluations", [])
+            others = [each for each in kept if any(each.get(name) != report[name] for name in same)]
             if ImageSet.open(images.path).contents != images.contents:
                 raise SampleError(f"{images.path} was replaced meanwhile", "repeat the command")
             folder.publish(fields | {"evaluations": [*others, report]})
