@@ -8,7 +8,7 @@ from scipy import stats
 from toys import some_mixture
 
 from magnet_cli.errors import SpecError
-from magnet_cli.maths.priors import KINDS, Prior, labels_in_turn, on_sphere
+from magnet_cli.maths.priors import KINDS, SPHERES, Prior, labels_in_turn, on_sphere
 
 PLAIN = [kind for kind in KINDS if kind != "mixture"]
 
@@ -96,6 +96,7 @@ MARGINALS = {
         3, 3, loc=-math.sqrt(7), scale=2 * math.sqrt(7)
     ),  # of a coordinate on |z| = √7 in 7 dimensions
 }
+MARGINALS["fixed-length"] = MARGINALS["sphere"]
 
 
 @pytest.mark.parametrize("kind", PLAIN)
@@ -135,9 +136,9 @@ def test_log_densities_are_the_closed_forms_up_to_a_constant(kind):
         np.testing.assert_allclose(found, np.log(np.sum(each, axis=0)), rtol=1e-9)  # with its constant
         return
     # On the sphere a uniform distribution is von Mises–Fisher's without a direction: the same density everywhere.
-    known = np.zeros(500) if kind == "sphere" else MARGINALS[kind].logpdf(wide).sum(axis=1)
+    known = np.zeros(500) if kind in SPHERES else MARGINALS[kind].logpdf(wide).sum(axis=1)
     np.testing.assert_allclose(found - found[0], known - known[0], atol=1e-9)
-    assert prior.is_even == (np.ptp(found) == 0) == (kind in {"sphere", "uniform"})
+    assert prior.is_even == (np.ptp(found) == 0) == (kind in {*SPHERES, "uniform"})
 
 
 def test_a_normal_density_is_its_exponent_alone():

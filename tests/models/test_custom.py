@@ -106,18 +106,18 @@ def test_flags_go_before_attributes(magnet):
     assert (told["kind"], told["family"], told["latent_dim"], told["image_shape"]) == ("generator", "own", 3, [3, 4, 4])
     assert (told["prior"], told["image_range"], told["num_classes"]) == ("normal", [0, 1], 0)
     assert (told["parameters"], told["sha256"]) == (144, factories.state_sha256(factories.call_factory(reference)))
-    flags = ("--latent-dim", 3, "--prior", "sphere", "--image-range", "-1,1")
+    flags = ("--latent-dim", 3, "--prior", "fixed-length", "--image-range", "-1,1")
     told = magnet("info", reference, *flags, "--json").json
-    assert (told["prior"], told["image_range"]) == ("sphere", [-1, 1])
+    assert (told["prior"], told["image_range"]) == ("fixed-length", [-1, 1])
     done = magnet("compute", reference, *flags, *SMALL, "--json")
     assert done.code == 0, done.err
     spec = Volume.open(Path(done.json["volume"])).spec
-    assert (spec.prior, spec.image_range, spec.top_k) == ("sphere", (), 2)
-    assert "next: magnet sample own.py:make --latent-dim 3 --prior sphere --image-range -1.0,1.0 --n 64" in done.err
+    assert (spec.prior, spec.image_range, spec.top_k) == ("fixed-length", (), 2)
+    assert "next: magnet sample own.py:make --latent-dim 3 --prior fixed-length --image-range -1.0,1.0 --n 64" in done.err
     for command in ("sample", "index"):
         other = magnet(command, reference)  # the same weights, another prior and range
         assert (other.code, other.out) == (1, "")
-        assert "was made with prior sphere, and normal is asked for" in other.err
+        assert "was made with prior fixed-length, and normal is asked for" in other.err
     assert magnet("index", reference, *flags).code == 0
     assert magnet("sample", reference, *flags, "--n", 2, "--rho", 0.1).code == 0
 

@@ -29,6 +29,7 @@ class PriorName(StrEnum):
 
     normal = "normal"
     sphere = "sphere"
+    fixed_length = "fixed-length"
     truncated_normal = "truncated-normal"
     uniform = "uniform"
 
@@ -85,7 +86,7 @@ LatentDim = Annotated[int | None, typer.Option(min=1, help="Length of a latent."
 Prior = Annotated[
     PriorName | None,
     typer.Option(
-        help="N(0, I); N(0, I) within 2 of 0; the sphere, if z is normalised; or U[-1, 1].",
+        help="N(0, I); N(0, I) within 2 of 0; the sphere, if z is normalised; |z| = √D, if it is not; or U[-1, 1].",
         show_default="as the module says",
     ),
 ]

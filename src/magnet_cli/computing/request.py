@@ -7,6 +7,7 @@ import numpy as np
 
 from magnet_cli.catalog import imagenet
 from magnet_cli.maths import jacobian
+from magnet_cli.maths.priors import SPHERES
 from magnet_cli.models import Generator
 from magnet_cli.models.image_models import ImageModel
 from magnet_cli.volume.spec import VolumeSpec
@@ -107,7 +108,7 @@ def volume_spec(
     name = model.name if model else str(output)
     generator.check_parts(space, "pixel" if model else name)
     input_dim = generator.style_dim if space == "w" else generator.latent_dim
-    rank = input_dim - (generator.prior.kind == "sphere" and space == "z")
+    rank = input_dim - (generator.prior.kind in SPHERES and space == "z")
     numbers = rank if name != "pixel" else int(np.prod(generator.image_shape))
     return VolumeSpec(
         generator=generator.name,

@@ -45,6 +45,7 @@ def _combinations(function: Callable[[], Tensor]) -> list[list[float]]:
     """[B, 8] sums of the values [B, ...] of a function, with fixed random signs."""
     with torch.no_grad():
         values = function().flatten(1).to(device="cpu", dtype=torch.float64).numpy()
+    values = np.where(np.isfinite(values), values, 0)  # JSON has no infinity
     rng = np.random.default_rng(_SEED)
     size = values.shape[1]
     signs = (2 * rng.integers(0, 2, size, dtype=np.int8) - 1 for _ in range(_PROBE_NUMBERS))

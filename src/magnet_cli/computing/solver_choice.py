@@ -30,6 +30,7 @@ _PRECISION_ROWS = 8  # latents at which a precision is compared with float64
 _TIMED = 3  # runs of each candidate
 _MARGIN = 0.9  # the choice aims below the tolerance, because 32 latents give the error to about a tenth
 _GROWTH = 4  # number of times a candidate that misses the tolerance on its verification may grow by a tenth
+_FEW_ROWS = 1024  # numbers of an output whose rows are taken one by one where there is no forward mode
 _LATENTS = 0x70696C6F74  # separates the stream of these latents from that of the volume
 _PILOT, _CHOICE, _VERIFICATION, _PRECISION = range(4)  # parts of that stream
 
@@ -62,16 +63,23 @@ def resolve(load: Load, requested: VolumeSpec, memory: int | None = None) -> Res
     """
     trial = _Trial(load, requested, memory)
     generator, output = load("float32")
-    functions.check(generator, requested, output)
-    precisions = _precisions(trial)
+    outputs, no_forward_mode = functions.check(generator, requested, output)
+    exact, projection = Candidate("exact", requested.input_dim), Candidate("projection", solvers.PROJECTION_ROWS)
+    by_rows = outputs <= _FEW_ROWS or requested.solver == "exact"
+    precisions = _precisions(trial, exact if by_rows or not no_forward_mode else projection)
     cheapest = min(precisions, key=lambda row: row["seconds_per_latent"])["precision"]
-    if requested.solver == "exact" or (requested.solver == "auto" and requested.top_k >= requested.rank):
-        reason = "asked for" if requested.solver == "exact" else "all D values are asked for"
-        return _resolution(requested, Candidate("exact", requested.input_dim), cheapest, {"reason": reason}, precisions)
-    if requested.solver == "projection":
-        chosen = Candidate("projection", solvers.PROJECTION_ROWS)
-        return _resolution(requested, chosen, cheapest, {"reason": "asked for"}, precisions)
-    return _calibrated(trial, precisions)
+    if requested.solver in {"exact", "projection"}:
+        chosen, reason = exact if requested.solver == "exact" else projection, "asked for"
+    elif requested.solver == "auto" and outputs < requested.input_dim:
+        chosen, reason = exact, f"an output has {outputs} numbers, fewer than a latent"
+    elif requested.solver == "auto" and no_forward_mode:
+        own = "" if by_rows else "; these values are those of a projection of the output, and their error is not known"
+        chosen, reason = exact if by_rows else projection, no_forward_mode + own
+    elif requested.solver == "auto" and requested.top_k >= requested.rank:
+        chosen, reason = exact, "all D values are asked for"
+    else:
+        return _calibrated(trial, precisions)
+    return _resolution(requested, chosen, cheapest, {"reason": reason}, precisions)
 
 
 @dataclass(frozen=True)
@@ -136,22 +144,21 @@ class _Trial:
         return least
 
 
-def _precisions(trial: _Trial) -> list[dict]:
-    """The precisions whose error against float64, with the exact solver, is within the tolerance."""
+def _precisions(trial: _Trial, solver: Candidate) -> list[dict]:
+    """The precisions whose error against float64, with a solver that every one of them can take, is tolerable."""
     requested = trial.requested
     on_cuda = next(trial.load("float32")[0].module.parameters()).device.type == "cuda"
     names = ["float32", "bfloat16", *["tf32"] * on_cuda] if requested.precision == "auto" else [requested.precision]
     if requested.precision == "tf32" and not on_cuda:
         message = "tf32 is arithmetic of CUDA devices, and the device is another"
         raise GeneratorError(message, 'pass `precision="float32"`, or `device="cuda"`')
-    exact = Candidate("exact", requested.input_dim)
-    truth = trial.log_volumes(exact, "float64", _PRECISION, _PRECISION_ROWS, None)
+    truth = trial.log_volumes(solver, "float64", _PRECISION, _PRECISION_ROWS, None)
     table: list[dict[str, Any]] = []
     for name in names:
-        values = trial.log_volumes(exact, name, _PRECISION, _PRECISION_ROWS, None)
+        values = trial.log_volumes(solver, name, _PRECISION, _PRECISION_ROWS, None)
         rms, largest = calibration.errors(values, truth)
         table.append({"precision": name} | _error_row(rms, largest))
-    for row, seconds in zip(table, trial.seconds([(exact, name) for name in names], None), strict=True):
+    for row, seconds in zip(table, trial.seconds([(solver, name) for name in names], None), strict=True):
         row["seconds_per_latent"] = seconds
     usable = [row for row in table if row["rms_error"] <= requested.tolerance]
     if not usable:

@@ -11,8 +11,9 @@ import numpy as np
 from magnet_cli.errors import SpecError
 from magnet_cli.maths.mixture import Mixture
 
-KINDS = ("normal", "sphere", "truncated-normal", "uniform", "mixture")
-EVEN = ("sphere", "uniform")  # the same density wherever there is any
+KINDS = ("normal", "sphere", "fixed-length", "truncated-normal", "uniform", "mixture")
+SPHERES = ("sphere", "fixed-length")  # |z| = √D
+EVEN = (*SPHERES, "uniform")  # the same density wherever there is any
 TRUNCATED_AT = 2.0  # of each |zᵢ| of a truncated normal
 
 
@@ -26,7 +27,8 @@ class Prior:
 
     Attributes:
         kind: "normal" is N(0, I); "truncated-normal" that where all |zᵢ| ≤ 2; "sphere" uniform on |z| = √D, for
-            generators that normalise z, whatever they draw it from; "uniform" uniform on all |zᵢ| ≤ 1; "mixture" a
+            generators that normalise z, whatever they draw it from; "fixed-length" the same, for generators that take
+            z as it is, whose images depend on |z|; "uniform" uniform on all |zᵢ| ≤ 1; "mixture" a
             Gaussian mixture, whose components are the labels.
         latent_dim: D.
         num_classes: of labels; 0 where the generator takes none. Of a mixture, the number of its components.
@@ -95,7 +97,7 @@ class Prior:
     def log_density(self, latents: np.ndarray) -> np.ndarray:
         """Return the log of the density at latents that the prior can draw: [n] float64.
 
-        Normal and truncated normal: −|z|²/2, a constant left out; sphere and uniform: 0, a constant left out. Mixture:
+        Normal and truncated normal: −|z|²/2, a constant left out; spheres and uniform: 0, a constant left out. Mixture:
         log Σ_c π_c N(z; μ_c, Σ_c), nothing left out. Whether a latent is within the bounds of the prior is not checked.
 
         Args:
@@ -115,7 +117,7 @@ class Prior:
         if self.kind == "truncated-normal":
             return _truncated(rng, n * self.latent_dim).reshape(size)
         z = rng.standard_normal(size, dtype=np.float32)
-        return on_sphere(z) if self.kind == "sphere" else z
+        return on_sphere(z) if self.kind in SPHERES else z
 
 
 def labels_in_turn(classes: tuple[int, ...], n: int, first: int = 0) -> np.ndarray:

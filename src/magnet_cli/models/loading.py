@@ -50,8 +50,8 @@ def load(
         device: "cpu", "cuda", "cuda:1", "mps"; None for torch's default device, where torch puts new tensors.
         dtype: of the weights, hence of all computations.
         **settings: keywords of the family's `build`, instead of those that come with the file. For a factory or a
-            module: `latent_dim`, `prior` ("normal", "sphere", "truncated-normal", "uniform"), `image_range` (lowest,
-            highest), instead of the module's attributes of the same names.
+            module: `latent_dim`, `prior` ("normal", "sphere", "fixed-length", "truncated-normal", "uniform"),
+            `image_range` (lowest, highest), instead of the module's attributes of the same names.
 
     Raises:
         ArtifactError: there is no such artifact, file or factory; or its bytes are not those that were pinned.

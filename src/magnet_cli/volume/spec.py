@@ -10,7 +10,7 @@ import numpy as np
 from magnet_cli.errors import SpecError
 from magnet_cli.files import documents
 from magnet_cli.files.text import is_name, visible
-from magnet_cli.maths.priors import labels_in_turn
+from magnet_cli.maths.priors import SPHERES, labels_in_turn
 
 FORMAT = 1
 _MOST = 1 << 31  # rows of a shard: with as many shards, row numbers stay below 2^63
@@ -122,7 +122,7 @@ class VolumeSpec:
             raise SpecError(message, "pass another generator")
         if not 1 <= self.top_k <= self.rank:
             message = f"top_k {self.top_k} is outside 1..{self.rank}: {self.generator} has {self.input_dim} latents"
-            message += " in w" if self.space == "w" else ", and normalises them" * (self.prior == "sphere")
+            message += " in w" if self.space == "w" else " of one length" * (self.prior in SPHERES)
             raise SpecError(message, f"pass `top_k` between 1 and {self.rank}")
         if self.label and not self.num_classes:
             message = f"label {self.label[0]} is asked for, and {self.generator} takes no labels"
@@ -152,7 +152,7 @@ class VolumeSpec:
     @property
     def rank(self) -> int:
         """The most singular values that are not zero by construction: along z on a sphere the image does not change."""
-        return self.input_dim - (self.prior == "sphere" and self.space == "z")
+        return self.input_dim - (self.prior in SPHERES and self.space == "z")
 
     @property
     def vectors(self) -> int:

@@ -9,6 +9,7 @@ from magnet_cli.maths.jacobian.products import Function, forward, reverse
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
 _STEPS = (3e-2, 1e-2, 1e-3, 1e-4)  # of finite differences: kinks spoil long steps, rounding spoils short ones
 _SUSPECTS = "look for detach, no_grad, rounding or straight-through estimators in the module"
+_LENGTH = 0.02  # relative; roots with a small number added are far below it
 _SLOPE_ERROR = 0.05  # relative; the best step is far below it if the derivative is right
 
 
@@ -42,28 +43,62 @@ def check(function: Function, latents: Tensor) -> None:
         if (function(latents) - first).abs().max() > limit:
             message = "the function gives different values for the same latents: it draws noise or drops units"
             raise GeneratorError(message, "fix its noise, and put the module into eval mode")
-        if (torch.cat([function(z[None]) for z in latents]) - first).abs().max() > limit:
+        try:
+            alone = torch.cat([function(z[None]) for z in latents])
+        except (RuntimeError, ValueError) as error:  # ValueError: BatchNorm without statistics
+            message = f"the function fails on a latent alone: {' '.join(str(error).split())}"
+            raise GeneratorError(
+                message, "put the module into eval mode, or write it so that rows do not meet"
+            ) from error
+        if (alone - first).abs().max() > limit:
             message = "the function gives other values for a latent alone than in a batch: it uses batch statistics"
             raise GeneratorError(message, "put the module into eval mode, or write it so that rows do not meet")
 
 
-def check_slope(function: Function, latents: Tensor) -> None:
-    """Compare a forward product with central finite differences, which differ after a `detach` in the function.
+def check_length(function: Function, latents: Tensor) -> None:
+    """Check that a function normalises its latents.
+
+    Args:
+        function: maps [B, D] to [B, ...]; it has passed `check`.
+        latents: [B, D], B ≥ 2, all different.
+
+    Raises:
+        GeneratorError: it gives other values at latents twice as long.
+    """
+    with torch.no_grad():
+        once, twice = function(latents).flatten(1), function(2 * latents).flatten(1)
+        change = float((twice - once).norm() / (once - once.roll(1, 0)).norm().clamp_min(1e-30))
+    if not change < _LENGTH:
+        message = (
+            f"its values at z and at 2z differ by {change:.0%} of those at other z, and a sphere is for generators "
+        )
+        message += "that normalise z"
+        hint = "normalise z in forward: z / z.norm(dim=1, keepdim=True); or, if z is to have the length √D that it is "
+        raise GeneratorError(message, hint + 'drawn with, pass `prior="fixed-length"`')
+
+
+def check_slope(function: Function, latents: Tensor, *, by_reverse: bool = False) -> None:
+    """Compare a product with central finite differences, which differ after a `detach` in the function.
 
     Args:
         function: maps [B, D] to [B, ...]; it has passed `check`.
         latents: [B, D], float32 or float64; in coarser arithmetic the differences are rounding.
+        by_reverse: take reverse products, for a function without forward mode: the slope along the differences.
 
     Raises:
         GeneratorError: the derivative is wrong, or the function cannot be differentiated.
     """
     direction = _direction(latents)
-    slope = forward(function, latents, direction[None])[:, 0]
+    slope = direction[:, :0] if by_reverse else forward(function, latents, direction[None])[:, 0]
     errors, lengths = [], []
     with torch.no_grad():
         for step in _STEPS:
             ahead, behind = (function(latents + s * direction).flatten(1) for s in (step, -step))
             difference = (ahead - behind) / (2 * step)
+            if by_reverse:
+                along = torch.nn.functional.normalize(difference, dim=1)
+                pulled = reverse(function, latents, along[None])[:, 0]
+                slope = along * (pulled * direction).sum(dim=1, keepdim=True)
             rounding = torch.finfo(ahead.dtype).eps * ahead.norm(dim=1) / step
             lengths.append((difference.norm(dim=1) - rounding).clamp_min(0))
             errors.append((difference - slope).norm(dim=1) - rounding)

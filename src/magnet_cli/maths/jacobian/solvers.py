@@ -3,6 +3,7 @@
 One function for each algorithm. How a solver is chosen: docs/method.md#tolerance.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magnet_cli.errors import SpecError
+from magnet_cli.errors import GeneratorError, SpecError
 from magnet_cli.maths.jacobian.products import Function, forward, reverse
 
 PROJECTION_ROWS = 128  # P in the released code of Humayun et al. 2022
@@ -30,10 +31,10 @@ def exact(
 ) -> Tensor:
     """Return the top_k singular values of the Jacobian at each latent, from all D forward or all M reverse products.
 
-    Each column J eᵢ is one forward-mode product; where an output has fewer numbers than a latent, each row is one
-    reverse-mode product instead. The values are those of J itself, by a QR factorisation in float64, or the roots of
-    the eigenvalues of JᵀJ (or JJᵀ), which see nothing below 1e-8 of the largest: enough for the rounding of float32
-    products (docs/method.md#rank-floor).
+    Each column J eᵢ is one forward-mode product; where an output has fewer numbers than a latent, or the function has
+    no forward mode, each row is one reverse-mode product instead. The values are those of J itself, by a QR
+    factorisation in float64, or roots of eigenvalues of JᵀJ (or JJᵀ), which see nothing below 1e-8 of the largest:
+    enough for the rounding of float32 products (docs/method.md#rank-floor).
 
     Args:
         function: maps [B, D] to [B, ...]; the output for a row is a function of that row alone.
@@ -50,17 +51,19 @@ def exact(
 
     Raises:
         SpecError: top_k outside 1..D.
-        GeneratorError: the function cannot be differentiated in that mode.
+        GeneratorError: the function cannot be differentiated.
     """
     dim, outputs = latents.shape[1], num_outputs(function, latents)
     _check_top_k(top_k, dim)
     factored = latents.dtype == torch.float64 if factored is None else factored
-    if outputs >= dim:
-        width = -(-outputs // slices)
-        parts = (function if slices == 1 else _part(function, start, width) for start in range(0, outputs, width))
-        return _leading((forward(part, latents, _basis(latents), chunk_size) for part in parts), top_k, factored)
+    width = -(-outputs // slices)
+    parts = (function if slices == 1 else _part(function, start, width) for start in range(0, outputs, width))
+    with contextlib.suppress(GeneratorError):  # no forward mode: reverse products say so if there is no other
+        if outputs >= dim:
+            return _leading((forward(part, latents, _basis(latents), chunk_size) for part in parts), top_k, factored)
     rows = torch.eye(outputs, dtype=latents.dtype, device=latents.device)
-    values = _leading([reverse(function, latents, rows, chunk_size)], min(top_k, outputs), factored)
+    pulled = reverse(function, latents, rows, min(chunk_size or dim, dim))  # [B, M, D]
+    values = _leading([pulled if outputs < dim else pulled.mT], min(top_k, outputs), factored)
     return torch.cat([values, 0 * values[:, :1].expand(-1, top_k - values.shape[1])], dim=1)
 
 

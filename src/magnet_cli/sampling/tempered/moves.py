@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from magnet_cli.maths.priors import TRUNCATED_AT, Prior
+from magnet_cli.maths.priors import SPHERES, TRUNCATED_AT, Prior
 
 _NARROWEST = 0.125  # of the step: each move takes one of its own, so that some of them are right everywhere
 
@@ -43,7 +43,7 @@ class Kernel:
             components = mixture.draw_components(rng, z, self.label)
             mean, noise = mixture.means[components], np.einsum("pij,pj->pi", mixture.factors[components], noise)
         moved = mean + np.sqrt(1 - b * b) * (z - mean) + b * noise
-        if self.prior.kind == "sphere":
+        if self.prior.kind in SPHERES:
             moved *= np.sqrt(z.shape[1]) / np.linalg.norm(moved, axis=1, keepdims=True)
         moved = moved.astype(np.float32)
         ratio = -np.einsum("ij,ij->i", self.mean, moved.astype(np.float64) - z)
