@@ -639,10 +639,11 @@ def test_pickled_code_is_refused_and_not_run():
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", r"neither safetensors nor a torch checkpoint \(0 bytes\)"),
-        (b"garbage" * 100, "neither safetensors nor"),
+        (b"", r"is empty \(0 bytes\)"),
+        (b"garbage" * 100, "is text that begins"),
+        (b"\xfe" * 100, "neither safetensors nor"),
         (save_safetensors({"a": torch.ones(9)})[:-1], "neither safetensors nor"),
-        (saved({"a": torch.ones(9)})[:-30], "(neither safetensors nor|cannot be read as weights alone)"),
+        (saved({"a": torch.ones(9)})[:-30], "is cut off"),
         (saved([torch.ones(9)]), "holds no single mapping"),
         (saved({"a": {"x": torch.ones(1)}, "b": {"y": torch.ones(1)}}), "holds no single mapping"),
         (saved({"a": 1}), "holds no single mapping"),
@@ -703,7 +704,7 @@ def test_sizes_are_read_from_the_weights_and_folding_changes_nothing(sizes):
 
 def test_tensors_missing_left_over_or_of_another_shape_are_refused():
     state = unfolded().state_dict()
-    assert dcgan.recognises(state)
+    assert dcgan.recognises({name: tuple(value.shape) for name, value in state.items()})
     without_counters = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     dcgan.build(without_counters)
     wrong = [{**state, "main.99.bias": torch.zeros(4)}, {**state, "other": torch.zeros(4)}]
@@ -721,7 +722,9 @@ def test_tensors_missing_left_over_or_of_another_shape_are_refused():
 def test_weights_of_no_family_are_refused_by_name(tmp_path):
     path = tmp_path / "other.safetensors"
     path.write_bytes(save_safetensors({"layer.weight": torch.zeros(3, 3)}))
-    with pytest.raises(GeneratorError, match=r"the weights of other fit no family .*: layer\.weight"):
+    with pytest.raises(
+        GeneratorError, match=r"the weights of other fit no family .* 1 tensor in the top of the file \(layer\.weight\)"
+    ):
         models.load(Checkpoint.find(str(path)))
 
 
@@ -760,7 +763,8 @@ def test_what_is_known_of_families_by_name_is_so_of_their_networks(magnet):
     assert states.keys() == models.FAMILIES.keys()
     upsample = [layer[0] for layer in recorded.read("biggan_deep").facts["config"]["layers"]]
     for family, state in states.items():
-        assert [name for name, module in models.FAMILIES.items() if module.recognises(state)] == [family]
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        assert [name for name, module in models.FAMILIES.items() if module.recognises(shapes)] == [family]
         told = {"upsample": upsample} if family == "biggan-deep" else {}
         network = models.FAMILIES[family].build(state, **told)
         about = said[family]

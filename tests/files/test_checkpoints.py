@@ -135,7 +135,7 @@ def test_what_older_torch_and_numpy_wrote_comes_back():
         ({"synthesis_kwargs": {"magnitude": 3}}, None, "made with 'magnitude'"),
         ({"mapping_kwargs": {"activation": "swish"}}, None, "activation = 'swish'"),
         ({"synthesis_kwargs": None}, None, "made with 'synthesis_kwargs'"),
-        ({"mapping_kwargs": {"lr_multiplier": float("nan")}}, None, "lr_multiplier nan"),
+        ({"mapping_kwargs": {"lr_multiplier": float("nan")}}, None, "lr_multiplier = nan"),
         ({}, -1.0, "conv_clamp -1.0"),
     ],
 )
@@ -188,7 +188,9 @@ def test_compute_works_on_a_snapshot_in_a_fresh_process(tmp_path, magnet):
 @pytest.mark.parametrize("name", ["stylegan2", "stylegan2_resnet", "stylegan2_cond"])
 def test_pickles_of_tensorflow_give_the_recorded_images(name, protocol, tmp_path):
     record = recorded.read(name)
-    data = nvlabs_files.tensorflow(record.groups["state"], TENSORFLOW, protocol)
+    facts = record.facts["constructor_kwargs"]
+    made = TENSORFLOW | {"label_size": facts["c_dim"], "latent_size": facts["z_dim"], "dlatent_size": facts["w_dim"]}
+    data = nvlabs_files.tensorflow(record.groups["state"], made, protocol)
     assert checkpoints.read(data, "gs").format == "nvlabs-tensorflow"
     generator = loaded(data, tmp_path)
     z, labels = (record.groups["in"].get(key) for key in "zc")
@@ -205,11 +207,26 @@ def test_settings_of_tensorflow(tmp_path):
     for arguments, more, said in (
         ({"colour": 1}, {}, "made with 'colour'"),
         ({"resample_kernel": [1, 2, 1]}, {}, "resample_kernel"),
-        ({}, {"lod": np.float32(0)}, "have no place in one: lod"),
+        ({}, {"lod": np.float32(0.5)}, "have no place in one: lod"),
         ({}, {"synthesis/4x4/Conv1/weight": np.zeros((3, 3, 8, 8), np.float32)}, "4x4/Conv"),
     ):
         with pytest.raises(GeneratorError, match=said):
             loaded(nvlabs_files.tensorflow(state, arguments, **more), tmp_path)
+
+
+def test_forks_of_tensorflow_have_further_variables_and_keywords(tmp_path):
+    state = stylegan2_weights()
+    plain = loaded(nvlabs_files.tensorflow(state, {"resolution": 16}), tmp_path)
+    z = torch.ones(1, 8, dtype=torch.float64)
+    for arguments, more in (
+        ({"resolution": 16, "resolution_w": 16, "resolution_h": 16, "impl": "cuda"}, {}),
+        ({}, {"epochs": np.float32(3), "lod": np.float32(0)}),
+    ):
+        assert torch.equal(loaded(nvlabs_files.tensorflow(state, arguments, **more), tmp_path)(z), plain(z))
+    with pytest.raises(GeneratorError, match="makes images of 32×16"):
+        loaded(nvlabs_files.tensorflow(state, {"resolution": 16, "resolution_w": 32, "resolution_h": 16}), tmp_path)
+    with pytest.raises(GeneratorError, match="was made with resolution = 32, and its tensors give 16"):
+        loaded(nvlabs_files.tensorflow(state, {"resolution": 32}), tmp_path)
 
 
 # --- files of torch -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 import recorded
 import torch
 from safetensors.torch import save_file
+from torch_files import saved
 
 from magnet_cli import computing, models
 from magnet_cli.catalog import cache
@@ -242,3 +243,43 @@ def test_truncation_and_length_change_nothing(tmp_path):
         computing.volume_spec(loaded, top_k=32)
     with pytest.raises(SpecError, match="no space 'w'"):
         computing.volume_spec(loaded, space="w")
+
+
+class BaseConfig:
+    """Of pytorch_GAN_zoo: an object with attributes, pickled by the name of its class."""
+
+    def __init__(self, **facts):
+        self.__dict__.update(facts)
+
+
+def zoo(tmp_path, config, names=lambda name: name, **networks):
+    """A file as pytorch_GAN_zoo's getStateDict writes it, loaded."""
+    state = recorded.read("progan_ganzoo").groups["state"]
+    raw = {name: value + 1 for name, value in state.items()}
+    average = {names(name): value for name, value in state.items()}
+    content = {"config": config, "netG": raw, "netD": {"scaleLayers.0.weight": torch.ones(3)}, "avgG": average}
+    (tmp_path / "zoo.pth").write_bytes(saved(content | networks))
+    return models.load(tmp_path / "zoo.pth", dtype=torch.float64)
+
+
+FACTS = {"alpha": 0, "lossCriterion": "WGANGP", "depthOtherScales": [32, 32], "leakyReluLeak": 0.2}
+
+
+@pytest.mark.parametrize("kind", [BaseConfig, dict])
+def test_files_of_pytorch_gan_zoo_are_read_as_their_code_would(kind, tmp_path):
+    state = recorded.read("progan_ganzoo").groups["state"]
+    z = torch.randn(2, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def same(generator, **told):
+        torch.testing.assert_close(generator(z), progan.build(state, **told)(z), rtol=0, atol=1e-12)
+
+    generator = zoo(tmp_path, kind(**FACTS))
+    assert (generator.place, generator.others) == ("avgG", ("netG",))
+    assert generator.settings == {"lod": 0, "final_tanh": False}
+    same(generator)
+    same(zoo(tmp_path, kind(**FACTS | {"alpha": 0.25})), lod=0.25)
+    same(zoo(tmp_path, kind(**FACTS | {"lossCriterion": "MSE"})), final_tanh=True)
+    same(zoo(tmp_path, kind(**FACTS), lambda name: name.replace(".module.", ".")))
+    for wrong in ({"leakyReluLeak": 0.1}, {"perChannelNormalization": False}, {"equalizedlR": False}):
+        with pytest.raises(GeneratorError, match=f"was made with {next(iter(wrong))} = "):
+            zoo(tmp_path, kind(**FACTS | wrong))

@@ -474,3 +474,30 @@ def test_a_sample_in_w_says_that_it_is_not_uniform(magnet, small):
     np.testing.assert_allclose(np.linalg.norm(latents, axis=1), np.sqrt(8), rtol=1e-6)  # z, whatever the space
     assert magnet("sample", path, "--n", 4).code == 1  # no volume in z
     assert magnet("info", done.json["sample"], "--check").code == 0
+
+
+def test_without_noise_inputs_in_the_file_there_is_no_noise():
+    """As in rosinality's published file for FFHQ at 256."""
+    record = recorded.read("stylegan2_rosinality")
+    state = record.groups["state"]
+    published = {name: value for name, value in state.items() if not name.startswith("noises.")}
+    z = torch.ones(2, state["style.1.weight"].shape[1], dtype=torch.float64)
+    net = stylegan2.build(published)
+    assert (net.noise, net.told) == ("none", {"noise": "none"})
+    assert stylegan2.build(state).noise == "const"
+    assert torch.equal(net(z), stylegan2.build(state, noise="none")(z))
+    with pytest.raises(GeneratorError, match="noise_const is missing"):
+        stylegan2.build(published, noise="const")
+    with pytest.raises(GeneratorError, match="noise_const is missing"):
+        stylegan2.build({name: value for name, value in state.items() if name != "noises.noise_0"})
+    own = stylegan2_weights()
+    partly = {name: value for name, value in own.items() if not name.startswith("synthesis.b8.conv0.noise")}
+    with pytest.raises(GeneratorError, match=r"synthesis\.b8\.conv0 has no noise input, and other layers have one"):
+        stylegan2.build(partly)
+
+
+def test_where_z_and_w_are_equally_long_other_lengths_are_refused():
+    state = recorded.read("stylegan2_rosinality").groups["state"]
+    longer = torch.cat([state["style.1.weight"]] * 2, dim=1)
+    with pytest.raises(GeneratorError, match="and rosinality's code has them equal"):
+        stylegan2.build(state | {"style.1.weight": longer})

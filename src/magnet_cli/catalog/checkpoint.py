@@ -7,6 +7,7 @@ from pathlib import Path
 from magnet_cli.catalog import cache, entries
 from magnet_cli.errors import ArtifactError
 from magnet_cli.files import documents
+from magnet_cli.files.text import quoted
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Checkpoint:
         sha256: hash that the bytes must have: the pinned one, or the one measured for a user's own file; empty where
             none is known.
         reference: what the user typed, for commands in messages.
-        family: architecture that the artifact's entry names; empty for a file, whose weights tell.
+        family: architecture that the user or the artifact's entry names; empty where the weights tell.
+        flags: what follows the reference in commands to copy, as " --family NAME"; empty unless the user named one.
     """
 
     name: str
@@ -27,21 +29,24 @@ class Checkpoint:
     sha256: str
     reference: str
     family: str = ""
+    flags: str = ""
 
     @classmethod
-    def find(cls, reference: str, *, here: bool = True) -> "Checkpoint":
+    def find(cls, reference: str, *, here: bool = True, family: str = "") -> "Checkpoint":
         """Return the checkpoint at a path, or that of an artifact.
 
         Args:
             reference: a path, or the name of an artifact.
             here: whether the artifact must be in the cache; without it, the pinned sha256 is enough.
+            family: architecture that the user names.
 
         Raises:
             ArtifactError: no such file, no such artifact, not a generator, or not fetched yet.
         """
         path = Path(reference).expanduser()
+        flags = f" --family {quoted(family)}" if family else ""
         if path.is_file():
-            return cls(path.stem, path.resolve(), documents.sha256_file(path), reference)
+            return cls(path.stem, path.resolve(), documents.sha256_file(path), reference, family, flags)
         if os.sep in reference:
             message = f"there is no checkpoint at {reference}"
             raise ArtifactError(message, "pass the path of a file, or a name from `magnet list`")
@@ -52,7 +57,7 @@ class Checkpoint:
         if here:
             cache.check_cached(artifact)
         sha256 = cache.pinned(artifact).sha256
-        return cls(artifact.name, cache.path_of(artifact), sha256, reference, artifact.family)
+        return cls(artifact.name, cache.path_of(artifact), sha256, reference, family or artifact.family, flags)
 
     def read(self) -> bytes:
         """Return the verified bytes.

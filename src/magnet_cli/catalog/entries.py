@@ -25,6 +25,7 @@ SOURCES = {  # scheme: what follows it
 MANIFEST = "manifest.json"  # of a volume that `magnet push` published: its files by name, size and sha256
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LARGEST = 1 << 50  # bytes
+_FILES = {".pt", ".pth", ".pkl", ".ckpt", ".bin", ".tar", ".safetensors", ".onnx", ".h5", ".npy", ".npz", ".zip", ".py"}
 _NAME = re.compile(r"[A-Za-z0-9](?:[._-]?[A-Za-z0-9])*")
 _HEADER = re.compile(r"\s*\[\s*([\w-]+|\"[^\"]*\"|'[^']*')\s*[\].]")
 _KEY = re.compile(r"\s*([\w-]+|\"[^\"]*\"|'[^']*')\s*[=.]")
@@ -178,6 +179,9 @@ def find(name: str) -> Artifact:
     artifacts = registry()
     if name in artifacts:
         return artifacts[name]
+    if (suffix := Path(name).suffix.lower()) in _FILES:
+        message = f"there is no file {name} in this folder, and no artifact of that name"
+        raise ArtifactError(message, f"pass the path of the {suffix} file, or a name from `magnet list`")
     near = difflib.get_close_matches(name, artifacts, n=3, cutoff=0.5)
     message = f"no artifact is called {name!r}"
     hint = f"did you mean {' or '.join(near)}? " if near else ""

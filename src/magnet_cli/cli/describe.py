@@ -26,17 +26,20 @@ if TYPE_CHECKING:
 KINDS = (SAMPLE, RENDERING, SWEEP, EDIT, ATTRIBUTES)  # those whose documents alone say what a folder is
 
 
-def describe(reference: str, *, check: bool) -> dict:
-    """Describe a path or the name of an artifact: kind, path, spec, ok, problems; `check` reads every byte again."""
+def describe(reference: str, *, check: bool, family: str = "") -> dict:
+    """Describe a path or the name of an artifact: kind, path, spec, ok, problems; `check` reads every byte again.
+
+    `family` is the architecture of a checkpoint, where the file does not tell it.
+    """
     path = Path(reference).expanduser()
     if path.exists():
-        return _of_path(path, check=check)
+        return _of_path(path, check=check, family=family)
     if os.sep in reference:
         message = f"there is nothing at {reference}"
         raise ArtifactError(message, "pass the path of a volume, index, sample, rendering or checkpoint, or a name")
     artifact = entries.find(reference)
     if artifact.kind == "generator":
-        return _generator(Checkpoint.find(reference), "generator", check=check)
+        return _generator(Checkpoint.find(reference, family=family), "generator", check=check)
     cache.check_cached(artifact)
     stored = cache.path_of(artifact)
     problems = _problems(lambda: cache.verify(artifact, stored)) if check else []
@@ -56,7 +59,7 @@ def describe_own(own: "CustomModule") -> dict:
     return _with(fields | _network(models.load(own, device="cpu")) | seen, [])
 
 
-def _of_path(path: Path, *, check: bool) -> dict:
+def _of_path(path: Path, *, check: bool, family: str) -> dict:
     if (path / "volume.json").exists():
         return _volume(path, check=check)
     for kind in KINDS:
@@ -67,9 +70,11 @@ def _of_path(path: Path, *, check: bool) -> dict:
     if path.is_dir():
         message = f"{path} is a folder that holds neither volume.json nor sample.json nor rendering.json nor sweep.json"
         raise ArtifactError(message, "pass the folder that `magnet compute`, `sample` or `render` printed")
-    if path.suffix in {".h5", ".npy"}:
-        return _direction(path) if path.suffix == ".npy" else _index(path, check=check)
-    return _generator(Checkpoint.find(str(path)), "checkpoint", check=check)
+    if path.suffix == ".npy":
+        return _direction(path)
+    if path.suffix == ".h5" and path.with_suffix(".json").is_file():
+        return _index(path, check=check)
+    return _generator(Checkpoint.find(str(path), family=family), "checkpoint", check=check)
 
 
 def _volume(path: Path, *, check: bool) -> dict:
@@ -121,11 +126,7 @@ def _direction(path: Path) -> dict:
 
 
 def _index(path: Path, *, check: bool) -> dict:
-    mark_path = path.with_suffix(".json")
-    if not mark_path.is_file():
-        message = f"{path} is an HDF5 file without the mark {mark_path.name} beside it"
-        raise ArtifactError(message, "pass an index that `magnet index` printed, or the folder of a volume")
-    mark = documents.read(mark_path)
+    mark = documents.read(path.with_suffix(".json"))
     kind = mark.get("kind", "shard")
     fields = {"kind": kind, "path": str(path)} | {k: v for k, v in mark.items() if k not in {"kind", "parts"}}
     wrong = check and documents.sha256_file(path) != mark.get("sha256")
@@ -135,11 +136,13 @@ def _index(path: Path, *, check: bool) -> dict:
 def _generator(checkpoint: Checkpoint, kind: str, *, check: bool) -> dict:
     from magnet_cli import models
 
-    fields = {"kind": kind, "path": str(checkpoint.path), "generator": checkpoint.name, "sha256": checkpoint.sha256}
+    fields: dict[str, object] = {"kind": kind, "path": str(checkpoint.path)}
+    fields |= {"generator": checkpoint.name, "sha256": checkpoint.sha256}
     problems = _problems(checkpoint.read) if check else []
     if not problems:
         loaded = models.load(checkpoint, device="cpu")
-        fields |= {"format": loaded.format, "settings": loaded.settings} | _network(loaded)
+        fields |= {"format": loaded.format, "weights": loaded.place, "beside": list(loaded.others)}
+        fields |= {"settings": loaded.settings, "assumed": loaded.assumed} | _network(loaded)
     return _with(fields, problems)
 
 
@@ -147,7 +150,9 @@ def _network(loaded: "Generator") -> dict:
     fields = {"family": loaded.family, "latent_dim": loaded.latent_dim, "image_shape": list(loaded.image_shape)}
     fields |= {"prior": loaded.prior.kind, "num_classes": loaded.num_classes, "style_dim": loaded.style_dim}
     if loaded.nvae_latents:
-        fields |= {"nvae_latents": loaded.nvae_latents, "noise": loaded.noise}
+        fields |= {"nvae_latents": loaded.nvae_latents}
+    if loaded.noise:
+        fields |= {"noise": loaded.noise}
     if loaded.prior.mixture is not None:
         fields |= {"weights": loaded.prior.mixture.weights.tolist()}
     if loaded.is_custom:

@@ -55,6 +55,14 @@ Generator = Annotated[
     str,
     typer.Argument(metavar="GENERATOR", help=GENERATOR_HELP, show_default=True, autocompletion=completion.generators),
 ]
+Family = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Family of a checkpoint that holds networks of several (`magnet list --families`).",
+        show_default="as the weights tell",
+    ),
+]
 TopK = Annotated[
     int | None,
     typer.Option(min=1, help="Number of leading singular values used.", show_default="min(K, 30); all if D <= 32"),
@@ -187,6 +195,7 @@ class GeneratorFlags(CustomFlags):
     """Which generator."""
 
     generator: Generator = "mnist"
+    family: Family = None
 
 
 @dataclass(frozen=True, kw_only=True)

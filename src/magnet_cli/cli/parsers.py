@@ -1,5 +1,6 @@
 """Parsers and checks of what is typed after a flag; a wrong value is a usage error (typer.BadParameter, exit 2)."""
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -55,6 +56,17 @@ def part(text: str) -> tuple[int, int]:
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise typer.BadParameter(f"{text!r} is not a part I/N with 1 <= I <= N, as 3/8.")
     return int(match[1]), int(match[2])
+
+
+def setting(text: str) -> tuple[str, object]:
+    """Return name and value of "final=sigmoid" or "paddings=[0,1,1,3]"; what is no JSON is a text."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE, as final=sigmoid.")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
 
 
 def truncation(value: float | None) -> float | None:

@@ -24,7 +24,10 @@ def source(flags: options.GeneratorFlags, *, here: bool = True) -> "Source":
 
     With `here`, the file of a checkpoint has to be on this machine.
     """
-    return custom_module(flags.generator, flags) or Checkpoint.find(flags.generator, here=here)
+    own = custom_module(flags.generator, flags)
+    if own and flags.family:
+        raise typer.BadParameter(f"that is for a checkpoint; {flags.generator} is code.", param_hint="--family")
+    return own or Checkpoint.find(flags.generator, here=here, family=flags.family or "")
 
 
 def custom_module(reference: str, flags: options.CustomFlags) -> "CustomModule | None":

@@ -1,6 +1,6 @@
 """The contract of a generator: latents in, images out, whatever the architecture.
 
-Every family is a file in `generators/` with two functions: `recognises(state)` tells whether a state dict belongs to
+Every family is a file in `generators/` with two functions: `recognises(shapes)` tells whether names and shapes are of
 the family, and `build(state, **settings)` returns the network (float64, in eval mode, its weights without gradients),
 or raises GeneratorError. docs/reference/families.md describes the settings.
 Every network has the attributes latent_dim, image_shape, prior and num_classes, and forward(z, labels, truncation). Its
@@ -51,12 +51,16 @@ class Generator:
     Attributes:
         name: what the user calls it.
         family: the architecture, a key of FAMILIES, or "own".
-        sha256: of the checkpoint's bytes; of the state dict of a user's own module.
+        sha256: of the checkpoint's bytes, with the settings that change what the file says; of the state dict of a
+            user's own module.
         image_shape: (C, H, W); any shape for a user's own module.
         prior: the distribution of the latents and labels: `prior.draw(n, seed)`.
         module: the network, in eval mode, its weights without gradients.
         format: file format of the checkpoint; empty for a user's own module.
         settings: keywords of `build` that the weights alone do not tell.
+        place: where in the file the weights are; empty for a user's own module.
+        others: where in the file further weights are that fit; averaged ones go before raw ones.
+        assumed: settings that nothing tells, neither weights nor file nor user, with the values that are taken.
         source: the checkpoint or module that the generator was loaded from, to load it again in another precision.
 
     Examples:
@@ -78,6 +82,9 @@ class Generator:
     format: str = ""
     settings: dict[str, object] = field(default_factory=dict)
     source: Checkpoint | custom.CustomModule | None = field(default=None, compare=False)
+    place: str = ""
+    others: tuple[str, ...] = ()
+    assumed: dict[str, object] = field(default_factory=dict)
 
     @property
     def latent_dim(self) -> int:

@@ -170,7 +170,7 @@ def named_volume(reference: str) -> Volume:
 def reference(source: "Source") -> str:
     """Return what names a generator in a command to copy, quoted for the shell where it has to be."""
     if isinstance(source, Checkpoint):
-        return quoted(source.reference)
+        return quoted(source.reference) + source.flags
     return getattr(source, "reference", None) or quoted(source.name)
 
 

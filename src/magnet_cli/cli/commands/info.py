@@ -25,6 +25,7 @@ def run(
     prior: options.Prior = None,
     image_range: options.ImageRange = None,
     key: options.Key = None,
+    family: options.Family = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -43,18 +44,26 @@ def run(
     console = Console(as_json=json, quiet=quiet)
     flags = options.CustomFlags(latent_dim=latent_dim, prior=prior, image_range=image_range, key=key)
     own = references.custom_module(reference, flags)
-    fields = describe.describe_own(own) if own else describe.describe(reference, check=check)
-    shown = [[key, _text(value)] for key, value in fields.items() if key not in {"ok", "problems"}]
+    fields = describe.describe_own(own) if own else describe.describe(reference, check=check, family=family or "")
+    hidden = {"ok", "problems"} | {key for key in ("beside",) if not fields.get(key)}
+    shown = [[key, _text(value)] for key, value in fields.items() if key not in hidden]
     verdict = "every byte is as it was written" if check else "not checked byte by byte (--check)"
     shown += [["problems", problem] for problem in fields["problems"]] or [["problems", f"none; {verdict}"]]
     console.table(fields, ["what", "value"], shown)
+    if fields.get("assumed"):
+        console.note("assumed: what weights do not tell; if it was trained otherwise, write a file that says so:")
+        console.hint(f"magnet convert {reference} OUT.safetensors --setting NAME=VALUE")
     if not fields["ok"]:
         raise typer.Exit(1)
 
 
 def _text(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "none"
+        return ", ".join(f"{k} {_text(_spaced(v))}" for k, v in value.items()) or "none"
     if isinstance(value, list | tuple):
         return "×".join(str(v) for v in value) if all(isinstance(v, int) for v in value) else " ".join(map(str, value))
-    return str(value)
+    return "none" if value is None else str(value)
+
+
+def _spaced(value: object) -> object:
+    return " ".join(map(str, value)) if isinstance(value, list) else value

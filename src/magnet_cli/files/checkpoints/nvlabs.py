@@ -35,9 +35,10 @@ _ALLOWED = {
 
 @dataclass(frozen=True)
 class Network:
-    """The averaged generator of a network pickle; the fields are those of `contents.Contents`."""
+    """The averaged generator of a network pickle, by its code's name; the fields are those of `contents.Contents`."""
 
     format: str
+    name: str
     state: dict[str, Tensor] = field(default_factory=dict)
     arguments: dict = field(default_factory=dict)
     attributes: dict[str, dict] = field(default_factory=dict)
@@ -50,13 +51,13 @@ def read(data: bytes) -> Network:
     tree = parse(file, _ALLOWED, budget)
     need(not file.read(1), "more bytes follow the pickle")
     if isinstance(tree, tuple) and len(tree) == _NETWORKS:
-        network = Network("nvlabs-tensorflow")
+        network = Network("nvlabs-tensorflow", "Gs")
         _collect_variables(tree[2], "", network, budget)
         network.arguments.update(_mapping(plain(_mapping(tree[2].state).get("static_kwargs"), budget)))
         return network
     networks = _mapping(tree)
     need(networks.get("G_ema") is not None, "it has no G_ema, as the training of StyleGAN2-ADA and StyleGAN3 writes")
-    network = Network("nvlabs-pytorch")
+    network = Network("nvlabs-pytorch", "G_ema")
     _collect_module(networks["G_ema"], "", network, Tensors(budget, _NO_PARTS.__getitem__))
     state = _mapping(networks["G_ema"].arguments[0]["state"])
     need(not state.get("_init_args"), "its generator was made with arguments that have no names")

@@ -17,7 +17,7 @@ MAX_DEPTH = 64  # of nested objects
 MAX_BYTES = 4 << 30  # of a file
 _LITERALS = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "BINSTRING", "SHORT_BINSTRING"),
 }
 _EMPTY: dict[str, Callable[[], object]] = {
     "EMPTY_TUPLE": tuple,
@@ -75,20 +75,27 @@ class Budget:
 
 
 def parse(
-    file: BinaryIO, allowed: Mapping[str, set[str]], budget: Budget, outside: Callable[[Node], object] | None = None
+    file: BinaryIO,
+    allowed: Mapping[str, set[str]],
+    budget: Budget,
+    outside: Callable[[Node], object] | None = None,
+    *,
+    lenient: bool = False,
 ) -> Node:
     """Return the tree that one pickle describes, and leave the file after the pickle's end.
 
     `allowed` maps the globals that the pickle may have to the opcodes that may act on each; `outside` maps the id of an
     object outside the file to what stands for it. Nodes are None, bool, int, float, str, bytes; tuples, lists, sets of
-    strings, and dicts by str or int of such; Global, Object, and results of `outside`. They may be shared, and may
-    contain themselves.
+    strings, and dicts by str of such (an int as a key becomes its digits); Global, Object, and results of `outside`.
+    They may be shared, and may contain themselves. `lenient` is for files with other things beside the weights: what
+    has no place in the tree (items by other keys, members of sets that are no strings, items of unknown lists) is left
+    out instead of refused.
 
     Raises:
         UnpicklingError: an opcode or a global is not allowed, or the budget is exceeded.
         ValueError, LookupError: the pickle is damaged.
     """
-    machine = _Machine(allowed, outside)
+    machine = _Machine(allowed, outside, lenient=lenient)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # escapes in the strings of a damaged pickle
         for opcode, argument, _ in pickletools.genops(file):
@@ -98,8 +105,12 @@ def parse(
 
 
 class _Machine:
-    def __init__(self, allowed: Mapping[str, set[str]], outside: Callable[[Node], object] | None) -> None:
-        self.allowed, self.outside = allowed, outside
+    def __init__(
+        self, allowed: Mapping[str, set[str]], outside: Callable[[Node], object] | None, *, lenient: bool
+    ) -> None:
+        self.allowed, self.outside, self.lenient = allowed, outside, lenient
+        self.steps = _STEPS | _LENIENT_STEPS if lenient else _STEPS
+        self.count = 0  # of opcodes
         self.stack: list[Node] = []
         self.outer: list[list] = []  # the stacks below each mark
         self.memo: dict[int, Node] = {}
@@ -108,13 +119,14 @@ class _Machine:
         return self.stack.pop()
 
     def step(self, name: str, argument: Node) -> None:
+        self.count += 1
         if name in _LITERALS:
             self.stack.append(argument)
         elif name in _EMPTY:
             self.stack.append(_EMPTY[name]())
         else:
-            need(name in _STEPS, f"it has the opcode {name}, which weights have no use for")
-            _STEPS[name](self, argument)
+            need(name in self.steps, f"it has the opcode {name}, which weights have no use for")
+            self.steps[name](self, argument)
 
     def nothing(self, _: Node) -> None:
         """Skip PROTO, FRAME and STOP."""
@@ -129,6 +141,8 @@ class _Machine:
         return items
 
     def put(self, index: int) -> None:
+        # picklers count; any other numbers could be chosen to collide in the table
+        need(index <= self.count, "it numbers its objects beyond its own length")
         self.memo[index] = self.stack[-1]
 
     def memoize(self, _: Node) -> None:
@@ -146,14 +160,24 @@ class _Machine:
         self.stack.append(tuple(items))
 
     def append(self, items: list) -> None:
+        target = self.stack[-1]
+        if isinstance(target, Object) and "APPENDS" in self.allowed[target.origin]:
+            return  # nobody reads it
         need(isinstance(self.stack[-1], list), "it appends to what is no list")
         self.stack[-1].extend(items)
 
     def add(self, _: Node) -> None:
         items = self.marked()
         need(isinstance(self.stack[-1], set), "it adds to what is no set")
-        need(all(isinstance(item, str) for item in items), "it has a set of other things than names")
-        self.stack[-1].update(items)
+        self.stack[-1].update(self.names(items))
+
+    def frozen(self, _: Node) -> None:
+        self.stack.append(self.names(self.marked()))
+
+    def names(self, items: list) -> set[str]:
+        names = {item for item in items if isinstance(item, str)}
+        need(self.lenient or len(names) == len(items), "it has a set of other things than names")
+        return names
 
     def set_items(self, pairs: list) -> None:
         target = self.stack[-1]
@@ -162,9 +186,10 @@ class _Machine:
             target.items = {} if target.items is None else target.items
             target = target.items
         need(isinstance(target, dict), "it puts items into what is no mapping")
-        # Nothing else is a key: the hash of a nested tuple can take for ever.
-        need(all(type(key) in {str, int} for key in pairs[::2]), "it has a mapping by other things than names")
-        target.update(zip(pairs[::2], pairs[1::2], strict=True))
+        # Nothing else is a key: the hash of a nested tuple can take for ever, and ints can be chosen to collide.
+        named = [(str(k), v) for k, v in zip(pairs[::2], pairs[1::2], strict=True) if type(k) in {str, int}]
+        need(self.lenient or 2 * len(named) == len(pairs), "it has a mapping by other things than names")
+        target.update(named)
 
     def name_global(self, name: str) -> None:
         need(name in self.allowed, f"it names {name[:80].replace(' ', '.')!r}, which weights have no use for")
@@ -181,6 +206,10 @@ class _Machine:
         need(isinstance(arguments, tuple), "it calls with what are no arguments")
         need(opcode in self.allowed[target.name], f"it makes an object of {target.name} by {opcode}")
         self.stack.append(Object(target.name, arguments))
+
+    def make_by_keywords(self, _: Node) -> None:
+        self.pop()
+        self.make("NEWOBJ")
 
     def build(self, _: Node) -> None:
         state, target = self.pop(), self.stack[-1]
@@ -215,4 +244,8 @@ _STEPS: dict[str, Callable[[_Machine, Node], None]] = {
     "STACK_GLOBAL": _Machine.name_global_from_stack,
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.persist,
+}
+_LENIENT_STEPS: dict[str, Callable[[_Machine, Node], None]] = {
+    "NEWOBJ_EX": _Machine.make_by_keywords,
+    "FROZENSET": _Machine.frozen,
 }

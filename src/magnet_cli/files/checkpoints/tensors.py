@@ -20,12 +20,14 @@ _STORAGES = {
     **{"torch BFloat16Storage": torch.bfloat16, "torch LongStorage": torch.int64, "torch IntStorage": torch.int32},
     **{"torch ShortStorage": torch.int16, "torch CharStorage": torch.int8, "torch ByteStorage": torch.uint8},
     "torch BoolStorage": torch.bool,
+    **{"torch ComplexFloatStorage": torch.complex64, "torch ComplexDoubleStorage": torch.complex128},
 }
 _DTYPES = {
     **{"f8": torch.float64, "f4": torch.float32, "f2": torch.float16, "b1": torch.bool},
     **{"i8": torch.int64, "i4": torch.int32, "i2": torch.int16, "i1": torch.int8, "u1": torch.uint8},
 }
-_PARAMETER, _TENSOR = "torch._utils _rebuild_parameter", "torch._utils _rebuild_tensor_v2"
+_PARAMETERS = {"torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state"}
+_TENSOR = "torch._utils _rebuild_tensor_v2"
 _BLOB = "torch.storage _load_from_bytes"
 _DTYPE, _ENCODED = "numpy dtype", "_codecs encode"
 # numpy 1 and numpy 2 name these differently
@@ -44,7 +46,7 @@ ARRAYS: dict[str, set[str]] = {
 }
 STORAGES: dict[str, set[str]] = {name: set() for name in _STORAGES}
 TENSORS: dict[str, set[str]] = {
-    _PARAMETER: {"REDUCE"},
+    **{name: {"REDUCE"} for name in _PARAMETERS},
     _TENSOR: {"REDUCE"},
     "collections OrderedDict": {"REDUCE", "SETITEMS", "BUILD"},  # state dicts have their versions as state
 }
@@ -67,11 +69,13 @@ def storage(identity: Node) -> Storage:
     name = getattr(kind, "name", "")
     need(word == "storage" and name in _STORAGES and view in ([], [None]), "it has a storage of an unknown kind")
     need(isinstance(key, str) and type(count) is int, "it has a storage of an unknown kind")
-    need(0 < count <= MAX_BYTES, "it has a storage of an impossible size")
+    need(0 <= count <= MAX_BYTES, "it has a storage of an impossible size")
     return Storage(_STORAGES[name], key, count)
 
 
-def legacy(data: bytes, allowed: Mapping[str, set[str]], budget: Budget) -> tuple[Node, dict[str, bytes]]:
+def legacy(
+    data: bytes, allowed: Mapping[str, set[str]], budget: Budget, *, lenient: bool = False
+) -> tuple[Node, dict[str, bytes]]:
     """Return the tree of a file of torch.save from before its zip files, and the bytes of the Storages in it by key."""
     file = io.BytesIO(data)
     need(parse(file, {}, budget) == LEGACY_MAGIC, "it does not begin as torch's files do")
@@ -80,11 +84,14 @@ def legacy(data: bytes, allowed: Mapping[str, set[str]], budget: Budget) -> tupl
     need(isinstance(system, dict) and system.get("little_endian") is True, "its numbers are not little-endian")
     named: dict[str, Storage] = {}
 
-    def outside(identity: Node) -> Storage:
+    def outside(identity: Node) -> Node:
+        if lenient and isinstance(identity, tuple) and identity[:1] == ("module",) and len(identity) > 1:
+            return identity[1]  # the class of a whole module, with its source code
         new = storage(identity)
-        return named.setdefault(new.key, new)
+        named.setdefault(new.key, new)
+        return new
 
-    tree, keys = parse(file, allowed, budget, outside), parse(file, {}, budget)
+    tree, keys = parse(file, allowed, budget, outside, lenient=lenient), parse(file, {}, budget)
     need(isinstance(keys, list) and len(keys) == len(named), "it does not hold the storages it names")
     parts = {}
     for key in keys:
@@ -105,11 +112,11 @@ class Tensors:
 
     def tensor(self, node: Node) -> Tensor:
         """Return the tensor that a tree describes, contiguous, on the CPU, and never from outside its storage."""
-        if isinstance(node, Object) and node.origin == _PARAMETER:
-            node = node.arguments[0]
-        need(isinstance(node, Object) and node.origin == _TENSOR, "it has a tensor that is none")
+        node = _inner(node)
+        need(node is not None, "it has a tensor that is none")
         where, offset, size, stride, *_ = node.arguments
         flat = self._storage(where)
+        need(not flat.is_complex(), "it has complex numbers among its weights")
         need(isinstance(size, tuple) and isinstance(stride, tuple), "it has a tensor without a size")
         need(len(size) == len(stride) <= _DIMENSIONS, "it has a tensor of an impossible size")
         numbers = (offset, *size, *stride)
@@ -124,7 +131,10 @@ class Tensors:
         key = node.key if isinstance(node, Storage) else id(node)
         if key not in self._read:
             self._read[key] = self._flat(node), node
-        return self._read[key][0]
+        flat, first = self._read[key]
+        same = not isinstance(node, Storage) or node == first
+        need(same, "it has one storage as numbers of two types or sizes")
+        return flat
 
     def _flat(self, node: Node) -> Tensor:
         if isinstance(node, Object) and node.origin == _BLOB:
@@ -137,6 +147,20 @@ class Tensors:
             need(isinstance(node, Storage), "it has a tensor without a storage")
             data = self.part(node.key)
         return flat(data, node.dtype, node.count, self.budget)
+
+
+def shape(node: Node) -> tuple[int, ...] | None:
+    """Return the shape of the tensor that a tree describes, before it is made; None for anything else."""
+    node = _inner(node)
+    size = node.arguments[2] if node is not None and len(node.arguments) > 3 else None
+    return size if isinstance(size, tuple) and all(type(n) is int for n in size) else None
+
+
+def _inner(node: Node) -> Object | None:
+    # a tensor, which may be in a parameter
+    if isinstance(node, Object) and node.origin in _PARAMETERS and node.arguments:
+        node = node.arguments[0]
+    return node if isinstance(node, Object) and node.origin == _TENSOR else None
 
 
 def flat(data: bytes, dtype: torch.dtype, count: int, budget: Budget) -> Tensor:
@@ -158,7 +182,7 @@ def raw(node: Node) -> bytes:
 
 def mapping(node: Node) -> dict | None:
     """Return the items of a dict, or of what pickles write in place of a dict; None for anything else."""
-    if isinstance(node, Object) and node.origin in _MAPPINGS:
+    if isinstance(node, Object) and (node.origin in _MAPPINGS or node.items is not None):
         return node.items or {}
     return node if isinstance(node, dict) else None
 

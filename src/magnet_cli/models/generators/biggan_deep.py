@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
-from magnet_cli.models.generators.state_dict import State, conv, doubling, linear, one_hot
+from magnet_cli.files.checkpoints import Shapes
+from magnet_cli.models.generators.state_dict import State, check_positive, conv, doubling, linear, one_hot
 
 Norm = tuple[Tensor, Tensor]  # gain and offset, [B, C, 1, 1] each
 _LAYER = re.compile(r"generator\.layers\.(\d+)\.")
@@ -97,6 +98,7 @@ class BigGANDeep(nn.Module):
         self.epsilon, self.bn_truncation = epsilon, bn_truncation
         self.latent_dim, self.num_classes = embedding.shape
         blocks = [layer for layer in layers if isinstance(layer, Block)]
+        self.told = {"upsample": [block.doubles for block in blocks]}
         self.widths = [width for block in blocks for width in block.widths]
         side = 4 << sum(block.doubles for block in blocks)
         self.image_shape = (to_image.out_channels, side, side)
@@ -134,9 +136,9 @@ class BigGANDeep(nn.Module):
         return mean, torch.rsqrt(variance + self.epsilon)
 
 
-def recognises(state: dict[str, Tensor]) -> bool:
-    """Return whether a state dict belongs to this family."""
-    return state.keys() >= _MARKS
+def recognises(shapes: Shapes) -> bool:
+    """Return whether names and shapes of tensors are those of this family."""
+    return shapes.keys() >= _MARKS
 
 
 def build(
@@ -150,6 +152,7 @@ def build(
     if bn_truncation is not None and not 0 < bn_truncation <= 1:
         message = f"bn_truncation {bn_truncation:g} is asked for, and is in (0, 1]"
         raise GeneratorError(message, "pass it in that range, or leave it out to have the truncation of z")
+    check_positive(eps=eps)
     reader = _Reader(State(state, "a BigGAN-deep"))
     network = reader.network(upsample, eps, bn_truncation or 0.0)
     network.num_parameters = reader.state.num_parameters("_u", "_v", "running_means", "running_vars")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
+from magnet_cli.files.checkpoints import Shapes
 from magnet_cli.models.generators.state_dict import Affine, State, conv
 
 LATENTS = ("top", "all")
@@ -199,9 +200,9 @@ def mean_of(logits: Tensor) -> Tensor:
     return torch.stack([red, green, blue], dim=1)
 
 
-def recognises(state: dict[str, Tensor]) -> bool:
-    """Return whether a state dict belongs to this family."""
-    return state.keys() >= _NAMES
+def recognises(shapes: Shapes) -> bool:
+    """Return whether names and shapes of tensors are those of this family."""
+    return shapes.keys() >= _NAMES
 
 
 def build(state: dict[str, Tensor], *, nvae_latents: str = "top") -> NVAE:

@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
+from magnet_cli.files.checkpoints import Shapes
 from magnet_cli.models.generators.state_dict import Affine, State, conv, doubling, linear, one_hot
 
 _EPSILON = 1e-8  # in the normalisation of pixels
 _LEAK = 0.2
 _ZOO = {"formatLayer.module.weight", "toRGBLayers.0.module.weight"}
+_ZOO_BEFORE = {"formatLayer.weight", "toRGBLayers.0.weight"}  # as older versions of its code named them
+_ZOO_FINALS = {"WGANGP": False, "Logistic": False, "MSE": True, "DCGAN": True}  # by loss: whether a tanh is last
+_ZOO_ONLY = {"leakyReluLeak": 0.2, "perChannelNormalization": True, "equalizedlR": True}
 
 
 class ProGAN(nn.Module):
@@ -30,6 +34,7 @@ class ProGAN(nn.Module):
     prior = "sphere"  # z is scaled to |z| = √D before anything else
     truncates = ""
     num_parameters: int
+    told: dict[str, object]
 
     def __init__(
         self,
@@ -69,9 +74,9 @@ class ProGAN(nn.Module):
         return _enlarged(image.tanh() if self.squashed else image, self.scale)
 
 
-def recognises(state: dict[str, Tensor]) -> bool:
-    """Return whether a state dict belongs to this family, in either naming."""
-    return state.keys() >= {"layer0.weight", "output0.weight"} or state.keys() >= _ZOO
+def recognises(shapes: Shapes) -> bool:
+    """Return whether names and shapes of tensors are those of this family, in either naming."""
+    return any(shapes.keys() >= names for names in ({"layer0.weight", "output0.weight"}, _ZOO, _ZOO_BEFORE))
 
 
 def build(
@@ -83,12 +88,30 @@ def build(
     fused_scale: bool | None = None,
 ) -> ProGAN:
     """Return the network of a state dict, its sizes read from names and shapes; float64, eval mode."""
+    if state.keys() >= _ZOO_BEFORE:
+        state = {".module.".join(name.rsplit(".", 1)): value for name, value in state.items()}
     reader = _Reader(State(state, "a ProGAN"))
     stored = reader.state.take("lod").item() if "lod" in state else 0.0
     network = reader.network(label_size, stored if lod is None else lod, fused_scale, squashed=final_tanh)
+    network.told = {"lod": stored if lod is None else lod, "fused_scale": reader.fused}
     network.num_parameters = reader.state.num_parameters("lod")
     reader.state.finish()
     return network.to(torch.float64).eval().requires_grad_(False)
+
+
+def _from_torch(arguments: dict, _: dict[str, dict]) -> dict:
+    """Return settings of `build` for the config in a file of pytorch_GAN_zoo; its alpha is a level of detail."""
+    if "alpha" not in arguments or "lossCriterion" not in arguments:
+        return {}  # of other code
+    for name, value in _ZOO_ONLY.items():
+        if arguments.get(name, value) != value:
+            message = f"the network was made with {name} = {arguments[name]!r}, and magnet has {value!r} alone"
+            raise GeneratorError(message, "pass a generator with the layers of the paper")
+    loss = arguments["lossCriterion"]
+    return {"lod": arguments["alpha"]} | ({"final_tanh": _ZOO_FINALS[loss]} if loss in _ZOO_FINALS else {})
+
+
+TRANSLATIONS = {"torch": _from_torch}
 
 
 class _Reader:
@@ -97,6 +120,7 @@ class _Reader:
     def __init__(self, state: State) -> None:
         self.state = state
         self.zoo = state.tensors.keys() >= _ZOO
+        self.fused = False  # as found
         self.num_stages = state.count(self._image_name(0).replace("0", "{}") + ".weight")
 
     def network(self, label_size: int, lod: float, fused: bool | None, *, squashed: bool) -> ProGAN:
@@ -108,7 +132,7 @@ class _Reader:
             message = f"label_size {label_size} is asked for, and the first layer takes {first.in_features} numbers"
             message += " in pytorch_GAN_zoo's naming, of which labels are not known" * self.zoo
             raise GeneratorError(message, "pass the label_size it was trained with; published networks have 0")
-        fused = self._is_fused(first.out_features // 16) if fused is None else fused
+        fused = self.fused = self._is_fused(first.out_features // 16) if fused is None else fused
         stages: list[list[nn.Module]] = []
         images = []
         width = first.out_features // 16

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError, SpecError
+from magnet_cli.files.checkpoints import Shapes
 from magnet_cli.maths.mixture import Mixture
 from magnet_cli.models.generators.state_dict import State
 
@@ -112,9 +113,9 @@ def first_side(side: int) -> int:
     return first
 
 
-def recognises(state: dict[str, Tensor]) -> bool:
-    """Return whether a state dict belongs to this family: it has a mixture."""
-    return all(f"mixture.{name}" in state for name in _PARTS)
+def recognises(shapes: Shapes) -> bool:
+    """Return whether names and shapes of tensors are those of this family: it has a mixture."""
+    return all(f"mixture.{name}" in shapes for name in _PARTS)
 
 
 def build(state: dict[str, Tensor]) -> Slogan:

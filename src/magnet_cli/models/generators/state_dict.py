@@ -1,5 +1,6 @@
 """Take a state dict apart: check the shape of every tensor, leave none over, and make layers of them."""
 
+import math
 from types import EllipsisType
 from typing import TypeVar, cast
 
@@ -57,6 +58,15 @@ class State:
         if left := [name for name in self.tensors if name not in self.taken and not name.endswith(spare)]:
             message = f"the weights look like {self.family}, and {len(left)} of them have no place in one: {left[0]}, …"
             raise GeneratorError(message, f"check that the file holds the generator alone{self.hint}")
+
+
+def check_positive(**values: object) -> None:
+    """Check that settings are positive numbers; `conv_clamp` may be None."""
+    for name, value in values.items():
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+        if not (math.isfinite(number) and number > 0) and not (name == "conv_clamp" and value is None):
+            message = f"{name} {value!r} is asked for, and a positive number is needed"
+            raise GeneratorError(message, f"check the setting {name} that comes with the file")
 
 
 def one_hot(labels: Tensor | None, num_classes: int, like: Tensor) -> Tensor:

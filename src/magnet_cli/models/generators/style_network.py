@@ -119,15 +119,6 @@ class StyleState(State):
         self.places += [place] * width
 
 
-def check_positive(**values: object) -> None:
-    """Check that settings are positive numbers; `conv_clamp` may be None."""
-    for name, value in values.items():
-        number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
-        if not (math.isfinite(number) and number > 0) and not (name == "conv_clamp" and value is None):
-            message = f"{name} {value!r} is asked for, and a positive number is needed"
-            raise GeneratorError(message, f"check the setting {name} that comes with the file")
-
-
 def clamped(x: Tensor, limit: float | None) -> Tensor:
     """Return x clamped to ±limit; None for no limit."""
     return x if limit is None else x.clamp(-limit, limit)

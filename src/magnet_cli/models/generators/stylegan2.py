@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
+from magnet_cli.files.checkpoints import Shapes
 from magnet_cli.models.generators import stylegan2_names
-from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, StyleState, ToRGB, check_positive, clamped
+from magnet_cli.models.generators.state_dict import check_positive
+from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, StyleState, ToRGB, clamped
 
 TRANSLATIONS = {
     "nvlabs-pytorch": stylegan2_names.from_pytorch,
@@ -129,6 +131,7 @@ class StyleGAN2(StyleNetwork):
         self.const = nn.Parameter(const[None])
         self.blocks = nn.ModuleList(blocks)
         self.noise = reader.noise if reader.has_noise else ""
+        self.told = {"noise": reader.noise}
         side = 4 << (len(blocks) - 1)
         self.image_shape = (len(cast(ToRGB, blocks[-1].to_rgb).bias), side, side)  # the last block has one
         convs = [part.conv for block in blocks for part in (*block.layers, block.to_rgb) if part is not None]
@@ -145,30 +148,39 @@ class StyleGAN2(StyleNetwork):
         return cast(Tensor, image)
 
 
-def recognises(state: dict[str, Tensor]) -> bool:
-    """Return whether a state dict belongs to this family, in any naming."""
-    return stylegan2_names.matches(state)
+def recognises(shapes: Shapes) -> bool:
+    """Return whether names and shapes of tensors are those of this family, in any naming."""
+    return stylegan2_names.matches(shapes)
 
 
 def build(
     state: dict[str, Tensor],
     *,
-    noise: str = "const",
+    noise: str | None = None,
     truncation_cutoff: int | None = None,
     conv_clamp: float | None = None,
     lr_multiplier: float = 0.01,
 ) -> StyleGAN2:
     """Return the network of a state dict, its sizes and architecture read from names and shapes; float64, eval mode."""
-    if noise not in {"const", "none"}:
+    if noise not in {None, "const", "none"}:
         message = f"noise {noise!r} is asked for, and StyleGAN2 has const and none"
         raise GeneratorError(message, 'pass noise="const" or noise="none"')
     check_positive(conv_clamp=conv_clamp, lr_multiplier=lr_multiplier)
     scaled_epsilon = stylegan2_names.is_rosinality(state)
-    reader = _Reader(stylegan2_names.renamed(state), noise, conv_clamp, scaled_epsilon=scaled_epsilon)
+    named = stylegan2_names.renamed(state)
+    # some published files are without the noise inputs
+    stored = any(name.endswith(".noise_const") for name in named)
+    reader = _Reader(named, noise or ("const" if stored else "none"), conv_clamp, scaled_epsilon=scaled_epsilon)
     mapping = reader.mapping(lr_multiplier)
+    if scaled_epsilon and mapping.latent_dim != mapping.style_dim:
+        message = f"z has {mapping.latent_dim} numbers and w {mapping.style_dim}, and rosinality's code has them equal"
+        raise GeneratorError(message, "check that the file holds the whole generator, its embedding of labels included")
     const = reader.take("synthesis.b4.const", None, 4, 4)
     blocks = reader.blocks(len(const), mapping.style_dim)
     network = StyleGAN2(reader, mapping, truncation_cutoff, const, blocks)
+    if reader.has_noise and reader.silent:
+        message = f"{reader.silent[0]} has no noise input, and other layers have one"
+        raise GeneratorError(message, "check that the file holds the whole generator")
     reader.finish(spare=(".resample_filter",))
     return network.to(torch.float64).eval().requires_grad_(False)
 
@@ -180,6 +192,7 @@ class _Reader(StyleState):
         super().__init__(state, "a StyleGAN2")
         self.noise, self.clamp, self.scaled_epsilon = noise, clamp, scaled_epsilon
         self.has_noise = False
+        self.silent: list[str] = []  # layers without noise inputs
 
     def blocks(self, width: int, style_dim: int) -> list[Block]:
         """Return the blocks, given the channels of the constant, and gather the affine maps of their styles."""
@@ -229,7 +242,8 @@ class _Reader(StyleState):
 
     def _noise(self, name: str, side: int) -> tuple[Tensor, Tensor] | None:
         if f"{name}.noise_strength" not in self.tensors and f"{name}.noise_const" not in self.tensors:
-            return None  # a network without noise inputs
+            self.silent.append(name)  # all are, in a network without noise inputs
+            return None
         self.has_noise = True
         if self.noise == "none":
             self.taken |= {f"{name}.noise_strength", f"{name}.noise_const"}

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from magnet_cli.errors import GeneratorError
+from magnet_cli.files.checkpoints import Shapes
 from magnet_cli.models.generators import nvlabs_settings
 
 _ROSINALITY = {"input.input", "style.1.weight", "conv1.conv.modulation.weight"}
 _TENSORFLOW = {"mapping/Dense0/weight", "synthesis/4x4/Const/const"}
+_BOOKKEEPING = {"epochs", "lod"}
 _Shaped = Callable[[Tensor], Tensor]
 _Name = tuple[str, Callable[[int], str]]  # pattern of a name, and NVlabs' layer by the number n in it, or 0
 
@@ -90,6 +92,7 @@ _IN_TENSORS_TENSORFLOW = {
 }
 _WITHOUT_EFFECT_TENSORFLOW = {
     *("num_fp16_res", "dtype", "fused_modconv", "dlatent_avg_beta", "w_avg_beta", "style_mixing_prob"),
+    "impl",  # of the filters
     *("truncation_psi", "truncation_cutoff", "randomize_noise"),  # defaults of calls; magnet takes them from the user
 }
 _ONLY_TENSORFLOW: dict[str, object] = {
@@ -99,10 +102,10 @@ _ONLY_TENSORFLOW: dict[str, object] = {
 _SETTINGS_TENSORFLOW = {"conv_clamp": "conv_clamp", "mapping_lrmul": "lr_multiplier"}
 
 
-def matches(state: dict[str, Tensor]) -> bool:
-    """Return whether a state dict is in one of the namings."""
+def matches(shapes: Shapes) -> bool:
+    """Return whether names are those of one of the namings."""
     own = {"mapping.fc0.weight", "synthesis.b4.const"}
-    return any(state.keys() >= names for names in (own, _ROSINALITY, _TENSORFLOW))
+    return any(shapes.keys() >= names for names in (own, _ROSINALITY, _TENSORFLOW))
 
 
 def is_rosinality(state: dict[str, Tensor]) -> bool:
@@ -120,6 +123,8 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _renamed(state: dict[str, Tensor], place: Callable[[str], tuple[str, _Shaped]]) -> dict[str, Tensor]:
     result: dict[str, Tensor] = {}
     for name, value in state.items():
+        if name in _BOOKKEEPING and value.numel() == 1 and (name != "lod" or value.item() == 0):
+            continue  # a variable of forks; a level of detail of 0 is the whole network
         to, shaped = place(name)
         to = name if to in result else to  # of two tensors with one place, the second is left over and refused
         try:
@@ -164,5 +169,10 @@ def from_pytorch(arguments: dict, attributes: dict[str, dict]) -> dict:
 
 def from_tensorflow(arguments: dict, _: dict[str, dict]) -> dict:
     """Return settings of `build` for a network of NVlabs' TensorFlow code."""
-    keywords, without = list(arguments.items()), _IN_TENSORS_TENSORFLOW | _WITHOUT_EFFECT_TENSORFLOW
+    sides = {"resolution_w", "resolution_h"} & arguments.keys()  # of forks that also have other shapes than squares
+    if any(arguments[side] != arguments.get("resolution") for side in sides):
+        shape = f"{arguments.get('resolution_w')}×{arguments.get('resolution_h')}"
+        raise GeneratorError(f"the network makes images of {shape}", "magnet has squares alone")
+    keywords = [(key, value) for key, value in arguments.items() if key not in sides]
+    without = _IN_TENSORS_TENSORFLOW | _WITHOUT_EFFECT_TENSORFLOW
     return nvlabs_settings.translated("StyleGAN2", keywords, without, _ONLY_TENSORFLOW, _SETTINGS_TENSORFLOW)

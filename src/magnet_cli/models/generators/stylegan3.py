@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import GeneratorError
+from magnet_cli.files.checkpoints import Shapes
 from magnet_cli.models.generators import nvlabs_settings
-from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, StyleState, ToRGB, check_positive, clamped
+from magnet_cli.models.generators.state_dict import check_positive
+from magnet_cli.models.generators.style_network import Mapping, StyleNetwork, StyleState, ToRGB, clamped
 
 _EPSILON = 1e-8  # in the normalisation of a convolution's modulated weights
 _LEAK = 0.2
@@ -199,9 +201,9 @@ class StyleGAN3(StyleNetwork):
         return x
 
 
-def recognises(state: dict[str, Tensor]) -> bool:
-    """Return whether a state dict belongs to this family."""
-    return state.keys() >= {"mapping.fc0.weight", "synthesis.input.freqs"}
+def recognises(shapes: Shapes) -> bool:
+    """Return whether names and shapes of tensors are those of this family."""
+    return shapes.keys() >= {"mapping.fc0.weight", "synthesis.input.freqs"}
 
 
 def build(
