@@ -237,12 +237,12 @@ def test_the_montage_shows_prior_and_draws_at_each_truncation(magnet, toy, toy_g
     for psi in (1.0, 0.5):
         for latents in (prior, ours):
             known = np.stack(list(batches.each_image(toy_generator, latents, psi, 16)))[:, :, :, 0]
-            row = sheet[top : top + side, 8 : 8 + 16 * side]
-            shown = row.reshape(side, 16, side).transpose(1, 0, 2)[:, 4::8, 4::8]
+            row = sheet[top : top + side, 8 : 8 + 16 * (side + 2)]
+            shown = row.reshape(side, 16, side + 2).transpose(1, 0, 2)[:, 4::8, 4:side:8]
             np.testing.assert_array_equal(shown, known)
-            top += side + 3
-        top += 8 - 3 + 28
-    assert sheet.shape == (top - 28, 16 * side + 16)
+            top += side + 8
+        top += 28
+    assert sheet.shape == (top - 28, 16 * (side + 2) - 2 + 16)
     assert magnet("info", "s", "--check").code == 0
     assert magnet(*line).code == 1  # without one it is another sample
     assert "look at s/montage.png" in magnet(*line, "--montage", "--truncation", "1", "--force").err

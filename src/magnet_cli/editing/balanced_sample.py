@@ -259,7 +259,7 @@ def _fill(plan: BalancePlan, selection: Selection) -> Steps[int, None, None]:
 
     def sheets() -> dict[str, bytes]:
         shown = names and names[0].startswith("images/")
-        return {GRID: _sheet(ImageSet.open(out, names), spec, latents, generator)} if shown else {}
+        return {GRID: _sheet(ImageSet.open(out, names), spec, latents, selection, generator)} if shown else {}
 
     records = _records(latents, spec, selection, names, labels)
     yield from sample_folder.fill(out, {"latents": rows, "labels": labels}, images, records, sheets)
@@ -304,8 +304,16 @@ def _records(
         yield record
 
 
-def _sheet(images: ImageSet, spec: BalanceSpec, latents: ScoredLatents, generator: "Generator | None") -> bytes:
-    """Return the contact sheet: the first images of the source above the first of the balanced sample."""
+def _sheet(
+    images: ImageSet, spec: BalanceSpec, latents: ScoredLatents, selection: Selection, generator: "Generator | None"
+) -> bytes:
+    """Return the contact sheet: the first images of the source above the first of the balanced sample, with classes."""
+
+    def labelled(shown: list[np.ndarray], rows: np.ndarray) -> list[contact_sheet.Tile]:
+        each = [latents.attributes[name] for name in spec.attributes]
+        texts = (", ".join(one.classes[one.labels[row]] for one in each) for row in rows[: len(shown)].tolist())
+        return list(zip(shown, texts, strict=True))
+
     if generator is None:
         before = _first_images(ImageSet.open(latents.path))
     else:
@@ -317,7 +325,8 @@ def _sheet(images: ImageSet, spec: BalanceSpec, latents: ScoredLatents, generato
     after = _first_images(images)
     above = f"{latents.path.name}: the first {len(before)} of {len(latents):,}, as they come"
     below = f"the first {len(after)} of {spec.n:,}, balanced by {', '.join(spec.attributes)}"
-    return contact_sheet.contact_sheet([(above, before), (below, after)])
+    blocks = [(above, labelled(before, np.arange(len(before)))), (below, labelled(after, selection.rows))]
+    return contact_sheet.contact_sheet(blocks)
 
 
 def _first_images(images: ImageSet) -> list[np.ndarray]:

@@ -1,10 +1,11 @@
-"""Contact sheets: blocks of small images, each under a caption; and the small images alone.
+"""Contact sheets: blocks of small images under captions, with gaps and labels; and the small images alone.
 
 Owns their layout. Knows nothing of generators or samples.
 """
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,42 +14,52 @@ from magnet_cli.files.pictures import encoded, picture
 
 COLUMNS = 16
 _SMALLEST, _LARGEST = 64, 128  # side of a tile in pixels
-_CAPTION = 28  # height of a caption in pixels
+_CAPTION, _LABEL = 28, 14  # heights of a caption and of a label in pixels
 _MARGIN = 8
-_GAP = 3  # between the groups of a block
+_BETWEEN, _GAP = 2, 8  # between the images of a group, and between the groups of a block
+
+Tile = np.ndarray | tuple[np.ndarray, str]  # an image, or an image and its label
 
 
-def contact_sheet(blocks: list[tuple[str, *tuple[list[np.ndarray], ...]]], columns: int = COLUMNS) -> bytes:
+def contact_sheet(blocks: Sequence[tuple[str, *tuple[Sequence[Tile], ...]]], columns: int = COLUMNS) -> bytes:
     """Return the PNG bytes of a sheet: for each block a caption and its groups of images, each group in new rows.
 
     Args:
-        blocks: (caption, group, …) from top to bottom; a group is images [H, W, C] uint8, all of one size.
+        blocks: (caption, group, …) from top to bottom; a group is images [H, W, C] uint8, all of one size, each alone
+            or with the label that stands below it.
         columns: images in a row; a sheet is never narrower than its captions.
     """
-    first = next(images[0] for _, *groups in blocks for images in groups)
-    side = _tile(first.shape[0])
-    lines = [sum(-(-len(images) // columns) for images in groups) for _, *groups in blocks]
-    font = ImageFont.load_default(15)
-    wide = max(columns * side, *(math.ceil(font.getlength(caption)) for caption, *_ in blocks))
-    width = wide + 2 * _MARGIN
-    gaps = [(len(groups) - 1) * _GAP for _, *groups in blocks]
-    height = sum(_CAPTION + n * side + gap + _MARGIN for n, gap in zip(lines, gaps, strict=True)) + _MARGIN
-    page = Image.new("RGB", (width, height), "white")
+    captions = [caption for caption, *_ in blocks]
+    tiles = [[[each if isinstance(each, tuple) else (each, "") for each in group] for group in gs] for _, *gs in blocks]
+    side = _tile(next(group[0][0].shape[0] for groups in tiles for group in groups if group))
+    step, label = side + _BETWEEN, _LABEL * any(text for groups in tiles for group in groups for _, text in group)
+    font, small_font = ImageFont.load_default(15), ImageFont.load_default(11)
+    wide = max(columns * step - _BETWEEN, *(math.ceil(font.getlength(caption)) for caption in captions))
+    heights = [[-(-len(group) // columns) * (step + label) - _BETWEEN for group in groups] for groups in tiles]
+    height = sum(_CAPTION + sum(each) + (len(each) - 1) * _GAP + _MARGIN for each in heights) + _MARGIN
+    page = Image.new("RGB", (wide + 2 * _MARGIN, height), "white")
     pen = ImageDraw.Draw(page)
     top = _MARGIN
-    for caption, *groups in blocks:
+    for caption, groups, rows in zip(captions, tiles, heights, strict=True):
         pen.text((_MARGIN, top + 4), caption, fill="black", font=font)
         top += _CAPTION
-        for images in groups:
-            for i, image in enumerate(images):
+        for group, high in zip(groups, rows, strict=True):
+            for i, (image, text) in enumerate(group):
                 resample = Image.Resampling.NEAREST if side >= image.shape[0] else Image.Resampling.LANCZOS
-                place = (_MARGIN + i % columns * side, top + i // columns * side)
-                page.paste(picture(image).resize((side, side), resample), place)
-            top += -(-len(images) // columns) * side + _GAP
+                left, upper = _MARGIN + i % columns * step, top + i // columns * (step + label)
+                page.paste(picture(image).resize((side, side), resample), (left, upper))
+                pen.text((left, upper + side), _fitting(text, small_font, side), fill="black", font=small_font)
+            top += high + _GAP
         top += _MARGIN - _GAP
     buffer = io.BytesIO()
     page.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def _fitting(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width: int) -> str:
+    """Cut a label to the width of its image."""
+    cut = [text, *(text[:n] + "…" for n in range(len(text) - 1, -1, -1))]
+    return next((each for each in cut if font.getlength(each) <= width), "")
 
 
 def _tile(side: int) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from magnet_cli.models import Generator
 
 SHEET_IMAGES = 64  # of each kind on the contact sheet
-Blocks = list[tuple[str, *tuple[list[np.ndarray], ...]]]  # of a contact sheet: captions and groups of images
+Blocks = list[tuple[str, *tuple[list[contact_sheet.Tile], ...]]]  # of a contact sheet: captions and groups of images
 
 
 @dataclass(frozen=True)
@@ -233,10 +233,12 @@ def _sheets(spec: SampleSpec, contents: Contents, volume: Volume, generator: "Ge
     prior, drawn = _prior_rows(volume, spec.label, shown), (contents.latents, contents.labels)
     size = batches.batch_size(generator)
 
-    def images(rows: tuple[np.ndarray, np.ndarray | None], truncation: float, most: int) -> list[np.ndarray]:
+    def images(rows: tuple[np.ndarray, np.ndarray | None], truncation: float, most: int) -> list[contact_sheet.Tile]:
         latents, labels = rows
-        named = None if labels is None else labels[:most]
-        return list(batches.each_image(generator, latents[:most], truncation, size, named))
+        if labels is None:
+            return list(batches.each_image(generator, latents[:most], truncation, size))
+        shown = batches.each_image(generator, latents[:most], truncation, size, labels[:most])
+        return [(image, f"class {label}") for image, label in zip(shown, labels[:most].tolist(), strict=True)]
 
     truncated = f", truncation {spec.truncation:g}" if spec.truncation != 1 else ""
     above = f"{spec.generator}: {len(prior[0])} draws from the prior{truncated}"
