@@ -39,6 +39,9 @@ def every_plot(name="a"):
         "histogram": plots.histogram([0, 1, 2], {name: [1, 2], "b": [2, 1]}, levels={name: 1.5}, **about),
         "bars": plots.bars([name, "two"], both, title=name, x_label=name, levels={name: 0.25}),
         "points": plots.bars([name, "two"], both, title=name, x_label=name, points=True),
+        "panels": plots.panels(
+            [Line(name, X, Y, [(Y / 2, Y * 2)]), Line("other", X, Y)], levels={name: 0.5}, band_name=name, **about
+        ),
         "heat": plots.heat([name], ["1", "2"], np.array([[0.5, np.nan]]), [[name, "–"]], **about),
     }
 
@@ -47,7 +50,7 @@ def every_plot(name="a"):
 def test_every_number_is_a_mark():
     assert len(marks(spectrum())) == 3  # the line, two bands
     found = {name: len(marks(svg)) for name, svg in every_plot().items()}
-    assert found == {"lines": 6, "histogram": 2, "bars": 3, "points": 3, "heat": 1}
+    assert found == {"lines": 6, "histogram": 2, "bars": 3, "points": 3, "panels": 3, "heat": 1}
 
 
 def test_a_line_is_where_its_numbers_say():
@@ -82,6 +85,18 @@ def test_colours_are_variables_for_light_and_dark():
 
 
 @pytest.mark.slow
+def test_legends_name_lines_and_bands():
+    about = {"title": "t", "x_label": "x", "y_label": "share"}
+    banded = plots.lines([Line("median", X, Y, [(Y / 3, Y * 3), (Y / 2, Y * 2)])], band_names=["90 %", "50 %"], **about)
+    assert {"median", "90 %", "50 %"} <= set(texts(banded))
+    crossed = plots.lines([Line("front", X, Y, [(Y, Y)], (X, X))], band_names=["95 %"], **about)
+    assert {"front", "95 %"} <= set(texts(crossed))
+    many = plots.panels(
+        [Line(f"class {i}", X, Y, [(Y, Y)]) for i in range(7)], levels={"equal": 1}, band_name="95 %", **about
+    )
+    assert {f"class {i}" for i in range(7)} | {"95 %", "equal", "share", "x"} <= set(texts(many))
+
+
 def test_names_of_strangers_are_text():
     for kind, svg in every_plot(HOSTILE).items():
         assert not list(ElementTree.fromstring(svg).iter(f"{SVG}script")), kind

@@ -27,6 +27,7 @@ _DASHES: tuple[Any, ...] = (
     (0, (1, 1.5)),
     (0, (6, 2, 1, 2)),
 )  # beside colour
+_COLUMNS, _SHADE = 5, 0.25  # of small multiples
 _FEW = 4  # lines whose bands can be told apart
 _LEVEL: Any = (0, (2, 2))
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -67,6 +68,7 @@ def lines(
     log_y: bool = False,
     levels: dict[str, float] | None = None,
     height: float = 3.2,
+    band_names: Sequence[str] = (),
 ) -> str:
     """Lines, each with bands or crosses around it.
 
@@ -79,22 +81,71 @@ def lines(
         log_y: y likewise.
         levels: names and values of y, drawn across.
         height: in inches, of 7.2 in width.
+        band_names: what the bands of all lines are, the widest first, or their crosses; for the legend.
 
     Returns:
         The SVG. A line is a mark, and each of its bands, and each stroke of its crosses.
     """
+    shade = 0.18 if len(drawn) <= _FEW else 0.07
 
     def draw(axes: "Axes") -> None:
         for i, line in enumerate(drawn):
-            _draw_line(axes, line, i, shade=0.18 if len(drawn) <= _FEW else 0.07, log_y=log_y)
+            _draw_line(axes, line, i, shade=shade, log_y=log_y)
         for value in (levels or {}).values():
             axes.axhline(value, color=COLOURS["soft"], linewidth=1, linestyle=_LEVEL)
         _scale(axes.xaxis, log=log_x)
         _scale(axes.yaxis, log=log_y)
         _label(axes, x_label, y_label)
-        _legend(axes, [line.name for line in drawn], levels or (), marks=["" if line.joined else "o" for line in drawn])
+        marks = ["" if line.joined else "o" for line in drawn]
+        banded = [i for i, line in enumerate(drawn) if line.bands and line.reach is None]
+        bands = _shades(band_names, banded, shade) if banded else _crosses(band_names)
+        _legend(axes, [line.name for line in drawn], levels or (), marks=marks, bands=bands)
 
     return draw_svg(draw, title, height)
+
+
+def panels(
+    drawn: Sequence[Line], *, title: str, x_label: str, y_label: str, levels: dict[str, float], band_name: str
+) -> str:
+    """Small multiples: each line in a panel of its own, under its name, on the same axes.
+
+    Args:
+        drawn: the lines, one at least.
+        title: what the plot shows, for readers that do not see it.
+        x_label: of the x axes.
+        y_label: of the y axes.
+        levels: names and values of y, drawn across every panel.
+        band_name: what the band of each line is.
+
+    Returns:
+        The SVG, as high as it needs; marks as in `lines`.
+    """
+    columns = min(_COLUMNS, len(drawn))
+    rows = -(-len(drawn) // columns)
+
+    def draw(grid: Any) -> None:  # noqa: ANN401  # one Axes, or an array of them
+        every = np.atleast_1d(grid).ravel()
+        for axes, line in zip(every, drawn, strict=False):
+            _draw_line(axes, line, 0, shade=_SHADE, log_y=False)
+            for value in levels.values():
+                axes.axhline(value, color=COLOURS["soft"], linewidth=1, linestyle=_LEVEL)
+            axes.set_title(label_text(line.name, LONGEST // 2), loc="left", pad=3)
+            _scale(axes.xaxis, log=False, most=3)
+            _scale(axes.yaxis, log=False, most=4)
+        for axes in every[len(drawn) :]:
+            axes.set_visible(False)
+        figure = every[0].get_figure(root=True)
+        figure.supxlabel(label_text(x_label, 2 * LONGEST), fontsize=POINTS)
+        figure.supylabel(label_text(y_label, LONGEST), fontsize=POINTS)
+        line = require("matplotlib.lines", "report").Line2D
+        shown = [
+            (line([], [], color=COLOURS["1"], marker="o"), label_text(y_label)),
+            *_shades([band_name], [0], _SHADE),
+        ]
+        shown += [(_level_line(), label_text(name)) for name in levels]
+        figure.legend(*zip(*shown, strict=True), loc="outside upper left", ncols=len(shown))
+
+    return draw_svg(draw, title, 0.8 + 1.25 * rows, (rows, columns))
 
 
 def histogram(
@@ -266,11 +317,12 @@ def _draw_line(axes: "Axes", line: Line, i: int, *, shade: float, log_y: bool) -
             axes.annotate(label_text(note), place, (5, 4), textcoords="offset points", color=COLOURS["soft"])
 
 
-def _scale(axis: "Axis", *, log: bool) -> None:
+def _scale(axis: "Axis", *, log: bool, most: int = 7) -> None:
     """Ticks in plain numbers, a few on each axis."""
     ticker = require("matplotlib.ticker", "report")
     if not log:
-        axis.set_major_locator(ticker.MaxNLocator(7, steps=[1, 2, 5, 10]))
+        steps = [1, 2, 5, 10] if most > _FEW else [1, 2, 4, 5, 10]
+        axis.set_major_locator(ticker.MaxNLocator(most, steps=steps))
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
         return
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
@@ -298,8 +350,32 @@ def _label(axes: "Axes", x_label: str, y_label: str) -> None:
     axes.set_ylabel("\n".join(textwrap.wrap(label_text(y_label, 2 * fits), fits)[:2]))
 
 
+def _shades(names: Sequence[str], banded: Sequence[int], shade: float) -> list[tuple[Any, str]]:
+    """Return legend entries of the bands of some lines, which lie on each other: the narrower, the darker."""
+    patch = require("matplotlib.patches", "report").Patch
+    colour = _SERIES[banded[0] % len(_SERIES)] if len(banded) == 1 else "soft"
+    style: dict[str, Any] = {"color": COLOURS[colour], "linewidth": 0}
+    return [(patch(alpha=1 - (1 - shade) ** (i + 1), **style), label_text(name)) for i, name in enumerate(names)]
+
+
+def _crosses(names: Sequence[str]) -> list[tuple[Any, str]]:
+    line = require("matplotlib.lines", "report").Line2D
+    style: dict[str, Any] = {"color": COLOURS["soft"], "linestyle": "none", "marker": "+", "markersize": 8}
+    return [(line([], [], **style), label_text(name)) for name in names]
+
+
+def _level_line() -> Any:  # noqa: ANN401  # a Line2D of matplotlib, which is loaded late
+    return require("matplotlib.lines", "report").Line2D([], [], color=COLOURS["soft"], linewidth=1, linestyle=_LEVEL)
+
+
 def _legend(
-    axes: "Axes", names: Iterable[str], levels: Iterable[str] = (), *, thick: bool = False, marks: Sequence[str] = ()
+    axes: "Axes",
+    names: Iterable[str],
+    levels: Iterable[str] = (),
+    *,
+    thick: bool = False,
+    marks: Sequence[str] = (),
+    bands: Sequence[tuple[Any, str]] = (),
 ) -> None:
     """Above the axes, in the order of the names; none where nothing has a name.
 
@@ -309,6 +385,7 @@ def _legend(
         levels: of lines across.
         thick: whether it is bars that have the names.
         marks: what stands for each instead of a line; empty for a line.
+        bands: entries of bands or crosses.
     """
     line, shown = require("matplotlib.lines", "report").Line2D, []
     style: dict[str, Any]
@@ -320,7 +397,8 @@ def _legend(
         dash = "-" if thick else _DASHES[i % len(_DASHES)]
         style = {"color": COLOURS[_SERIES[i % len(_SERIES)]], "linewidth": 6 if thick else 1.6, "linestyle": dash}
         shown += [(line([], [], **style), label_text(name))] if name else []
-    shown += [(line([], [], color=COLOURS["soft"], linewidth=1, linestyle=_LEVEL), label_text(name)) for name in levels]
+    shown += bands
+    shown += [(_level_line(), label_text(name)) for name in levels]
     if shown:
         widest = max(text_width(name) for _, name in shown) * 0.62 * POINTS + 4 * POINTS
         columns = int(np.clip(0.9 * INCHES * 72 // widest, 1, min(len(shown), 4)))

@@ -10,14 +10,11 @@ import unicodedata
 import warnings
 from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from magnet_cli.errors import require
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # Colours by name: in light pages, in dark pages
 _THEMES = {
@@ -88,13 +85,14 @@ def _plain(text: str) -> str:
     return "".join("�" if unicodedata.category(c) in _UNSEEN else c for c in text)
 
 
-def draw_svg(draw: Callable[["Axes"], None], title: str, height: float) -> str:
+def draw_svg(draw: Callable[[Any], None], title: str, height: float, panels: tuple[int, int] = (1, 1)) -> str:
     """Return what a function draws on axes as SVG; the user's own settings of matplotlib play no part.
 
     Args:
-        draw: draws on the axes that it is called with.
+        draw: draws on the axes that it is called with, or on the array of axes of several panels.
         title: title of the picture, for readers that do not see it.
         height: inches.
+        panels: rows and columns of them; they share their axes.
     """
     matplotlib = require("matplotlib", "report")
     figure_of = require("matplotlib.figure", "report").Figure
@@ -105,7 +103,7 @@ def draw_svg(draw: Callable[["Axes"], None], title: str, height: float) -> str:
         matplotlib.rcParams.update(_STYLE)
         matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(color=[COLOURS["ink"]])
         figure = figure_of(figsize=(INCHES, height), layout="constrained")
-        draw(figure.subplots())
+        draw(figure.subplots(*panels, sharex=True, sharey=True))
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _themed(buffer.getvalue(), title)
 

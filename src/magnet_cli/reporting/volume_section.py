@@ -88,6 +88,7 @@ def _spectrum(spec: VolumeSpec, values: Spectrum) -> str:
     bands = [(low, high), (quarter, three)]
     floor = spec.rank_floor * float(middle[0])
     near = bool((low <= _FAR * floor).any())
+    inner, outer = (f"{QUANTILES[-1 - i] - QUANTILES[i]:.0%}".replace("%", " %") for i in (1, 0))
     shown = plots.lines(
         [plots.Line("median over rows", kept, middle, bands=bands)],
         title=f"Quantiles of the {spec.top_k} singular values over rows",
@@ -95,8 +96,8 @@ def _spectrum(spec: VolumeSpec, values: Spectrum) -> str:
         y_label="σᵢ, intensity per unit of latent",
         log_y=True,
         levels={"rank floor": floor} if near and floor else None,
+        band_names=(f"middle {outer} of rows", f"middle {inner}"),
     )
-    inner, outer = (f"{QUANTILES[-1 - i] - QUANTILES[i]:.0%}".replace("%", " %") for i in (1, 0))
     caption = f"Each singular value over rows: median, and the middle {inner} and {outer}. {_rows_read(values)} "
     caption += f"Rank floor: {number(spec.rank_floor)} of a row's first value"
     caption += f", drawn for the median of these, {number(floor)}." if near else "; no value comes near it."

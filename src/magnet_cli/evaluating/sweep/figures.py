@@ -8,6 +8,8 @@ from magnet_cli.files.plots import Line
 from magnet_cli.files.scores import member_name
 from magnet_cli.index import DISPLACED_WARNING
 
+_BANDS = ("95 % intervals",)
+_MOST_CLASSES = 20  # panels of a plot
 _OTHER = "the other half: picked, and rho 0"
 
 
@@ -74,7 +76,8 @@ def _front(fields: dict, by_truncation: dict[str, list[dict]], drift: str) -> di
     if others := _others(fields):
         drawn.append(line(_OTHER, others, "rho", joined=False))
     title, (x_label, y_label) = f"precision against recall{drift}", (name + drift for name in names)
-    return {"precision-recall": plots.lines(drawn, title=title, height=4.4, x_label=x_label, y_label=y_label)}
+    shown = plots.lines(drawn, title=title, height=4.4, x_label=x_label, y_label=y_label, band_names=_BANDS)
+    return {"precision-recall": shown}
 
 
 def _over_rho(
@@ -84,12 +87,12 @@ def _over_rho(
     drawn = []
     for name, points in by_truncation.items():
         y, bands = _ends(points, *where, times=times)
-        drawn.append(Line(name, [point["rho"] for point in points], y, bands, dotted=True))
+        drawn.append(Line(name or "along rho", [point["rho"] for point in points], y, bands, dotted=True))
     if others := _others(fields):
         y, bands = _ends(others, *where, times=times)
         x = [point["rho"] for point in others]
         drawn.append(Line(_OTHER, x, y, bands, (x, x), joined=False))
-    return plots.lines(drawn, title=title, x_label="rho", y_label=label)
+    return plots.lines(drawn, title=title, x_label="rho", y_label=label, band_names=_BANDS)
 
 
 def _of_classes(fields: dict, by_truncation: dict[str, list[dict]], model: str, classes: list[str]) -> dict[str, str]:
@@ -101,9 +104,14 @@ def _of_classes(fields: dict, by_truncation: dict[str, list[dict]], model: str, 
         for each in classes:
             y, bands = _ends(points, "attributes", model, "shares", each)
             drawn.append(Line(each, [p["rho"] for p in points], y, bands, dotted=True))
+        largest = sorted(drawn, key=lambda line: -max(line.y))[:_MOST_CLASSES]
+        drawn = [line for line in drawn if line in largest]
         title = f"shares of the classes of {model} over rho" + (f", {name}" if name else "")
+        title += f", the {_MOST_CLASSES} largest of {len(classes)}" * (len(classes) > _MOST_CLASSES)
         key = f"shares-{member_name(model)}" + (f"-truncation{psi:g}" if name else "")
-        drawings[key] = plots.lines(drawn, title=title, x_label="rho", y_label="share", levels=level, height=4)
+        drawings[key] = plots.panels(
+            drawn, title=title, x_label="rho", y_label="share", levels=level, band_name=_BANDS[0]
+        )
     where = ("attributes", model, "total_variation")
     title = f"imbalance of the classes of {model} over rho"
     label = "total variation from equal shares"
