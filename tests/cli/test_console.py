@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -207,3 +209,21 @@ def test_help_shows_groups_under_their_headings():
     shown = grouped("--help")[0].stdout
     assert shown.index("Options:") < shown.index("--n ") < shown.index("Shape:") < shown.index("--width")
     assert shown.index("--space") < shown.index("Output:") < shown.index("--json") < shown.index("--help")
+
+
+def test_a_reader_who_has_enough_ends_nothing():
+    """`magnet list | head -1`: the pipe closes while the table is written."""
+    line = f"{sys.executable} -m magnet_cli list --quiet | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_tables_keep_to_columns(magnet, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    wide = magnet("list").out
+    monkeypatch.setenv("COLUMNS", "130")
+    table = magnet("list")
+    assert max(map(len, table.out.splitlines())) <= 130 < max(map(len, wide.splitlines()))
+    assert len(table.out.splitlines()) > len(wide.splitlines())
+    assert "handwritten" in table.out  # what the generators are
+    assert "next: magnet fetch dcgan-digiface" in table.err  # a generator first

@@ -112,3 +112,10 @@ def test_completion_is_installed(tmp_path, monkeypatch):
     scripts = list((tmp_path / "me/.bash_completions").iterdir())
     assert len(scripts) == 1
     assert "COMPLETE=complete_bash" in scripts[0].read_text()
+
+
+def test_help_is_a_word_too(magnet):
+    assert magnet("help").out == magnet("--help").out
+    assert magnet("help", "sample").out == magnet("sample", "--help").out
+    assert magnet("help", "train", "slogan").out == magnet("train", "slogan", "--help").out
+    assert magnet("help", "nothing").code == 2

@@ -7,6 +7,7 @@ as `top_k=20`; they are shown as flags of the running command.
 import contextlib
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -49,8 +50,11 @@ class Console:
         _print(json.dumps(fields, ensure_ascii=False, allow_nan=False) if self.as_json else text, sys.stdout)
 
     def table(self, fields: dict, header: list[str], rows: list[list[str]]) -> None:
-        """Print the result as a table, with --json the fields. Columns are as wide as they need; nothing is cut."""
-        self.result(fields, aligned(header, rows))
+        """Print the result as a table, with --json the fields; nothing is cut.
+
+        On a terminal, or where COLUMNS is set, it keeps to that width as far as it can.
+        """
+        self.result(fields, aligned(header, rows, shutil.get_terminal_size((0, 0)).columns))
 
     def note(self, text: str) -> None:
         """Print a remark about the result on stderr."""
@@ -174,4 +178,10 @@ def _print(text: str, stream: TextIO) -> None:
     So a name that somebody else chose is no line of its own that looks as if it came from here.
     """
     text = visible(text, keep="\n")
-    print(text if stream is sys.stdout else text.replace("\n", "\n  "), file=stream, flush=True)
+    try:
+        print(text if stream is sys.stdout else text.replace("\n", "\n  "), file=stream, flush=True)
+    except BrokenPipeError:
+        if stream is not sys.stdout:
+            raise
+        with Path(os.devnull).open("wb") as nothing:  # the reader has what it wanted, as `head` does
+            os.dup2(nothing.fileno(), stream.fileno())

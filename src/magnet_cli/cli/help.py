@@ -49,6 +49,10 @@ class Group(TyperGroup):
 class Root(Group):
     """The command `magnet`: shows the errors of its commands, and gives their exit codes."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Parse the command line; `magnet help COMMAND` is `magnet COMMAND --help`."""
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
+
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401
         """Run a command, and exit with 1 after an expected failure, 130 after Ctrl-C, 143 after SIGTERM."""
         try:

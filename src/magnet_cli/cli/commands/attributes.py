@@ -24,7 +24,7 @@ Models = Annotated[
         help="Image model with classes: a name, file.py:factory, or a path of ONNX or TorchScript; repeatable.",
     ),
 ]
-N = Annotated[int | None, typer.Option("--n", min=1, help="Number of images.", show_default="10,000")]
+N = Annotated[int | None, typer.Option("--n", "-n", min=1, help="Number of images.", show_default="10,000")]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="The folder.", show_default="attributes/<generator>-n<n>-seed<seed>"),

@@ -11,7 +11,7 @@ from magnet_cli.cli.console import command_line
 from magnet_cli.cli.help import OUTPUT
 from magnet_cli.files.text import quoted
 
-N = Annotated[int, typer.Option("--n", min=1, help="Number of latents to choose.")]
+N = Annotated[int, typer.Option("--n", "-n", min=1, help="Number of latents to choose.")]
 Out = Annotated[
     Path | None,
     typer.Option(

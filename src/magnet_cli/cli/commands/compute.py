@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Rows = Annotated[
     int | None,
-    typer.Option("--n", min=1, help="Number of rows of the volume.", show_default="20000 for mnist, else 10000"),
+    typer.Option("--n", "-n", min=1, help="Number of rows of the volume.", show_default="20000 for mnist, else 10000"),
 ]
 TopK = Annotated[
     int | None,

@@ -33,7 +33,8 @@ Attribute = Annotated[
     ),
 ]
 N = Annotated[
-    int | None, typer.Option("--n", min=2, help="Number of latents to learn from.", show_default="all that balance")
+    int | None,
+    typer.Option("--n", "-n", min=2, help="Number of latents to learn from.", show_default="all that balance"),
 ]
 HowLearned = Annotated[Method, typer.Option("--method", help="Difference of class means, or a linear SVM.")]
 Space = Annotated[

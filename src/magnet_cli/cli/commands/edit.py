@@ -26,7 +26,7 @@ Latents = Annotated[
         show_default="drawn by --seed",
     ),
 ]
-N = Annotated[int, typer.Option("--n", min=1, help="Number of latents, one row of images each.")]
+N = Annotated[int, typer.Option("--n", "-n", min=1, help="Number of latents, one row of images each.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of drawn latents.", show_default="0")]
 From = Annotated[float, typer.Option("--from", help="Distance of the first step, in units of the space.")]
 To = Annotated[float, typer.Option("--to", help="Distance of the last step.")]

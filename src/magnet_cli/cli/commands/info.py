@@ -62,7 +62,7 @@ def _text(value: object) -> str:
         return ", ".join(f"{k} {_text(_spaced(v))}" for k, v in value.items()) or "none"
     if isinstance(value, list | tuple):
         return "×".join(str(v) for v in value) if all(isinstance(v, int) for v in value) else " ".join(map(str, value))
-    return "none" if value is None else str(value)
+    return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _spaced(value: object) -> object:

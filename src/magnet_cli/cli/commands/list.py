@@ -1,6 +1,7 @@
 """magnet list."""
 
 import dataclasses
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -44,6 +45,7 @@ def _artifacts(console: Console) -> None:
             "size": pin.size or None,
         }
         fields |= {"license": artifact.license, "commercial_use": artifact.commercial_use}
+        fields |= {"description": artifact.description}
         fields |= {"sha256": pin.sha256 or None, "pinned": bool(artifact.sha256), "cached": cached}
         rows.append(fields | {"path": str(cache.path_of(artifact)) if cached else None})
     shown = [
@@ -54,12 +56,14 @@ def _artifacts(console: Console) -> None:
             f"{r['size'] / 1e6:,.1f} MB" if r["size"] else "-",
             "yes" if r["cached"] else "no",
             r["license"].partition(" (")[0] + ("" if r["commercial_use"] else ", non-commercial"),
+            r["description"],
         ]
         for r in rows
     ]
-    console.table({"artifacts": rows}, ["name", "kind", "family", "size", "cached", "license"], shown)
-    if missing := next((r["name"] for r in rows if not r["cached"]), None):
-        console.hint(f"magnet fetch {missing}")
+    header = ["name", "kind", "family", "size", "cached", "license", "description"]
+    console.table({"artifacts": rows}, header, shown)
+    if missing := sorted((r for r in rows if not r["cached"]), key=lambda r: r["kind"] != "generator"):
+        console.hint(f"magnet fetch {shlex.quote(missing[0]['name'])}")
 
 
 def _families(console: Console) -> None:

@@ -13,7 +13,7 @@ from magnet_cli.files.text import quoted
 if TYPE_CHECKING:
     from magnet_cli.sampling.sample import SamplePlan
 
-Images = Annotated[int, typer.Option("--n", min=1, help="Number of images.")]
+Images = Annotated[int, typer.Option("--n", "-n", min=1, help="Number of images.")]
 Out = Annotated[
     Path | None,
     typer.Option(

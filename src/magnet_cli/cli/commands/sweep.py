@@ -30,7 +30,7 @@ Truncations = Annotated[
         help="ψ in (0, 1], several as 1,.7,.5: every rho at each.",
     ),
 ]
-Images = Annotated[int, typer.Option("--n", min=40, help="Number of images a point.")]
+Images = Annotated[int, typer.Option("--n", "-n", min=40, help="Number of images a point.")]
 Reference = Annotated[
     Path | None,
     typer.Option(
