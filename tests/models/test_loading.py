@@ -162,6 +162,8 @@ def test_averaged_weights_go_before_raw_ones_and_both_are_named(magnet):
         assert len(generator.others) == 1
     shown = magnet("info", "some.pt", "--json").json
     assert (shown["weights"], shown["beside"]) == ("shadow.inner", ["gen.raw"])
+    computed = magnet("compute", "some.pt", "--n", 4, "--solver", "exact", "--precision", "float64")
+    assert "weights: shadow.inner; beside them, not taken: gen.raw" in computed.err
     save_file({f"g.{k}": v for k, v in raw.items()} | {f"g_ema.{k}": v for k, v in average.items()}, "flat.safetensors")
     assert is_of(models.load("flat.safetensors", dtype=torch.float64), average)
 

@@ -148,6 +148,9 @@ def _computed(plan: "ComputePlan", console: Console) -> dict:
     """Fill the volume, with progress, and return the report."""
     from magnet_cli import computing
 
+    generator, _ = plan.load("float32")
+    if generator.others:
+        console.note(f"weights: {generator.place}; beside them, not taken: {', '.join(generator.others)}")
     plan = computing.begin(plan, console)
     volume, lacking = plan.volume, plan.lacking
     return console.follow(
