@@ -8,7 +8,7 @@ from pickle import UnpicklingError
 
 import numpy as np
 import pytest
-from torch_files import RunsWhenRead
+from torch_files import RunsWhenRead, encrypted
 
 from magnet_cli.editing.scored import Attribute, open_scored
 from magnet_cli.errors import MagnetError, SampleError, SpecError
@@ -263,6 +263,9 @@ def test_the_folder_of_attributes(scored):
 
 def test_a_damaged_folder_of_attributes(scored):
     data = bytearray((scored / "scores.npz").read_bytes())
+    (scored / "scores.npz").write_bytes(encrypted(bytes(data)))
+    with pytest.raises(MagnetError, match=r"is damaged: digits .*encrypted"):
+        open_scored(scored, None, (), {})
     data[len(data) // 2] ^= 1
     (scored / "scores.npz").write_bytes(data)
     with pytest.raises(MagnetError, match="is damaged: digits"):

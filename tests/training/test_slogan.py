@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy import stats
+from torch_files import encrypted
 from toys import slogan_weights, some_mixture
 
 from magnet_cli import computing, index, models
@@ -387,6 +388,13 @@ def test_data_of_every_form_are_read(tmp_path):
 def test_data_that_are_none_are_refused(arrays, words, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(MagnetError, match=words):
+        data.load(str(tmp_path / "a.npz"))
+
+
+def test_an_encrypted_archive_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", points=np.zeros((4, 2)))
+    (tmp_path / "a.npz").write_bytes(encrypted((tmp_path / "a.npz").read_bytes()))
+    with pytest.raises(MagnetError, match=r"cannot be read as an npz file: .*encrypted"):
         data.load(str(tmp_path / "a.npz"))
 
 

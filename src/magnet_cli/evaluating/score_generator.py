@@ -207,7 +207,7 @@ def _is_intact(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, *npz.DAMAGED):
         return False
 
 

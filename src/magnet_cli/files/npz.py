@@ -1,12 +1,16 @@
 """Headers of NPY files, and NPZ archives written so that the same arrays make the same bytes."""
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 
+# What zipfile and numpy raise where an archive is damaged, encrypted, or compressed in a way that is not known here.
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every member
 _LARGEST_HEADER = 10_000  # bytes
 

@@ -5,7 +5,6 @@ longer sample takes over the full pieces of a shorter one.
 """
 
 import io
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from magnet_cli.catalog import cache
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, documents, image_folder
+from magnet_cli.files import atomic, documents, image_folder, npz
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.models.image_models import ImageScorer
 
@@ -107,5 +106,5 @@ def _read(path: Path) -> ModelOutputs | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return ModelOutputs(arrays["values"], arrays["digests"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, KeyError, *npz.DAMAGED):
         return None

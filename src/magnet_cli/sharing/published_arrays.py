@@ -5,7 +5,6 @@ Rows are read in blocks, and no size that a file claims is believed before it ag
 
 import math
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ _FREE_SIZE = 1 << 24  # arrays up to this many bytes may be of any ratio
 _WIDEST = 1 << 20  # numbers in a row
 _SHOWN = 5  # row numbers named in an error
 _VALUES, _LABELS = ("f4", "f8"), ("f4", "f8", "b1", "u1", "i1", "i4", "i8")
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 _HINT = "pass an npz file with the arrays svds, latents and, where there are classes, labels (one-hot)"
 
 
@@ -170,7 +168,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with atomic.explained("read", path), zipfile.ZipFile(path) as archive:
             yield archive
-    except _DAMAGED as error:
+    except (OSError, *npz.DAMAGED) as error:
         message = f"{path} is not an npz file, or a damaged one: {' '.join(str(error).split()) or type(error).__name__}"
         raise VolumeError(message, _HINT) from error
 

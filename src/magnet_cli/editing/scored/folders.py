@@ -220,7 +220,7 @@ def _from_archive(archive: zipfile.ZipFile, name: str, num_rows: int, cut: str |
             classes = tuple(str(each) for each in np.lib.format.read_array(file, allow_pickle=False))
         with archive.open(f"{member_name(name)}.npy") as file:
             return from_probabilities(name, classes, _blocks(file, len(classes)), num_rows, cut, source)
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, *npz.DAMAGED) as error:
         text = " ".join(str(error).split())
         raise MagnetError(f"{source} is damaged: {name} cannot be read ({text})", _RESTORE) from error
 

@@ -4,14 +4,13 @@ Labels only serve the metrics: training sees no labels except those of the probe
 """
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from magnet_cli.errors import MagnetError, SampleError, SpecError
-from magnet_cli.files import atomic, documents
+from magnet_cli.files import atomic, documents, npz
 from magnet_cli.files.image_folder import ImageSet
 
 SYNTHETIC = "synthetic"
@@ -130,7 +129,7 @@ def _archive(path: Path, name: str) -> DataSet:
             kind = next((kind for kind in _KINDS if kind in arrays), None)
             values = None if kind is None else arrays[kind]
             labels = arrays.get("labels", None)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, *npz.DAMAGED) as error:
         message = f"{path} cannot be read as an npz file: {next(iter(str(error).splitlines()), type(error).__name__)}"
         raise SpecError(message, hint) from error
     if values is None:
