@@ -88,6 +88,9 @@ def _safetensors(data: bytes, name: str, fits: Fits | None, weights: str) -> Con
     except SafetensorError as error:
         message = f"{name} is neither safetensors nor a torch checkpoint ({len(data):,} bytes): {error}"
         hint = "pass a .safetensors file or one made by torch.save(module.state_dict(), …)"
+        if safetensors_file.recognises(data):
+            message = f"{name} is a safetensors file that is damaged or cut off ({len(data):,} bytes): {error}"
+            hint = "fetch or write it again"
         raise GeneratorError(message, hint) from error
     if fits is None:
         return Contents("safetensors", state, settings)
