@@ -34,6 +34,7 @@ REFERENCE = SimpleNamespace(**runpy.run_path(str(ROOT / "tools/write_reference.p
 SHORTER = {  # page: {part of a command: what stands in its place here}; the README runs as it stands
     "docs/tutorials/first-volume.md": {"--n 2000": "--n 600"},
     "docs/howto/choose-rho.md": {"--pick recall --out front": "--dry-run"},
+    "docs/howto/fairer-samples.md": {"--n 2000": "--n 600", "--n 200 ": "--n 40 "},
     "docs/howto/render.md": {"--n 5000": "--n 50"},
     "docs/howto/many-workers.md": {"--quiet": ""},
     "docs/howto/publish.md": {"--n 2000": "--n 100"},

@@ -278,6 +278,16 @@ def test_the_page_of_a_sample_says_its_numbers(magnet, samples):
     assert "prior: mean " in shown
 
 
+@pytest.mark.parametrize("source", ["drawn", "scored"])
+def test_a_balanced_sample_has_a_report(magnet, here, source):
+    assert magnet("balance", source, "--n", 10, "--confidence", 0, "--allow-unbalanced", "--out", "even").code == 0
+    done = magnet("report", "even", "--compare", "scored")
+    assert done.code == 0, done.err
+    shown = Path("reports/even.html").read_text()
+    assert "10 images of mnist, balanced by digits." in shown
+    assert "where ρ" not in shown
+
+
 def test_what_a_sample_lacks_is_said(magnet):
     assert magnet("sample", "--n", 5, "--no-images", "--out", "latents").code == 0
     assert magnet("report", "latents").code == 0

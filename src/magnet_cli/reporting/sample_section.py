@@ -20,7 +20,11 @@ from magnet_cli.reporting.report import Subject
 from magnet_cli.sampling.kinds import SAMPLE
 
 _BINS = 40
-_SHEETS = {"grid.png": "Draws from the prior above, these draws below.", "montage.png": "A pair of rows for each ψ."}
+_SHEETS = {
+    "grid.png": "Draws from the prior, or what was balanced, above; these draws below.",
+    "montage.png": "A pair of rows for each ψ.",
+}
+_BALANCED = {"rho": 0.0, "top_k": 0, "method": "balance", "replace": False}  # chosen by attributes, not by volume
 _HINT = "restore it from a copy, or make it again with the magnet at hand"
 
 
@@ -68,14 +72,16 @@ def read(path: Path) -> SampleSummary:
     """
     fields = ResultFolder(path, SAMPLE).read()
     try:
-        spec = {name: fields["spec"][name] for name in ("generator", "sha256", "fingerprint", "n", "rho", "top_k")}
-        spec |= {"seed": 0, "truncation": 1.0, "replace": False, "method": "reweight"} | fields["spec"]
+        stored = fields["spec"] | (_BALANCED if "balance" in fields else {})
+        spec = {name: stored[name] for name in ("generator", "sha256", "fingerprint", "n", "rho", "top_k")}
+        spec |= {"seed": 0, "truncation": 1.0, "replace": False, "method": "reweight"} | stored
         kinds = {"generator": str, "n": int, "rho": int | float, "top_k": int, "seed": int, "truncation": int | float}
         if wrong := [name for name, kind in kinds.items() if not isinstance(spec[name], kind)]:
             raise ValueError(f"{wrong[0]} {spec[wrong[0]]!r}")
         names = ("effective_size", "displaced_share", "largest_useful_rho", "top_share", "unique_rows")
         numbers = {name: float(fields[name]) for name in names if fields.get(name) is not None}
         report = fields["report"]
+        numbers |= {"displaced_share": float(fields["balance"]["displaced_share"])} if "balance" in fields else {}
         numbers |= {name: float(report[name]) for name in ("pool", "r_hat") if report.get(name) is not None}
         return SampleSummary(
             path,
@@ -127,6 +133,8 @@ def lead(drawn: SampleSummary) -> str:
     spec = drawn.spec
     how = f"ρ {number(spec['rho'])}, k {spec['top_k']}" + f", ψ {spec['truncation']:g}" * (spec["truncation"] != 1)
     what = "latents" if spec.get("no_images") else "images"
+    if spec["method"] == "balance":
+        return f"{spec['n']:,} {what} of {spec['generator']}, balanced by {', '.join(map(str, spec['attributes']))}."
     return f"{spec['n']:,} {what} of {spec['generator']} at {how}" + f": {drawn.target}." * bool(drawn.target)
 
 
@@ -158,7 +166,8 @@ def _glance(drawn: SampleSummary) -> str:
     }
     numbers = [(form(has[name]), label) for name, (form, label) in labels.items() if name in has]
     displaced = has.get("displaced_share", 0)
-    warning = f"{displaced:.2f} of this draw is not where ρ {number(spec['rho'])} asks: the heavy rows ran out."
+    asks = "the target" if spec["method"] == "balance" else f"ρ {number(spec['rho'])}"
+    warning = f"{displaced:.2f} of this draw is not where {asks} asks: the rows that it prefers ran out."
     note = page.missing(warning) if displaced > DISPLACED_WARNING else ""
     return page.section("At a glance", page.tiles(numbers), note)
 
@@ -191,7 +200,7 @@ def _volumes(drawn: SampleSummary, other: Comparison | None) -> str:
         edges,
         counts,
         title="Histograms of log-volume",
-        x_label=f"log-volume in nats, k {drawn.spec['top_k']}",
+        x_label="log-volume in nats" + f", k {drawn.spec['top_k']}" * bool(drawn.spec["top_k"]),
         y_label="share of the images",
     )
     moments = "; ".join(f"{name}: mean {number(v.mean())}, sd {number(v.std())} nats" for name, v in sets.items())
