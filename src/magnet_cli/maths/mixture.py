@@ -119,7 +119,7 @@ class Mixture:
         return np.logaddexp.reduce(self.log_densities(latents), axis=1)
 
     def log_shapes(self, latents: np.ndarray, components: np.ndarray) -> np.ndarray:
-        """Return [n] log N(z; μ_c, Σ_c) less its maximum, -|L_c⁻¹ (z - μ_c)|²/2, of latents [n, D] of components [n]."""
+        """Return [n] log N(z; μ_c, Σ_c) less its maximum, -|L_c⁻¹ (z - μ_c)|²/2: latents [n, D], components [n]."""
         logs = self.log_densities(latents)[np.arange(len(latents)), components]
         peaks = np.log(self.weights) - np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(axis=1)
         return logs - (peaks - 0.5 * self.latent_dim * np.log(2 * np.pi))[components]
