@@ -315,3 +315,21 @@ def test_a_sample_that_somebody_forged_leads_nowhere(magnet, here, record):
     done = magnet("balance", "drawn", "--n", 5, "--confidence", 0, "--out", "out")
     assert (done.code, done.out) == (1, "")
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("name", ["scored/latents.npy", "scored/scores.npz", "drawn/latents.npy", "drawn/metadata.jsonl"])
+def test_what_is_read_is_what_was_written(magnet, here, name):
+    """Latents in another order, or other scores, belong to no image: neither verb takes them."""
+    folder = Path(name).parent
+    path, line = Path(name), ["--attributes", "digits", "--confidence", 0, "--allow-unbalanced", "--n", 20]
+    if path.suffix == ".npy":
+        np.save(path, np.load(path)[::-1])
+    elif path.suffix == ".npz":
+        arrays = dict(np.load(path))
+        np.savez(path, **arrays | {"digits": arrays["digits"][::-1]})
+    else:
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[::-1]))
+    for command in (["balance", folder, *line, "--no-images"], ["direction", folder, *line, "--attribute", "digits=3"]):
+        done = magnet(*command)
+        assert (done.code, done.out) == (1, "")
+        assert f"{name} was changed after it was written" in done.err

@@ -379,3 +379,18 @@ def test_tempered_latents_from_python_are_those_of_the_command(magnet, toy, toy_
     np.testing.assert_array_equal(drawn.latents, Sample.open("typed").latents)
     assert drawn.report["jacobians"] == Sample.open("typed").report["jacobians"]
     assert drawn.spec["pool"] == 0
+
+
+def test_default_names_tell_jobs_apart(toy, toy_volume, magnet):
+    """Each flag that changes the images changes the folder; without any it is the plain name."""
+    line = ["sample", toy, "--volume", toy_volume.path, "--n", 6, "--rho", 0.2, "--dry-run", "--json"]
+    flags = ["", "--mix 0.5", "--mix 0.25", "--pool 100", "--pool 90", "--replace", "--top-k 3", "--truncation 0.7"]
+    flags += ["--correct-prior", "--correct-prior --prior-mass 0.9", "--format jpg", "--no-images", "--seed 1"]
+    flags += ["--montage --truncation 1,0.7", "--method tempered --particles 16", "--method tempered --particles 32"]
+    names = [magnet(*line, *each.split()).json["sample"] for each in flags]
+    assert len(set(names)) == len(flags)
+    volume = toy_volume.fingerprint[:8]
+    assert names[:3] == [f"samples/toy-rho0.2-n6-seed0{each}-{volume}" for each in ("", "-mix0.5", "-mix0.25")]
+    (Path(os.environ["MAGNET_HOME"]) / "volumes").mkdir(parents=True)
+    shutil.copytree(toy_volume.path, Path(os.environ["MAGNET_HOME"]) / "volumes" / "toy")
+    assert magnet(*line[:2], *line[4:]).json["sample"] == "samples/toy-rho0.2-n6-seed0"

@@ -130,7 +130,13 @@ def plan(source: "Source", request: RenderRequest) -> RenderPlan:
         image_range=getattr(source, "image_range", ()),
         format=request.format or ("png" if shape is None or is_image_shape(shape) else "npy"),
     )
-    folder = request.out or Path("renders") / f"{spec.generator}-{request.latents.stem}-{spec.latents[:8]}"
+    fields = {
+        name: value for name, value in asdict(spec).items() if name not in {"generator", "sha256", "latents", "n"}
+    }
+    usual = {"labels": "", "space": "z", "truncation": 1.0, "bn_truncation": 0.0, "nvae_latents": "top"}
+    other = any(fields[name] != value for name, value in usual.items()) or request.format not in {None, "png"}
+    settings = f"-{documents.sha256_bytes(documents.canonical(fields))[:8]}" * other
+    folder = request.out or Path("renders") / f"{spec.generator}-{request.latents.stem}-{spec.latents[:8]}{settings}"
     report = {"out": str(folder), "n": spec.n, "generator": spec.generator, "format": spec.format, "seconds": None}
     done = None if request.force else ResultFolder(folder, RENDERING).finished(spec)
     if done and not request.dry_run:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from magnet_cli.sampling.select import Source
     from magnet_cli.sampling.tempered.plan import TemperedPlan
 
-_PARTICLES = 128  # latents of an island, by default
-
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRequest(VolumeRequest):
@@ -107,7 +105,10 @@ def plan(source: "Source", request: SampleRequest, messages: Messages = SILENT) 
         built = select.corrected(built, volume, messages, *which, equal=equal)
     built = index.of_labels(index.first(built, request.pool), volume, request.labels, equal=equal)
     spec = _spec(source, request, volume, built)
-    folder = request.out or sample_folder.default_out(spec)
+    names = ("volume", "solver", "precision", "nvae_latents")
+    chosen = any(getattr(request, name) for name in names) or (request.space, request.output) != ("z", "pixel")
+    default = sample_folder.default_out(spec, pool=request.pool, top_k=request.top_k, chosen=chosen)
+    folder = request.out or default
     done = None if request.force else ResultFolder(folder, SAMPLE).finished(spec)
     report, draw, tempered = sample_folder.described(spec, folder), None, None
     if spec.particles:
@@ -139,7 +140,7 @@ def _spec(source: "Source", request: SampleRequest, volume: Volume, built: Index
         prior_mass=built.ball.prior_mass if built.ball else 0.0,
         format=request.format or "png",
         method=request.method,
-        particles=(request.particles or _PARTICLES) if tempered else 0,
+        particles=(request.particles or sample_folder.PARTICLES) if tempered else 0,
         **{name: getattr(request, name) for name in same},
     )
 

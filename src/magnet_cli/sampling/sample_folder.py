@@ -25,6 +25,8 @@ from magnet_cli.volume import Volume
 if TYPE_CHECKING:
     from magnet_cli.models import Generator
 
+PARTICLES = 128  # latents of an island, by default
+_LONGEST = 24  # characters of a list in a folder's name
 SHEET_IMAGES = 64  # of each kind on the contact sheet
 Blocks = list[tuple[str, *tuple[list[contact_sheet.Tile], ...]]]  # of a contact sheet: captions and groups of images
 
@@ -99,10 +101,40 @@ def rows_of(spec: SampleSpec, draw: Draw, volume: Volume) -> Contents:
     )
 
 
-def default_out(spec: SampleSpec) -> Path:
-    """Return samples/<generator>-rho<ρ>-n<n>-seed<seed>, with -tempered after the generator for that method."""
+def default_out(spec: SampleSpec, *, pool: int | None = None, top_k: int | None = None, chosen: bool = False) -> Path:
+    """Return samples/<generator>-rho<ρ>-n<n>-seed<seed>, and what else was asked for; -tempered after the generator.
+
+    Args:
+        spec: of the sample.
+        pool: number of rows that compete, None where all do.
+        top_k: k, None for the default.
+        chosen: whether the volume was chosen by more than its generator and truncation.
+    """
     method = "-tempered" if spec.method == "tempered" else ""
-    return Path("samples") / f"{spec.generator}{method}-rho{spec.rho:g}-n{spec.n}-seed{spec.seed}"
+    words = {
+        f"k{top_k}": top_k is not None,
+        f"pool{pool}": pool is not None,
+        "replace": spec.replace,
+        f"psi{spec.truncation:g}": spec.truncation != 1 and not spec.montage,
+        f"bn{spec.bn_truncation:g}": spec.bn_truncation,
+        spec.classes: spec.classes != "natural",
+        f"mix{spec.mix:g}": spec.mix != 1,
+        f"corrected{spec.prior_mass:g}": spec.correct_prior,
+        "label" + _brief(spec.label): spec.label,
+        "montage" + _brief(spec.montage): spec.montage,
+        f"particles{spec.particles}": spec.particles not in {0, PARTICLES},
+        spec.format: spec.format != "png",
+        "latents": spec.no_images,
+        spec.fingerprint[:8]: chosen,
+    }
+    asked = "".join(f"-{word}" for word, is_asked in words.items() if is_asked)
+    return Path("samples") / f"{spec.generator}{method}-rho{spec.rho:g}-n{spec.n}-seed{spec.seed}{asked}"
+
+
+def _brief(numbers: tuple[float, ...]) -> str:
+    """Return numbers as a part of a file's name; many of them as 8 hex digits."""
+    text = "+".join(f"{each:g}" for each in numbers)
+    return text if len(text) <= _LONGEST else documents.sha256_bytes(text.encode())[:8]
 
 
 def described(spec: SampleSpec, out: Path) -> dict[str, Any]:

@@ -125,6 +125,9 @@ def _open_attributes(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -
             f"{path} holds attributes of format {fields.get('format')}, which this magnet does not read",
             "use the magnet that made it, or score again into another folder: pass `out`",
         )
+    for name in ("latents.npy", "labels.npy", "scores.npz"):
+        if name in sums and documents.sha256_file(path / name) != sums[name]:
+            raise MagnetError(f"{path / name} was changed after it was written", _RESTORE)
     latents = _open_array(path / "latents.npy", spec["n"])
     labels = np.asarray(_open_array(path / "labels.npy", spec["n"])) if "labels.npy" in sums else None
     file = path / "scores.npz"
@@ -164,6 +167,7 @@ def _open_sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Sc
             f"{path / 'metadata.jsonl'} is not as magnet writes it: {' '.join(str(error).split())[:200]}",
             f"check it with `magnet info {quoted(path)} --check`, and draw it again",
         ) from error
+    results.ResultFolder(path, SAMPLE).verify("latents.npy", "labels.npy", "metadata.jsonl")
     latents = _open_array(path / "latents.npy", len(records))
     labels = np.asarray(_open_array(path / "labels.npy", len(records))) if (path / "labels.npy").is_file() else None
     source = documents.sha256_bytes(data + fields["checksums_sha256"].encode())
