@@ -251,7 +251,7 @@ def test_a_balanced_sample_is_a_sample_like_any_other(magnet, here):
     assert "have a probability above 0.9" in done.err
     assert "balanced up to n" in done.err
     names = {p.name for p in Path("even").iterdir()}
-    assert names == {"images", "latents.npy", "metadata.jsonl", "sample.json", "grid.png", "checksums.txt"}
+    assert names == {"images", "latents.npy", "metadata.jsonl", "sample.json", "__sheets__", "checksums.txt"}
     records = [json.loads(line) for line in Path("even/metadata.jsonl").read_text().splitlines()]
     rows = [record["row"] for record in records]
     np.testing.assert_array_equal(np.load("even/latents.npy"), np.load("scored/latents.npy")[rows])
@@ -337,7 +337,7 @@ def test_stopped_at_any_time_it_goes_on_to_the_same_files(magnet, here):
     steps.close()
     assert ResultFolder(Path("part"), SAMPLE).finished(plan.spec) is None
     assert magnet("balance", "scored", "--n", 40, "--out", "part", "--batch-size", 10, "-q").code == 0
-    for name in ("checksums.txt", "metadata.jsonl", "grid.png", "latents.npy"):
+    for name in ("checksums.txt", "metadata.jsonl", "__sheets__/grid.png", "latents.npy"):
         assert documents.sha256_file(Path("part") / name) == documents.sha256_file(Path("whole") / name)
 
 

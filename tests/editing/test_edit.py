@@ -72,7 +72,7 @@ def test_each_image_is_that_of_the_moved_latent(magnet, line16):
     assert [int(r["digits"]) for r in records] == known.argmax(axis=1).tolist()
     assert "mean probability" in done.err
     assert {p.name for p in Path("e").iterdir()} == {
-        "images", "latents.npy", "scores.npz", "metadata.jsonl", "grid.png", "edit.json", "checksums.txt",
+        "images", "latents.npy", "scores.npz", "metadata.jsonl", "__sheets__", "edit.json", "checksums.txt",
     }  # fmt: skip
     assert magnet("info", "e", "--check").code == 0
 

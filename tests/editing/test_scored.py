@@ -317,7 +317,10 @@ def test_a_sample_that_somebody_forged_leads_nowhere(magnet, here, record):
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("name", ["scored/latents.npy", "scored/scores.npz", "drawn/latents.npy", "drawn/metadata.jsonl"])
+READ = ("scored/latents.npy", "scored/scores.npz", "drawn/latents.npy", "drawn/metadata.jsonl")
+
+
+@pytest.mark.parametrize("name", READ)
 def test_what_is_read_is_what_was_written(magnet, here, name):
     """Latents in another order, or other scores, belong to no image: neither verb takes them."""
     folder = Path(name).parent

@@ -66,7 +66,7 @@ def test_the_page_runs_as_it_stands(magnet):
         done = magnet(*line.split()[1:])
         assert done.code == 0, f"{line}\n{done.err}"
     assert sorted(p.name for p in Path("drawn").iterdir() if p.is_dir()) == ["arrays"]
-    assert not Path("drawn/grid.png").exists()
+    assert not Path("drawn/__sheets__/grid.png").exists()
     records = [json.loads(line) for line in Path("drawn/metadata.jsonl").read_text().splitlines()]
     assert [r["file_name"] for r in records] == [f"arrays/{i:06d}.npy" for i in range(16)]
     loaded = models.load(custom.from_factory("waves.py:factory"))
@@ -97,7 +97,7 @@ def test_singular_values_equal_the_dense_jacobian(magnet, dense):
     image = torch.tanh(torch.from_numpy(np.load("s/latents.npy")[:1]).double() @ weight).reshape(3, 4, 4)
     shown = ((image + 1) * 127.5).permute(1, 2, 0).numpy()
     assert np.abs(np.asarray(Image.open("s/images/000000.png"), float) - shown).max() <= 0.51
-    assert Path("s/grid.png").exists()
+    assert Path("s/__sheets__/grid.png").exists()
 
 
 def test_flags_go_before_attributes(magnet):

@@ -17,6 +17,7 @@ from PIL import Image
 from magnet_cli import index
 from magnet_cli.errors import SampleError, SpecError
 from magnet_cli.files import documents, pictures
+from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.models import batches
 from magnet_cli.sampling import sample_folder
@@ -71,7 +72,7 @@ def test_files_agree_with_each_other(toy_volume, toy_generator, tmp_path):
     assert provenance["spec"]["sha256"] == toy_generator.sha256
     assert provenance["effective_size"] == drawn.effective_size
     assert {"magnet", "torch", "numpy", "python"} <= provenance["versions"].keys()
-    with Image.open(out / "grid.png") as sheet:
+    with Image.open(out / "__sheets__/grid.png") as sheet:
         assert sheet.width > 16 * 64
     assert ResultFolder(out, SAMPLE).check() == []
 
@@ -125,7 +126,7 @@ def test_folders_of_others_are_left_alone(toy_volume, toy_generator, tmp_path):
     assert not list((tmp_path / "s").iterdir())
 
 
-FILES = ("images/000003.png", "latents.npy", "metadata.jsonl", "grid.png", "checksums.txt", "sample.json")
+FILES = ("images/000003.png", "latents.npy", "metadata.jsonl", "__sheets__/grid.png", "checksums.txt", "sample.json")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -230,7 +231,7 @@ def test_the_montage_shows_prior_and_draws_at_each_truncation(magnet, toy, toy_g
     assert magnet(*line, "--montage", "--truncation", "1,.5").code == 0
     provenance = documents.read(Path("s/sample.json"))
     assert (provenance["spec"]["truncation"], provenance["spec"]["montage"]) == (1.0, [1.0, 0.5])
-    sheet = np.asarray(Image.open("s/montage.png").convert("L"))
+    sheet = np.asarray(Image.open("s/__sheets__/montage.png").convert("L"))
     side = 64  # 8x8 images, each pixel 8x8
     prior, ours = Volume.open(Path(volume)).read(0).latents[:16], np.load("s/latents.npy")[:16]
     top = 8 + 28
@@ -245,7 +246,7 @@ def test_the_montage_shows_prior_and_draws_at_each_truncation(magnet, toy, toy_g
     assert sheet.shape == (top - 28, 16 * (side + 2) - 2 + 16)
     assert magnet("info", "s", "--check").code == 0
     assert magnet(*line).code == 1  # without one it is another sample
-    assert "look at s/montage.png" in magnet(*line, "--montage", "--truncation", "1", "--force").err
+    assert "look at s/__sheets__/montage.png" in magnet(*line, "--montage", "--truncation", "1", "--force").err
 
 
 @pytest.mark.parametrize(
@@ -313,8 +314,8 @@ def test_sample_from_python_is_that_of_the_command(magnet, toy, toy_generator):
         assert drawn.images.shape == (20, 8, 8, 1)
         assert drawn.labels is None
         assert ResultFolder(Path(out), SAMPLE).check() == []
-        assert {k: v for k, v in drawn.report.items() if k not in {"sample", "seconds"}} == {
-            k: v for k, v in typed.report.items() if k not in {"sample", "seconds"}
+        assert {k: v for k, v in drawn.report.items() if k not in {"sample", "grid", "seconds"}} == {
+            k: v for k, v in typed.report.items() if k not in {"sample", "grid", "seconds"}
         }
     assert seen == [(8, 20), (16, 20), (20, 20)] * 2
 
@@ -326,7 +327,7 @@ def test_a_sample_that_is_there_is_found_again_and_steps_resume(toy_volume, toy_
     made = list(sample_steps(toy_generator, 20, 0.2, volume=toy_volume, batch_size=4))
     assert sum(made) == 20
     drawn = sample(toy_generator, 20, 0.2, volume=toy_volume.path)
-    assert drawn.path == Path("samples/toy-rho0.2-n20-seed0")
+    assert drawn.path == Path(f"samples/toy-rho0.2-n20-seed0-{toy_volume.fingerprint[:8]}")
     assert list(sample_steps(toy_generator, 20, 0.2, volume=toy_volume)) == []
 
 
@@ -350,11 +351,11 @@ def test_arguments_outside_their_range_are_refused(changes, message):
 
 def test_a_sample_shows_in_a_notebook(toy_volume, toy_generator):
     drawn = sample(toy_generator, 9, 0.2, volume=toy_volume)
-    assert repr(drawn) == "Sample('samples/toy-rho0.2-n9-seed0': 9 images of toy at rho 0.2)"
+    assert repr(drawn) == f"Sample('{drawn.path}': 9 images of toy at rho 0.2)"
     page = drawn._repr_html_()
     assert "<th>effective_size</th>" in page
     assert "data:image/png;base64," in page
-    assert drawn._repr_png_() == (drawn.path / "grid.png").read_bytes()
+    assert drawn._repr_png_() == (drawn.path / "__sheets__/grid.png").read_bytes()
     alone = sample(toy_generator, 9, 0.2, volume=toy_volume, no_images=True, out="alone")
     assert repr(alone) == "Sample('alone': 9 latents of toy at rho 0.2)"
     assert alone._repr_png_() is None
@@ -394,3 +395,25 @@ def test_default_names_tell_jobs_apart(toy, toy_volume, magnet):
     (Path(os.environ["MAGNET_HOME"]) / "volumes").mkdir(parents=True)
     shutil.copytree(toy_volume.path, Path(os.environ["MAGNET_HOME"]) / "volumes" / "toy")
     assert magnet(*line[:2], *line[4:]).json["sample"] == "samples/toy-rho0.2-n6-seed0"
+
+
+def test_images_that_others_put_there_are_reported_and_left_out(toy, toy_volume, magnet):
+    """A copied image is in no measurement, and `--check` says so; nothing but images is below the images' folder."""
+    drawn = magnet("sample", toy, "--volume", toy_volume.path, "--n", 12, "--rho", 0.2, "--out", "s", "--json").json
+    assert drawn["grid"] == "s/__sheets__/grid.png"
+    assert documents.read(Path("s/sample.json"))["grid"] == "__sheets__/grid.png"
+    shutil.copy("s/images/000003.png", "s/images/000003-copy.png")
+    done = magnet("info", "s", "--check")
+    assert done.code == 1
+    assert "000003-copy.png is not of the sample" in done.out
+    images = ImageSet.open(Path("s"))
+    assert [path.name for path in images.files] == [f"{i:06d}.png" for i in range(12)]
+    assert [path.name for path in images.strays] == ["000003-copy.png"]
+
+
+def test_an_image_folder_loader_finds_images_that_metadata_names_and_no_others(toy, toy_volume, magnet):
+    """The rule of Hugging Face datasets: below the folder, hidden files and folders whose names start with __ apart."""
+    magnet("sample", toy, "--volume", toy_volume.path, "--n", 12, "--rho", 0.2, "--montage", "--out", "s")
+    found = [path.relative_to("s") for path in Path("s").rglob("*.png")]
+    seen = {path.as_posix() for path in found if not any(part.startswith(("__", ".")) for part in path.parts)}
+    assert seen == {json.loads(line)["file_name"] for line in Path("s/metadata.jsonl").read_text().splitlines()}

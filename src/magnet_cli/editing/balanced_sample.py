@@ -162,7 +162,8 @@ def run(plan: BalancePlan, command: list[str]) -> Steps[int, None, dict]:
 def _write(plan: BalancePlan, folder: ResultFolder, command: list[str]) -> Steps[int, None, dict]:
     spec, latents, selection = plan.spec, plan.latents, cast("Selection", plan.selection)
     yield from _fill(plan, selection)
-    report = plan.report | {"seconds": round(time.monotonic() - plan.start, 3)}
+    grid = str(plan.out / GRID) if (plan.out / GRID).exists() else None
+    report = plan.report | {"grid": grid, "seconds": round(time.monotonic() - plan.start, 3)}
     attributes = {
         each.name: latents.models.get(each.name, {}) | asdict(summary)
         for each, summary in _summaries(plan.table, selection)
@@ -175,6 +176,7 @@ def _write(plan: BalancePlan, folder: ResultFolder, command: list[str]) -> Steps
         "spec": asdict(spec),
         "balance": {"source": str(latents.path), "kind": latents.kind, "displaced_share": selection.displaced_share},
         "attributes": attributes,
+        "grid": grid and GRID,
         "versions": versions(),
         "report": report,
     }

@@ -22,7 +22,7 @@ from magnet_cli.models import Generator, batches, default_device, image_models, 
 from magnet_cli.models.image_models import ImageScorer
 from magnet_cli.models.kept_outputs import PROBABILITIES
 from magnet_cli.sampling import image_writer, render, select
-from magnet_cli.sampling.kinds import GRID
+from magnet_cli.sampling.kinds import GRID, SHEETS
 
 if TYPE_CHECKING:
     from magnet_cli.sampling.select import Source
@@ -199,6 +199,7 @@ def _write(plan: EditPlan, folder: ResultFolder, command: list[str]) -> Steps[in
         "n": spec.n,
         "steps": spec.steps,
         "images": plan.num_images,
+        "grid": str(out / GRID),
         "generator": spec.generator,
         "direction": str(plan.request.direction),
         "space": spec.space,
@@ -212,6 +213,7 @@ def _write(plan: EditPlan, folder: ResultFolder, command: list[str]) -> Steps[in
     if scored:
         atomic.publish(out / "scores.npz", scores.pack(scored))
     atomic.publish(out / "metadata.jsonl", documents.encode_lines(_records(spec, scored)))
+    atomic.make_folder(out / SHEETS)
     atomic.publish(out / GRID, _sheet(plan, images))
     folder.list_files(hashes)
     folder.finish({"command": command, "spec": asdict(spec), "versions": image_writer.versions(), "report": report})

@@ -74,7 +74,7 @@ class ImageSet:
             every = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
         files, strays = tuple(p for p in every if p.suffix.lower() in ENDINGS), tuple[Path, ...]()
         if named := _named(path, names):
-            files, strays = named, tuple(p for p in files if p not in set(named))
+            files, strays = named, tuple(p for p in files if p not in set(named) and p.parent.name == "images")
             if missing := set(named) - set(every):
                 message = f"{len(missing):,} images of {path} are missing, {min(missing).name} among them"
                 raise SampleError(message, "restore them from a copy, or make the folder again")

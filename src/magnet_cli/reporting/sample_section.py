@@ -17,12 +17,12 @@ from magnet_cli.reporting import findings, metrics, page
 from magnet_cli.reporting.findings import Attributes, Evaluation, Shares
 from magnet_cli.reporting.format import integer, number
 from magnet_cli.reporting.report import Subject
-from magnet_cli.sampling.kinds import SAMPLE
+from magnet_cli.sampling.kinds import GRID, MONTAGE, SAMPLE, sheet
 
 _BINS = 40
 _SHEETS = {
-    "grid.png": "Draws from the prior, or what was balanced, above; these draws below.",
-    "montage.png": "A pair of rows for each ψ.",
+    GRID: "Draws from the prior, or what was balanced, above; these draws below.",
+    MONTAGE: "A pair of rows for each ψ.",
 }
 _BALANCED = {"rho": 0.0, "top_k": 0, "method": "balance", "replace": False}  # chosen by attributes, not by volume
 _HINT = "restore it from a copy, or make it again with the magnet at hand"
@@ -175,11 +175,11 @@ def _glance(drawn: SampleSummary) -> str:
 def _pictures(drawn: SampleSummary) -> str:
     shown = []
     for name, caption in _SHEETS.items():
-        path = drawn.path / name
+        path = sheet(drawn.path, name)
         if path.is_file():
             with atomic.explained("read", path):
                 text = f"Contact sheet of {drawn.name}: {caption}"
-                shown.append(page.picture(path.read_bytes(), text, f"{name}. {caption}"))
+                shown.append(page.picture(path.read_bytes(), text, f"{path.name}. {caption}"))
     if not shown:
         why = "latents only, no images" if drawn.spec.get("no_images") else "arrays that cannot be shown as images"
         shown = [page.missing(f"This sample holds {why}.")]

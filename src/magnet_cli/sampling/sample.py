@@ -18,7 +18,7 @@ from magnet_cli.files.progress import SILENT, Messages, Progress
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.index import Draw, Index
 from magnet_cli.sampling import sample_folder, select
-from magnet_cli.sampling.kinds import SAMPLE
+from magnet_cli.sampling.kinds import GRID, SAMPLE
 from magnet_cli.sampling.sample_folder import Sample, SampleSpec
 from magnet_cli.sampling.select import VolumeRequest
 from magnet_cli.volume import Volume
@@ -189,6 +189,8 @@ def _write(plan: SamplePlan, command: list[str], messages: Messages) -> Steps[in
     if request.force:
         ResultFolder(plan.folder, SAMPLE).discard()
     yield from sample_folder.write(plan.folder, spec, contents, volume, generator, request.batch_size)
+    if (grid := plan.folder / GRID).exists():
+        report["grid"] = str(grid)
     report["seconds"] = round(time.monotonic() - plan.start, 3)
     sample_folder.finish(plan.folder, spec, contents, volume, command, report)
     return report

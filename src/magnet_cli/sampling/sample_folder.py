@@ -19,7 +19,7 @@ from magnet_cli.files import atomic, contact_sheet, documents, pictures, results
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.index import Draw
-from magnet_cli.sampling.kinds import GRID, MONTAGE, SAMPLE
+from magnet_cli.sampling.kinds import GRID, MONTAGE, SAMPLE, SHEETS, sheet
 from magnet_cli.volume import Volume
 
 if TYPE_CHECKING:
@@ -177,7 +177,10 @@ def fill(
         hashes |= written
         yield len(written)
     files = {f"{name}.npy": pictures.npy(array) for name, array in arrays.items() if array is not None}
-    for name, data in (files | {"metadata.jsonl": documents.encode_lines(records)} | sheets()).items():
+    shown = sheets()
+    if shown:
+        atomic.make_folder(out / SHEETS)
+    for name, data in (files | {"metadata.jsonl": documents.encode_lines(records)} | shown).items():
         atomic.publish(out / name, data)
     ResultFolder(out, SAMPLE).list_files(hashes)
 
@@ -244,6 +247,7 @@ def finish(
         "spec": asdict(spec),
         "volume": {"path": str(volume.path), "fingerprint": volume.fingerprint, "spec": asdict(volume.spec)},
         **contents.figures,
+        "grid": GRID if (out / GRID).exists() else None,
         "versions": versions,
         "report": report,
     }
@@ -379,8 +383,8 @@ class Sample:
 
     def _repr_png_(self) -> bytes | None:
         """The contact sheet, for a notebook."""
-        sheet = self.path / "grid.png"
-        return sheet.read_bytes() if sheet.exists() else None
+        path = sheet(self.path, GRID)
+        return path.read_bytes() if path.exists() else None
 
     def _repr_html_(self) -> str:
         """The figures of the draw as a small table, above the contact sheet, for a notebook."""
@@ -388,6 +392,6 @@ class Sample:
         shown = {name: self.report[name] for name in names if self.report.get(name) is not None}
         texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in shown.items()}
         rows = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in texts.items())
-        sheet = self._repr_png_()
-        image = f'<img src="data:image/png;base64,{base64.b64encode(sheet).decode()}">' if sheet else ""
+        grid = self._repr_png_()
+        image = f'<img src="data:image/png;base64,{base64.b64encode(grid).decode()}">' if grid else ""
         return f"<table>{rows}</table>{image}"

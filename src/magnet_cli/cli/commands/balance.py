@@ -71,6 +71,6 @@ def run(
     steps = balanced_sample.run(plan, command_line())
     report = console.follow_images(steps, plan.report["images"], plan.out)
     console.result(report, str(plan.out))
-    if (plan.out / "grid.png").exists():
-        console.note(f"look at {plan.out / 'grid.png'}")
+    if report["grid"]:
+        console.note(f"look at {report['grid']}")
     console.hint(f"magnet direction {quoted(plan.out)} --attribute {quoted(plan.spec.attributes[0])}")

@@ -124,7 +124,7 @@ def run(
     )
     _show_scores(console, report)
     console.result(report, str(plan.out))
-    console.note(f"look at {plan.out / 'grid.png'}")
+    console.note(f"look at {report['grid']}")
 
 
 def _check_flags(move: MoveFlags) -> None:

@@ -145,7 +145,7 @@ def run(
     """
     _check(volume, draw, files)
     from magnet_cli.cli import references
-    from magnet_cli.sampling import sample
+    from magnet_cli.sampling import kinds, sample
 
     truncation, montage = volume.truncation[0], volume.truncation if files.montage else ()
     values = {"n": n, "rho": rho, "seed": seed, "out": out, "dry_run": dry_run, "force": force}
@@ -162,8 +162,8 @@ def run(
     _temper(plan, console)
     report = console.follow_images(sample.run(plan, command_line(), console), plan.report["images"], plan.folder)
     console.result(report, str(plan.folder))
-    if (plan.folder / "grid.png").exists():
-        console.note(f"look at {plan.folder / ('montage.png' if montage else 'grid.png')}")
+    if report.get("grid"):
+        console.note(f"look at {plan.folder / (kinds.MONTAGE if montage else kinds.GRID)}")
     console.hint(_next(plan))
 
 
