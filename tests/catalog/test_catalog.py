@@ -785,6 +785,7 @@ def test_a_list_that_a_terminal_would_obey(magnet, monkeypatch):
     escapes = 'license = "MIT\\u001b[31m"\ndescription = "hello\\u001b]0;OWNED\\u0007\\u202e"'
     Path("own.toml").write_text(f'[evil]\nkind = "generator"\nsource = "file:nothing.pt"\n{escapes}\n')
     monkeypatch.setenv("MAGNET_ARTIFACTS", "own.toml")
+    monkeypatch.setenv("COLUMNS", "300")
     done = magnet("list")
     assert r"MIT\u001b[31m" in done.out
     for text in (done.out, done.err, magnet("list", "--json").out, magnet("info", "evil").err):

@@ -109,7 +109,7 @@ def test_demo_shows_true_draws_side_by_side(magnet):
     for i, report in enumerate(reports):
         for j in range(30):
             image = np.asarray(Image.open(Path(report["sample"], f"images/{j:06d}.png")))
-            left, top = i * (width + 16) + 8 + j % 6 * 64, 36 + j // 6 * 64
+            left, top = i * (width + 16) + 8 + j % 6 * 66, 36 + j // 6 * 66
             assert np.array_equal(picture[top : top + 64 : 2, left : left + 64 : 2], image)
 
 

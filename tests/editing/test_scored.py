@@ -88,7 +88,7 @@ def test_nothing_in_a_dictionary_is_run(latents, content):
 
 @pytest.mark.parametrize(
     "content",
-    [SMILE, np.array([{"a": SMILE}, {}]), np.array([SMILE, "x"], dtype=object), {}, {"a": {"b": SMILE}}, {1: SMILE}],
+    [SMILE, np.array([{"a": SMILE}, {}]), np.array([SMILE, "x"], dtype=object), {}, {"a": {"b": SMILE}}],
 )
 def test_other_npy_files_are_no_dictionary(latents, content):
     with pytest.raises(SpecError, match="cannot be read as a dictionary of arrays"):
@@ -264,7 +264,7 @@ def test_the_folder_of_attributes(scored):
 def test_a_damaged_folder_of_attributes(scored):
     data = bytearray((scored / "scores.npz").read_bytes())
     (scored / "scores.npz").write_bytes(encrypted(bytes(data)))
-    with pytest.raises(MagnetError, match=r"is damaged: digits .*encrypted"):
+    with pytest.raises(MagnetError, match="was changed after it was written"):
         open_scored(scored, None, (), {})
     data[len(data) // 2] ^= 1
     (scored / "scores.npz").write_bytes(data)

@@ -146,12 +146,21 @@ def test_a_function_that_cannot_be_differentiated():
         def forward(ctx, z):
             return z.clone()
 
-        @staticmethod
-        def backward(ctx, grad):
-            return grad
-
     with pytest.raises(GeneratorError, match="cannot be differentiated"):
         jacobian.exact(Opaque.apply, torch.randn(1, 3), 3)
+
+
+def test_a_function_without_forward_mode():
+    class OneWay(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            return 2 * z
+
+        @staticmethod
+        def backward(ctx, grad):
+            return 2 * grad
+
+    assert jacobian.exact(OneWay.apply, torch.randn(1, 3), 3).tolist() == [[2, 2, 2]]
 
 
 # --- products ------------------------------------------------------------------------------------------------------

@@ -414,7 +414,7 @@ def test_latents_of_the_spherical_prior_have_length_root_d():
 
 
 def test_the_direction_of_z_is_null_and_left_out(spherical):
-    with pytest.raises(SpecError, match=r"outside 1\.\.4.*normalises"):
+    with pytest.raises(SpecError, match=r"outside 1\.\.4.*on a sphere"):
         computing.volume_spec(spherical, top_k=5)
     spec = computing.volume_spec(spherical)
     assert spec.top_k == 4

@@ -239,7 +239,7 @@ def test_truncation_and_length_change_nothing(tmp_path):
     z, _ = inputs(recorded.read("progan"))
     assert torch.equal(loaded(z, 0.5), loaded(z))
     assert (loaded(2 * z) - loaded(z)).abs().max() < 1e-7
-    with pytest.raises(SpecError, match="normalises"):
+    with pytest.raises(SpecError, match="on a sphere"):
         computing.volume_spec(loaded, top_k=32)
     with pytest.raises(SpecError, match="no space 'w'"):
         computing.volume_spec(loaded, space="w")

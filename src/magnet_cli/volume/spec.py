@@ -122,7 +122,11 @@ class VolumeSpec:
             raise SpecError(message, "pass another generator")
         if not 1 <= self.top_k <= self.rank:
             message = f"top_k {self.top_k} is outside 1..{self.rank}: {self.generator} has {self.input_dim} latents"
-            message += " in w" if self.space == "w" else " of one length" * (self.prior in SPHERES)
+            message += (
+                " in w"
+                if self.space == "w"
+                else " on a sphere, whose directions are one less" * (self.prior in SPHERES)
+            )
             raise SpecError(message, f"pass `top_k` between 1 and {self.rank}")
         if self.label and not self.num_classes:
             message = f"label {self.label[0]} is asked for, and {self.generator} takes no labels"
