@@ -1,5 +1,6 @@
 """Factories as people write them: called with arguments, and told whose error it is where they fail."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -255,3 +256,26 @@ def test_every_way_to_write_a_reference_is_answered():
     for reference in ("", ":", "a:", ":b", "own.py:G)", "own.py:G()()", "own.py:G(" + "[" * 4000 + ")", "own.py:9"):
         with pytest.raises(MagnetError):
             factories.call_factory(reference)
+
+
+@pytest.mark.slow
+def test_balance_asks_for_the_generator_first(magnet, monkeypatch):
+    """With the line to paste, which works; scores of a module of one's own name it, and are never a reason to run it."""
+    code = "\nclass Bare(nn.Module):\n    def forward(self, z):\n        return torch.sin(z @ torch.ones(6, 192).to(z)).view(-1, 3, 8, 8)\n"
+    code += "\nclass Score(nn.Module):\n    classes = ('dark', 'light')\n    def forward(self, x):\n"
+    code += "        return torch.stack([-x.mean((1, 2, 3)), x.mean((1, 2, 3))], 1) * 9\n"
+    Path("own.py").write_text(OWN + code)
+    flags = ("--latent-dim", "6", "--prior", "uniform")
+    score = ("attributes", "own.py:Bare", *flags, "--model", "own.py:Score", "--n", "64", "--out", "scored")
+    monkeypatch.setattr(sys, "argv", ["magnet", *score])
+    done = magnet(*score)
+    assert done.code == 0, done.err
+    line = ("balance", "scored", "--n", 8, "--out", "even")
+    done = magnet(*line)
+    assert (done.code, done.out) == (1, "")
+    paste = "--generator own.py:Bare --latent-dim 6 --prior uniform"
+    assert f"repeat the command with {paste}" in done.err
+    assert "balanced up to" not in done.err
+    done = magnet(*line, *paste.split())
+    assert done.code == 0, done.err
+    assert len(list(Path("even/images").iterdir())) == 8

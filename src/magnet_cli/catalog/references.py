@@ -1,13 +1,18 @@
 """What the user may name a generator by: an artifact, the path of a checkpoint, or a factory of their own."""
 
 import ast
+import contextlib
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from magnet_cli.errors import ArtifactError
+from magnet_cli.files.text import quoted
 
 _FACTORY = re.compile(r"(.+?):([^\W\d]\w*)(\(.*\))?", re.DOTALL)
+OWN_SETTINGS = ("latent_dim", "prior", "image_range", "key")  # that a module of the user's own may not say itself
+_LONGEST = 40  # characters of a factory's arguments in its name
 _MOST_NAMES = 12  # that an error lists
 
 
@@ -22,6 +27,13 @@ class Factory:
     function: str
     args: tuple[object, ...] = ()
     kwargs: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name for folders: file or module, function and arguments."""
+        place = Path(self.place).stem if self.is_file else self.place.rpartition(".")[2]
+        arguments = re.findall(r"[\w.]+", " ".join(map(str, (*self.args, *itertools.chain(*self.kwargs)))))
+        return "-".join(filter(None, (place, self.function, "-".join(arguments)[:_LONGEST])))
 
     @property
     def is_file(self) -> bool:
@@ -66,6 +78,17 @@ def factory(reference: str) -> Factory:
         hint = f"pass numbers, texts in quotes or lists of them: '{place}:{function}(64, name=\"x\")'"
         raise ArtifactError(message, hint) from error
     return Factory(place, function, args, kwargs)
+
+
+def typed(command: list[str], name: str) -> str:
+    """Return how a command line has the user's own generator of that name, its flags too; empty if it has not."""
+    for word in filter(_FACTORY.fullmatch, command):
+        with contextlib.suppress(ArtifactError):
+            if factory(word).name == name:
+                flags = {f"--{setting.replace('_', '-')}" for setting in OWN_SETTINGS}
+                pairs = [pair for pair in itertools.pairwise(command) if pair[0] in flags]
+                return " ".join(map(quoted, (word, *itertools.chain(*pairs))))
+    return ""
 
 
 def names_in(path: str) -> str:

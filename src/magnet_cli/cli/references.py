@@ -4,7 +4,6 @@ The one gate to code of the user's own as a generator: what is typed on the comm
 not.
 """
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import typer
@@ -32,8 +31,11 @@ def source(flags: options.GeneratorFlags, *, here: bool = True) -> "Source":
 
 def custom_module(reference: str, flags: options.CustomFlags) -> "CustomModule | None":
     """Return the code of the user's own that was typed, its factory called; None for anything else."""
-    names = [field.name for field in dataclasses.fields(options.CustomFlags)]
-    typed = {name: options.plain(getattr(flags, name)) for name in names if getattr(flags, name) is not None}
+    typed = {
+        name: options.plain(getattr(flags, name))
+        for name in references.OWN_SETTINGS
+        if getattr(flags, name) is not None
+    }
     if not references.is_factory(reference):
         if typed:
             flag = f"--{next(iter(typed)).replace('_', '-')}"

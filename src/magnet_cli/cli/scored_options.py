@@ -116,7 +116,7 @@ OfGenerator = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoredFlags:
+class ScoredFlags(options.CustomFlags):
     """Which scored latents, and how they are balanced."""
 
     PANEL: ClassVar = "Which latents"

@@ -36,7 +36,6 @@ class BalanceRequest(ScoredRequest):
     n: int
     EVEN: ClassVar[bool] = True
     allow_unbalanced: bool = False
-    generator: str | None = None
     no_images: bool = False
     out: Path | None = None
     device: str | None = None
@@ -113,6 +112,14 @@ def plan(request: BalanceRequest, messages: Messages = SILENT) -> BalancePlan:
     if done and not request.dry_run:
         messages.note(f"{out} already holds this sample")
         return BalancePlan(request, out, spec, latents, table, None, done, None, start)
+    generator = None
+    if not (request.dry_run or spec.no_images or _source_images(latents)):
+        if not (request.generator or latents.generator):
+            raise SampleError(
+                f"images of {latents.path} are requested, and no generator is known",
+                "pass `generator`, or `no_images=True` for the latents alone",
+            )
+        generator = load_generator(latents, request.generator, request.device, request.own)
     try:
         selection = draw(table, spec.n, spec.seed, allow_unbalanced=request.allow_unbalanced)
     except SampleError:
@@ -120,17 +127,9 @@ def plan(request: BalanceRequest, messages: Messages = SILENT) -> BalancePlan:
         raise
     report = _report(out, spec, table, selection)
     _describe(messages, report, table, selection)
-    generator = None
     if request.dry_run:
         what = "latents" if spec.no_images else "images"
         messages.note(f"{spec.n:,} {what} would be written to {out}; nothing was done")
-    elif not (spec.no_images or _source_images(latents)):
-        if not (request.generator or latents.generator):
-            raise SampleError(
-                f"images of {latents.path} are requested, and no generator is known",
-                "pass `generator`, or `no_images=True` for the latents alone",
-            )
-        generator = load_generator(latents, request.generator, request.device)
     return BalancePlan(request, out, spec, latents, table, selection, report, generator, start)
 
 

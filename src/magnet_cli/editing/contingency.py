@@ -5,10 +5,11 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from magnet_cli.catalog import references
 from magnet_cli.editing.scored import Attribute, ScoredLatents, class_index, open_scored
 from magnet_cli.errors import SampleError, SpecError
 from magnet_cli.files import atomic
@@ -184,12 +185,23 @@ class ScoredRequest:
     target: tuple[tuple[str, float] | Path, ...] | None = None
     even: bool | None = None
     seed: int = 0
+    generator: str | None = None
+    latent_dim: int | None = None
+    prior: str | None = None
+    image_range: tuple[float, float] | None = None
+    key: str | None = None
     EVEN: ClassVar[bool] = False  # by default
 
     @property
     def is_even(self) -> bool:
         """Whether cells take turns."""
         return self.EVEN if self.even is None else self.even
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What a generator of the user's own may not say itself, of that which was passed."""
+        values = {name: getattr(self, name) for name in references.OWN_SETTINGS}
+        return {name: value for name, value in values.items() if value is not None}
 
     def open(self) -> ScoredLatents:
         """Open the latents, as `open_scored`."""

@@ -35,7 +35,6 @@ class DirectionRequest(ScoredRequest):
     from_: float = -3.0
     to: float = 3.0
     model: tuple[str, ...] | None = None
-    generator: str | None = None
     out: Path | None = None
     device: str | None = None
     batch_size: int | None = None
@@ -103,7 +102,7 @@ def plan(request: DirectionRequest, messages: Messages = SILENT) -> DirectionPla
             messages.note(table.summary())
             raise
         if request.rescore or (request.space == "w" and latents.kind != "latents"):
-            generator = load_generator(latents, request.generator, request.device)
+            generator = load_generator(latents, request.generator, request.device, request.own)
     return DirectionPlan(request, out, spec, latents, target, rows, scorers, generator, largest, done, start)
 
 

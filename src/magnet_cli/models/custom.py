@@ -8,9 +8,7 @@ import copy
 import dataclasses
 import math
 import operator
-import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -27,7 +25,6 @@ FAMILY = "own"
 PRIORS = tuple(kind for kind in KINDS if kind != "mixture")
 _Range = tuple[float, float]  # lowest and highest intensity
 _DEFAULT_RANGE = (-1.0, 1.0)
-_LONGEST = 40  # characters of a factory's arguments in the name of a folder
 _ROWS = 2  # latents in the calls that tell the shape of an output
 _NUMBERS = 1 << 12  # in the images whose intensities are looked at
 
@@ -104,10 +101,7 @@ def from_factory(factory: str, *, reference: str = "", **settings: Any) -> Custo
             shape; an attribute is outside its range; images are of other intensities than is assumed.
     """
     module = call_factory(factory)
-    named = references.factory(factory)
-    place = Path(named.place).stem if named.is_file else named.place.rpartition(".")[2]
-    arguments = "-".join(re.findall(r"[\w.]+", factory.partition(f":{named.function}")[2]))[:_LONGEST]
-    name = "-".join(filter(None, (place, named.function, arguments)))
+    name = references.factory(factory).name
     source = _described(module, name, factory, reference or factory, **settings)
     stated = _states_range(module, settings)
     try:

@@ -20,7 +20,6 @@ from magnet_cli.models.devices import check_device
 from magnet_cli.models.families import FAMILIES, PLAIN_FORMATS
 from magnet_cli.models.generator import Generator, Network
 
-_CUSTOM_SETTINGS = ("latent_dim", "prior", "image_range", "key")
 _FLAGS = ("bn_truncation", "nvae_latents")  # settings that are chosen, and change nothing that was trained
 _IN_SPECS = (*_FLAGS, "noise")  # settings that volumes record themselves
 # Arguments of the codes that wrote a file, and what the tensors in it have to say of the same.
@@ -191,7 +190,7 @@ def _resolved(
     """Return what a source means, and the settings that are left for `build`."""
     if not isinstance(source, nn.Module) and not references.is_factory(str(source)):
         return Checkpoint.find(str(source)), settings
-    own = {name: settings[name] for name in _CUSTOM_SETTINGS if name in settings}
+    own = {name: settings[name] for name in references.OWN_SETTINGS if name in settings}
     rest = {name: value for name, value in settings.items() if name not in own}
     make: Callable[..., CustomModule] = custom.from_module if isinstance(source, nn.Module) else custom.from_factory
     return make(source, **own), rest

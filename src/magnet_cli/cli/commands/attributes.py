@@ -1,6 +1,6 @@
 """magnet attributes."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -84,8 +84,7 @@ def run(
     from magnet_cli.evaluating import score_generator
 
     console = output.console
-    own = {name: getattr(custom, name) for name in ("latent_dim", "prior", "image_range", "key")}
-    source = references.source(options.GeneratorFlags(generator=targets[0], **own))
+    source = references.source(options.GeneratorFlags(generator=targets[0], **asdict(custom)))
     request = options.request(score_generator.ScoreRequest, draw, work, model=model, trust=trust)
     plan = score_generator.plan(source, request, console)
     safe = f"{{:,}} of {plan.spec.n:,} scores are in {plan.out}"

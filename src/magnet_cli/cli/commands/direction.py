@@ -144,9 +144,10 @@ def run(
     if not plan.done:
         _describe(console, report)
     _show(console, report, plan.out)
-    generator = request.generator or plan.latents.generator
+    latents = plan.latents
+    generator = quoted(request.generator) if request.generator else latents.reference or quoted(latents.generator)
     if generator and not plan.done:
-        console.hint(f"magnet edit {quoted(generator)} --direction {quoted(plan.out)}")
+        console.hint(f"magnet edit {generator} --direction {quoted(plan.out)}")
 
 
 def _describe(console: Console, report: dict) -> None:

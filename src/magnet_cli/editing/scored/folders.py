@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from magnet_cli.catalog import references
 from magnet_cli.editing.scored import tables
 from magnet_cli.editing.scored.attribute import Attribute, check_scores, from_labels, from_probabilities, select_names
 from magnet_cli.errors import MagnetError, SampleError, SpecError
@@ -36,7 +37,8 @@ class ScoredLatents:
     `source` is the sha256 of latents and scores, `kind` "attributes" (a folder of scores), "sample" or "latents"
     (files). Generator, its sha256 and the fingerprint of a sample's volume are "" where unknown. `records` are the
     lines of a sample's metadata.jsonl; `balanced` says that `magnet balance` wrote it. `models` holds what the source
-    records about the model of each attribute.
+    records about the model of each attribute; `reference` is how the command had a generator of the user's own, for a
+    command to copy.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class ScoredLatents:
     records: tuple[dict, ...] = ()
     balanced: bool = False
     models: dict[str, dict] = field(default_factory=dict)
+    reference: str = ""
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -139,7 +142,17 @@ def _open_attributes(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -
     source = documents.sha256_bytes(documents.canonical({"files": sums}))
     origin = {name: spec[name] for name in ("generator", "sha256", "truncation")}
     models = {name: {"key": key} for name, key in zip(spec["models"], spec["keys"], strict=False)}
-    return ScoredLatents(path, latents, attributes, source, labels, "attributes", **origin, models=models)
+    return ScoredLatents(
+        path,
+        latents,
+        attributes,
+        source,
+        labels,
+        "attributes",
+        **origin,
+        models=models,
+        reference=_typed(fields, origin),
+    )
 
 
 def _open_sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> ScoredLatents:
@@ -171,7 +184,24 @@ def _open_sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Sc
     latents = _open_array(path / "latents.npy", len(records))
     labels = np.asarray(_open_array(path / "labels.npy", len(records))) if (path / "labels.npy").is_file() else None
     source = documents.sha256_bytes(data + fields["checksums_sha256"].encode())
-    return ScoredLatents(path, latents, attributes, source, labels, "sample", **origin, records=records, models=models)
+    return ScoredLatents(
+        path,
+        latents,
+        attributes,
+        source,
+        labels,
+        "sample",
+        **origin,
+        records=records,
+        models=models,
+        reference=_typed(fields, origin),
+    )
+
+
+def _typed(fields: dict, origin: dict) -> str:
+    command = fields.get("command")
+    words = [word for word in command if isinstance(word, str)] if isinstance(command, list) else []
+    return references.typed(words, origin["generator"])
 
 
 def _from_records(name: str, classes: tuple[str, ...], records: tuple[dict, ...], cut: str | None) -> Attribute:

@@ -1,6 +1,6 @@
 """The generator that scored latents belong to."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magnet_cli.editing.scored.folders import ScoredLatents
 from magnet_cli.errors import ArtifactError, GeneratorError
@@ -9,8 +9,13 @@ if TYPE_CHECKING:
     from magnet_cli.models import Generator
 
 
-def load_generator(latents: ScoredLatents, generator: str | None, device: str | None) -> "Generator":
-    """Load the generator that is passed, else the one that the latents name, which is looked up by name only."""
+def load_generator(
+    latents: ScoredLatents, generator: str | None, device: str | None, own: dict[str, Any]
+) -> "Generator":
+    """Load the generator that is passed, else the one that the latents name, which is looked up by name only.
+
+    `own` are settings of a generator of the user's own.
+    """
     from magnet_cli import models
     from magnet_cli.catalog.checkpoint import Checkpoint
 
@@ -21,9 +26,11 @@ def load_generator(latents: ScoredLatents, generator: str | None, device: str | 
             raise
         raise ArtifactError(
             f"{latents.path} is of the generator {latents.generator}, and {error.message}",
-            "pass `generator`: its path, or file.py:factory",
+            f"its code runs only where you name it: repeat the command with --generator {latents.reference}"
+            if latents.reference
+            else "pass `generator`: its path, or file.py:factory",
         ) from error
-    loaded = models.load(source, device=device or models.default_device())
+    loaded = models.load(source, device=device or models.default_device(), **own)
     if latents.sha256 and loaded.sha256 != latents.sha256:
         raise GeneratorError(
             f"{latents.path} is of {latents.generator} (sha256 {latents.sha256[:12]}…), and "
