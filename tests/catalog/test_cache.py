@@ -126,18 +126,31 @@ def test_pruning(magnet, kept, home):
     partial = cache.folder_of(kept["one"]) / ".one.safetensors.partial"
     partial.write_bytes(b"12345")
     dry = magnet("cache", "prune", "--dry-run", "--json").json
-    assert {row["kind"] for row in dry["would_remove"]} == {"unlisted"}
+    assert dry["would_remove"] == []
     os.utime(partial, (LONG_AGO, LONG_AGO))
     dry = magnet("cache", "prune", "--dry-run", "--json").json
-    assert sorted(row["kind"] for row in dry["would_remove"]) == ["partial", "unlisted", "unlisted"]
+    assert [row["kind"] for row in dry["would_remove"]] == ["partial"]
     assert partial.exists()
-    assert len(magnet("cache", "prune", "--json").json["removed"]) == 3
+    assert len(magnet("cache", "prune", "--json").json["removed"]) == 1
     assert not partial.exists()
     assert all(cache.is_cached(artifact) for artifact in kept.values())
     old(cache.path_of(kept["one"]))
     assert [row["name"] for row in magnet("cache", "prune", "--days", 30, "--json").json["removed"]] == ["one"]
     assert cache.is_cached(kept["two"])
     assert magnet("cache", "prune").out == "\n"
+
+
+@pytest.mark.slow
+def test_what_came_by_a_list_that_is_not_named_now_is_kept_until_it_is_old(magnet, kept, monkeypatch):
+    paths = [cache.path_of(artifact) for artifact in kept.values()]
+    monkeypatch.delenv("MAGNET_ARTIFACTS")
+    assert magnet("cache", "prune", "--json").json["removed"] == []
+    old(paths[0])
+    gone = magnet("cache", "prune", "--days", 30, "--json").json["removed"]
+    assert [row["kind"] for row in gone] == ["unlisted"]
+    assert [path.exists() for path in paths] == [False, True]
+    assert magnet("cache", "rm", paths[1].parent.name).code == 0
+    assert not paths[1].exists()
 
 
 @pytest.mark.parametrize(("hours", "removed"), [(2, False), (23, False), (25, True)])
@@ -156,7 +169,7 @@ def test_a_link_out_of_the_cache_is_not_followed(magnet, home, tmp_path):
     (outside / "mine").write_bytes(b"mine")
     (home / "artifacts").mkdir(parents=True)
     (home / "artifacts" / "0123456789ab").symlink_to(outside)
-    assert magnet("cache", "prune").code == 0
+    assert magnet("cache", "rm", "0123456789ab").code == 0
     assert not (home / "artifacts" / "0123456789ab").is_symlink()
     assert (outside / "mine").read_bytes() == b"mine"
 

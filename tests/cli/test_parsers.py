@@ -1,5 +1,7 @@
 """parsers: what is typed after a flag becomes a value, or a usage error that says what is wrong."""
 
+from pathlib import Path
+
 import pytest
 import typer
 
@@ -50,7 +52,9 @@ WRONG = [
     (parsers.positive, float("inf")),
     (parsers.share, 1.0),
     (parsers.truncation, 1.1),
-    (parsers.finite, float("nan")),
+    (parsers.rho, float("nan")),
+    (parsers.rho, 1e308),
+    (parsers.bounds, "-1e308,1e308"),
 ]
 
 
@@ -64,3 +68,25 @@ def test_wrong_values_are_named(parse, typed):
     with pytest.raises(typer.BadParameter) as error:
         parse(typed)
     assert str(typed).rpartition(",")[2] in error.value.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sample mnist --rho 1e308",
+        "sample mnist --rho=-1e7",
+        "sample mnist --rho nan",
+        "sample mnist --n 1000000000000",
+        "compute mnist --n 1000000000000000000",
+        "compute mnist --seed 99999999999999999999999999",
+        "sweep mnist --rho 1e308",
+        "edit mnist --direction x.npy --to 1e308",
+        "info x.py:make --image-range=-1e308,1e308",
+    ],
+)
+def test_numbers_are_bounded_before_work_begins(magnet, home, line):
+    done = magnet(*line.split())
+    assert (done.code, done.out) == (2, "")
+    assert "Invalid value" in done.err
+    assert not home.exists()
+    assert not list(Path.cwd().iterdir())

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import tomllib
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -558,3 +559,39 @@ def test_own_models_without_weights_are_told_apart(magnet, tmp_path):
     assert image_models.load_scorer(f"{own}:Mean").key == mean.key
     own.write_text(body.replace("[:, :2]", "[:, 2:4]"))
     assert image_models.load_scorer(f"{own}:Mean").key != mean.key
+
+
+@pytest.mark.parametrize("name", ["own.onnx", "listed"])
+def test_onnx_with_weights_in_other_files_is_refused(tmp_path, monkeypatch, name):
+    """onnxruntime would read them from the working folder, whatever the pinned hash says."""
+    import onnx
+
+    whole = onnx.load(cache.path_of(entries.find("digits-onnx")))
+    onnx.save(whole, "own.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    data = Path("own.onnx").read_bytes()
+    sha256, size = documents.sha256_bytes(data), len(data)
+    entry = f'[listed]\nkind = "image-model"\nfamily = "onnx"\nsource = "file:{Path("own.onnx").resolve()}"\n'
+    entry += f'sha256 = "{sha256}"\nsize = {size}\nlicense = "MIT"\ndescription = "d"\n'
+    Path("own.toml").write_text(entry)
+    monkeypatch.setenv("MAGNET_ARTIFACTS", "own.toml")
+    with pytest.raises(GeneratorError, match="weights in other files, which its sha256 does not cover"):
+        image_models.load_scorer(name)
+
+
+@pytest.mark.parametrize("axes", [(1, 2, 3), (0, 1, 2, 3)])
+def test_a_number_an_image_or_one_number_for_all(axes):
+    from onnx import TensorProto, helper, numpy_helper
+
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])
+    nodes = [helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0)]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"] if len(axes) == 3 else [])
+    graph = helper.make_graph(nodes, "g", [given], [result], [numpy_helper.from_array(np.array(axes), "axes")])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    Path("m.onnx").write_bytes(made.SerializeToString())
+    scorer = image_models.with_memory(image_models.load_scorer("m.onnx"))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    if len(axes) == 3:
+        np.testing.assert_allclose(scorer.features(pixels)[:, 0], (pixels / 127.5 - 1).mean((1, 2, 3)), rtol=1e-3)
+        return
+    with pytest.raises(GeneratorError, match="gives single numbers for 5 3×8×8 images"):
+        scorer.features(pixels)

@@ -10,7 +10,7 @@ from magnet_cli.catalog import manifest, sources
 from magnet_cli.catalog.entries import MANIFEST, Artifact
 from magnet_cli.catalog.lockfile import Lockfile
 from magnet_cli.errors import ArtifactError, MagnetError
-from magnet_cli.files import atomic, documents
+from magnet_cli.files import documents, opening
 from magnet_cli.files.text import quoted
 
 BUILT_IN = Path(__file__).parents[1] / "assets"
@@ -215,8 +215,7 @@ def read_verified(path: Path, sha256: str, reference: str) -> bytes:
         ArtifactError: the bytes have another hash.
         MagnetError: the file cannot be read.
     """
-    with atomic.explained("read", path):
-        data = path.read_bytes()
+    data = opening.read(path)
     if documents.sha256_bytes(data) != sha256:
         message = f"{path} is not what was pinned: its sha256 is not {sha256}"
         raise ArtifactError(message, f"remove that file and fetch it again: magnet fetch {quoted(reference)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from magnet_cli.catalog import image_model_entry
 from magnet_cli.errors import ArtifactError
-from magnet_cli.files.atomic import explained
+from magnet_cli.files import opening
 
 KINDS = ("generator", "volume", "image-model")
 SOURCES = {  # scheme: what follows it
@@ -128,8 +128,7 @@ def read_list(path: Path) -> dict[str, Artifact]:
         message = f"the list of artifacts {path} does not exist"
         raise ArtifactError(message, "correct MAGNET_ARTIFACTS, or unset it")
     try:
-        with explained("read", path):
-            text = path.read_text(encoding="utf-8")
+        text = opening.read(path).decode()
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, numbers of thousands of digits, deep nesting
         message = f"the list of artifacts {path} is not TOML: {' '.join(str(error).split()) or type(error).__name__}"

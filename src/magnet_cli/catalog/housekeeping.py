@@ -16,7 +16,6 @@ from magnet_cli.files import atomic
 from magnet_cli.files.text import quoted
 
 COMPUTED = "computed volume"
-_LEFT_OVER = ("partial", "unlisted")  # of use to nothing but the fetch that made them
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,9 @@ def _rest() -> Iterator[CacheEntry]:
 
 
 def _entry(name: str, kind: str, path: Path) -> CacheEntry:
-    inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    return CacheEntry(name, kind, path, sum(p.lstat().st_size for p in inside), _used(path))
+    inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() and not path.is_symlink() else [path]
+    used = max((_used(p) for p in inside), default=_used(path))  # to list a folder changes its own time
+    return CacheEntry(name, kind, path, sum(p.lstat().st_size for p in inside), used)
 
 
 def _used(path: Path) -> datetime:
@@ -153,10 +153,12 @@ def _removable(entry: CacheEntry) -> CacheEntry:
 
 
 def prune(*, unused_days: float | None = None, dry_run: bool = False) -> list[CacheEntry]:
-    """Remove unlisted artifacts, and partial files that are a day old; younger ones may be in use.
+    """Remove partial files that are a day old; younger ones may be in use.
+
+    What no list here has may be of a list that is not named now: it is kept until it is old, or removed by name.
 
     Args:
-        unused_days: also remove artifacts and indices not used for so many days.
+        unused_days: also remove artifacts, listed or not, and indices not used for so many days.
         dry_run: remove nothing.
 
     Returns:
@@ -171,8 +173,8 @@ def prune(*, unused_days: float | None = None, dry_run: bool = False) -> list[Ca
     for entry in list_entries():
         age = now - entry.used
         old = unused_days is not None and age >= timedelta(days=unused_days)
-        left_over = entry.kind == "unlisted" or (entry.kind == "partial" and age >= timedelta(days=1))
-        mine = entry.place == "own" and entry.kind not in {COMPUTED, *_LEFT_OVER}
+        left_over = entry.kind == "partial" and age >= timedelta(days=1)
+        mine = entry.place == "own" and entry.kind not in {COMPUTED, "partial"}
         if left_over or (old and mine):
             removed.append(entry)
             if not dry_run:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from magnet_cli.catalog.entries import MANIFEST
 from magnet_cli.errors import ArtifactError
-from magnet_cli.files import atomic, documents
+from magnet_cli.files import documents
 
 _FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][\w-]*(\.[\w-]+)*(/[A-Za-z0-9][\w-]*(\.[\w-]+)*)*", re.ASCII)
@@ -46,9 +46,7 @@ def read(path: Path) -> list[Entry]:
         ArtifactError: it is none, damaged, of another format, or names files outside its folder.
         MagnetError: it cannot be read.
     """
-    with atomic.explained("read", path):
-        data = path.read_bytes()
-    fields = documents.parse(data, path)
+    fields = documents.read(path)
     if fields.get("format") != _FORMAT or fields.get("kind") != "volume" or not isinstance(fields.get("files"), list):
         message = f"{path} is not the manifest of a volume in format {_FORMAT}"
         raise ArtifactError(message, "use the magnet that wrote it, or ask its publisher")

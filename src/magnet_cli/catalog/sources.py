@@ -159,7 +159,8 @@ def _hub_arguments(artifact: Artifact, file: str | None) -> dict[str, Any]:
 
 def hub_remove(path: Path) -> None:
     """Remove a file from the hub's own cache: the link and the bytes that it points to."""
-    path.resolve().unlink(missing_ok=True)
+    if path.is_symlink() and path.resolve().parent.name == "blobs":
+        path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 

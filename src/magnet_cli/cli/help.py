@@ -14,6 +14,8 @@ from magnet_cli.cli.flags import FlagNames
 from magnet_cli.errors import MagnetError
 
 CUSTOM, WORK, OUTPUT = "Your own generator (file.py:factory)", "Computation", "Output"  # the last headings
+_MOST = 10**9  # of a flag that counts
+_LARGEST = {"seed": 2**63 - 1, "memory": 2**63 - 1}  # of others
 _COLUMN = 28  # characters of the longest name beside its text
 
 
@@ -25,7 +27,12 @@ class Command(TyperCommand):
     """A command whose options are shown under their headings, the ones without a heading first."""
 
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401
-        """Run the command; its messages name its flags."""
+        """Run the command, once its numbers are bounded; its messages name its flags."""
+        for name, value in ctx.params.items():
+            if isinstance(value, int) and value > (most := _LARGEST.get(name, _MOST)):
+                raise typer.BadParameter(
+                    f"{value} is more than {most:,}.", ctx, param_hint=f"--{name.replace('_', '-')}"
+                )
         console.show_as(FlagNames(self.params))
         return super().invoke(ctx)
 

@@ -135,7 +135,7 @@ AnyPrecision = Annotated[
 ]
 Rho = Annotated[
     float,
-    typer.Option(callback=parsers.finite, help="Polarity: <0 modes, 0 the generator, 1 MaGNET, >0 anti-modes."),
+    typer.Option(callback=parsers.rho, help="Polarity: <0 modes, 0 the generator, 1 MaGNET, >0 anti-modes."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")]
 VolumePath = Annotated[

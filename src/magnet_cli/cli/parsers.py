@@ -9,6 +9,8 @@ import typer
 
 from magnet_cli.errors import SpecError
 
+_LARGEST = 1e30
+
 
 @dataclass(frozen=True)
 class ClassLabel:
@@ -93,15 +95,15 @@ def rhos(text: str) -> tuple[float, ...]:
         values = {0.0} | {float(each) for each in text.split(",")}
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is not a number, or several as -1,-.3,.3,1.") from error
-    for value in values:
-        finite(value)
-    return tuple(sorted(values))
+    return tuple(sorted(map(rho, values)))
 
 
-def finite(value: float) -> float:
-    """Return a finite number."""
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a finite number.")
+def rho(value: float) -> float:
+    """Return rho, a number whose size is at most LARGEST_RHO."""
+    from magnet_cli.sampling.kinds import LARGEST_RHO
+
+    if not abs(value) <= LARGEST_RHO:
+        raise typer.BadParameter(f"{value} is not in the range {-LARGEST_RHO:.0f}<=x<={LARGEST_RHO:.0f}.")
     return value
 
 
@@ -130,11 +132,11 @@ def size(text: str) -> int:
 
 
 def bounds(text: str) -> tuple[float, float]:
-    """Return two finite numbers, the lower first, of "LO,HI"."""
+    """Return two numbers, the lower first, of "LO,HI"; they are of a size that float32 has room for."""
     try:
         low, high = (float(each) for each in text.split(","))
     except ValueError:
         low = high = math.nan
-    if not -math.inf < low < high < math.inf:
+    if not -_LARGEST < low < high < _LARGEST:
         raise typer.BadParameter(f"{text!r} is not a lower and a higher number, as 0,1.")
     return low, high

@@ -13,7 +13,7 @@ from magnet_cli.editing.balance import Selection, draw, largest_balanced_n
 from magnet_cli.editing.contingency import ScoredRequest, Table
 from magnet_cli.editing.scored import Attribute, ScoredLatents, load_generator
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, contact_sheet, documents, results
+from magnet_cli.files import atomic, contact_sheet, documents, opening, results
 from magnet_cli.files.image_folder import ImageSet
 from magnet_cli.files.progress import SILENT, Messages
 from magnet_cli.files.results import ResultFolder
@@ -279,8 +279,7 @@ def _copy(out: Path, names: list[str], source: Path, selected: list[str]) -> Ite
     for start in range(0, len(names), _COPIES):
         hashes = {}
         for name, original in zip(names[start : start + _COPIES], selected[start : start + _COPIES], strict=True):
-            with atomic.explained("read", source / original):
-                data = (source / original).read_bytes()
+            data = opening.read(source / original, source)
             atomic.publish(out / name, data, durable=False)
             hashes[name] = documents.sha256_bytes(data)
         yield hashes

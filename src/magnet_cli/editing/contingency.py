@@ -12,7 +12,7 @@ import numpy as np
 from magnet_cli.catalog import references
 from magnet_cli.editing.scored import Attribute, ScoredLatents, class_index, open_scored
 from magnet_cli.errors import SampleError, SpecError
-from magnet_cli.files import atomic
+from magnet_cli.files import opening
 from magnet_cli.files.progress import aligned
 
 DEFAULT_CONFIDENCE = 0.9
@@ -255,8 +255,7 @@ def _requested_shares(
 
 def _read_shares(path: Path) -> dict[str, float | dict[str, float]]:
     hint = 'a share an attribute, as gender = 0.3, or a table of classes, as age = {"0-9" = 0.1}'
-    with atomic.explained("read", path):
-        data = path.read_bytes()
+    data = opening.read(path)
     try:
         shares = tomllib.loads(data.decode()) if path.suffix == ".toml" else json.loads(data)
     except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:

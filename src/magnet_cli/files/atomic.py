@@ -232,7 +232,7 @@ def settle(folder: Path) -> None:
         MagnetError: the folder cannot be written.
     """
     staged = folder / REPLACING
-    if not (staged / _DECIDED).exists():
+    if staged.is_symlink() or not (staged / _DECIDED).exists():
         return
     with explained("write", folder):
         for path in sorted(p for p in staged.iterdir() if p.name != _DECIDED):

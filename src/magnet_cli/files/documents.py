@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from magnet_cli.errors import MagnetError
-from magnet_cli.files.atomic import explained
+from magnet_cli.files import opening
 
 _HINT = "restore it from a copy, or remove what it belongs to and make that again"
 
@@ -16,13 +16,13 @@ def sha256_bytes(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file, 64 hex digits; the file is read in pieces.
+def sha256_file(path: Path, below: Path | None = None) -> str:
+    """Return the sha256 of a file, 64 hex digits; the file is read in pieces, `below` as for `opening.opened`.
 
     Raises:
         MagnetError: the file cannot be read.
     """
-    with explained("read", path), path.open("rb") as file:
+    with opening.opened(path, below) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -59,14 +59,12 @@ def encode_lines(records: Iterable[Mapping]) -> bytes:
 
 
 def read(path: Path) -> dict:
-    """Return the fields of a document; every byte is verified.
+    """Return the fields of a document; every byte is verified. A link in its place is not followed.
 
     Raises:
         MagnetError: the file cannot be read, is not a document, or was changed since it was written.
     """
-    with explained("read", path):
-        data = path.read_bytes()
-    return parse(data, path)
+    return parse(opening.read(path, path.parent), path)
 
 
 def parse(data: bytes, path: Path) -> dict:

@@ -5,7 +5,6 @@ Owns which files they are and the pixels in them. Knows nothing of networks or o
 
 import contextlib
 import hashlib
-import io
 import json
 import re
 import warnings
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, documents, results
+from magnet_cli.files import atomic, documents, npy, opening, pictures, results
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _NAME = re.compile(r"images/\w[\w.-]*")  # of an image, as documents have it
@@ -40,6 +39,7 @@ class ImageSet:
         fingerprint: of the volume they were drawn from; empty where they are no sample.
         strays: images in the folder that are not of the sample, rendering or edit; they are left out.
         contents: sha256 of the list of a sample's images, which tells another sample in its place apart.
+        below: the folder, where magnet made it: no link in it is followed; None for others.
     """
 
     path: Path
@@ -49,6 +49,7 @@ class ImageSet:
     fingerprint: str = ""
     strays: tuple[Path, ...] = ()
     contents: str = ""
+    below: Path | None = None
 
     @classmethod
     def open(cls, path: Path, names: list[str] | None = None) -> "ImageSet":
@@ -87,7 +88,8 @@ class ImageSet:
             spec = documents.read(path / "sample.json").get("spec", {})
             fingerprint = str(spec.get("fingerprint", ""))
             contents = documents.sha256_bytes("\n".join(_listed_images(path)).encode())
-        return cls(path, files, _pixels(files[0]).shape, is_sample, fingerprint, strays, contents)
+        below = path if is_sample or named else None
+        return cls(path, files, _pixels(files[0], below).shape, is_sample, fingerprint, strays, contents, below)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -104,8 +106,7 @@ class ImageSet:
             if not path.is_file():
                 message = f"{self.path} is a sample of a generator without labels"
                 raise SampleError(message, "leave `by_class` out, or pass a sample of a conditional generator")
-            with atomic.explained("read", path):
-                labels = np.load(path, allow_pickle=False)
+            labels = npy.labels(path, len(self.files), npy.MOST_CLASSES, self.path)
             return labels, tuple(map(str, range(int(labels.max()) + 1)))
         parents = [each.relative_to(self.path).parent.as_posix() for each in self.files]
         names = tuple(sorted(set(parents)))
@@ -126,7 +127,7 @@ class ImageSet:
         Raises:
             MagnetError: one cannot be read.
         """
-        return [documents.sha256_file(path) for path in self.files[start:stop]]
+        return [documents.sha256_file(path, self.below) for path in self.files[start:stop]]
 
     def batches(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """Yield the pixels of images start..stop-1 in batches [b, H, W, C] uint8.
@@ -140,7 +141,7 @@ class ImageSet:
             yield np.stack([self._read(path) for path in self.files[first : min(first + size, stop)]])
 
     def _read(self, path: Path) -> np.ndarray:
-        pixels = _pixels(path)
+        pixels = _pixels(path, self.below)
         if pixels.shape == (*self.shape[:2], 1):  # a grey image among those in colour
             pixels = np.broadcast_to(pixels, self.shape)
         if pixels.shape != self.shape:
@@ -168,8 +169,7 @@ def _named(path: Path, names: list[str] | None) -> tuple[Path, ...]:
     if (path / "rendering.json").is_file():
         names = sorted((line.partition("  ")[2] for line in _listed_images(path)), key=lambda name: (len(name), name))
     elif any((path / name).is_file() for name in ("sample.json", "edit.json")):
-        with atomic.explained("read", path / "metadata.jsonl"):
-            lines = (path / "metadata.jsonl").read_bytes().splitlines()
+        lines = opening.read(path / "metadata.jsonl", path).splitlines()
         try:
             names = [str(json.loads(line).get("file_name", "")) for line in lines]
         except (ValueError, AttributeError, RecursionError) as error:
@@ -186,8 +186,7 @@ def _named(path: Path, names: list[str] | None) -> tuple[Path, ...]:
 
 def _listed_images(path: Path) -> list[str]:
     """Return the lines of checksums.txt that are of images."""
-    with atomic.explained("read", path / "checksums.txt"):
-        lines = (path / "checksums.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = opening.read(path / "checksums.txt", path).decode(errors="replace").splitlines()
     return [line for line in lines if line.partition("  ")[2].startswith("images/")]
 
 
@@ -205,13 +204,12 @@ def _bombs_refused() -> Iterator[None]:
         yield
 
 
-def _pixels(path: Path) -> np.ndarray:
+def _pixels(path: Path, below: Path | None) -> np.ndarray:
     """Return [H, W, C] uint8, C 1 or 3; transparency is dropped."""
-    with atomic.explained("read", path):
-        data = path.read_bytes()
+    data = opening.read(path, below)
     hint = "remove it, or pass a folder of images alone"
     try:
-        with _bombs_refused(), Image.open(io.BytesIO(data)) as image:
+        with _bombs_refused(), pictures.opened(data) as image:
             mode = image.mode
             pixels = None if mode.startswith(_DEEP) else np.asarray(image.convert("L" if mode in _GREY else "RGB"))
     except (OSError, SyntaxError, ValueError, *_BOMBS) as error:

@@ -29,7 +29,7 @@ class Locks:
     def __init__(self, path: Path) -> None:
         self._descriptor: int | None = None
         with contextlib.suppress(OSError):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
     def take(self, number: int, *, wait: bool = False) -> bool:
         """Take a lock; return False when another process holds it and `wait` is off."""

@@ -1,13 +1,17 @@
 """Read latents, labels and directions from a user's NPY files; every number is checked, no Python object is loaded."""
 
+import math
+import os
 import tokenize
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from magnet_cli.errors import SpecError
-from magnet_cli.files import atomic
+from magnet_cli.files import npz, opening
 
+MOST_CLASSES = 1 << 20  # of a generator
 _BLOCK = 1 << 22  # numbers looked at at a time
 DAMAGED = (
     ValueError,
@@ -60,13 +64,14 @@ def vector(path: Path) -> np.ndarray:
     return (wide / length).astype(np.float32)
 
 
-def labels(path: Path, num_rows: int, num_classes: int) -> np.ndarray:
+def labels(path: Path, num_rows: int, num_classes: int, below: Path | None = None) -> np.ndarray:
     """Return the labels in a file: [n] whole numbers, or [n, num_classes] one-hot.
 
     Args:
         path: the file.
         num_rows: n.
         num_classes: classes of the generator.
+        below: as for `opening.opened`.
 
     Returns:
         [n] int64 in 0..num_classes - 1.
@@ -76,8 +81,8 @@ def labels(path: Path, num_rows: int, num_classes: int) -> np.ndarray:
         MagnetError: the file cannot be read.
     """
     hint = f"pass labels 0..{num_classes - 1}, one a latent: [n] whole numbers, or one-hot [n, {num_classes}]"
-    array = _array(path, hint)
-    message = f"labels of {num_rows:,} latents in {num_classes} classes are asked for, and {path} holds "
+    array = _array(path, hint, below)
+    message = f"labels of {num_rows:,} latents in {num_classes:,} classes are asked for, and {path} holds "
     whole = array.ndim == 1 and array.dtype.kind in "iu"
     one_hot = array.ndim == 2 and array.shape[1] == num_classes and array.dtype.kind in "iufb"
     if len(array.shape) == 0 or len(array) != num_rows or not (whole or one_hot):
@@ -93,10 +98,26 @@ def labels(path: Path, num_rows: int, num_classes: int) -> np.ndarray:
     return array.argmax(axis=1).astype(np.int64) if one_hot else array.astype(np.int64)
 
 
-def _array(path: Path, hint: str) -> np.ndarray:
+def opened(path: Path, below: Path | None = None) -> np.ndarray:
+    """Return the array in a file, memory-mapped; its bytes are there before anything is set aside for them.
+
+    Raises:
+        DAMAGED: it is no NPY file of numbers or texts that is as long as its header says.
+        MagnetError: the file cannot be read, `below` as for `opening.opened`.
+    """
+    with opening.opened(path, below) as file:
+        header = npz.read_header(file)
+        size = math.prod(header.shape) * header.dtype.itemsize
+        there = os.fstat(file.fileno()).st_size - file.tell()
+        if header.dtype.hasobject or not size or size > there:
+            raise ValueError(f"{header.dtype} of shape {list(header.shape)} in {there:,} bytes")
+        order: Literal["F", "C"] = "F" if header.fortran else "C"
+        return np.memmap(file, header.dtype, "r", file.tell(), header.shape, order)
+
+
+def _array(path: Path, hint: str, below: Path | None = None) -> np.ndarray:
     try:
-        with atomic.explained("read", path):
-            return np.lib.format.open_memmap(path, mode="r")
+        return opened(path, below)
     except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         message = f"an NPY file is asked for, and {path} is none that can be read: {reason}"

@@ -12,6 +12,7 @@ FORMATS: dict[str, dict[str, Any]] = {  # how Pillow is to write each
     "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     "webp": {"format": "WEBP", "lossless": True},
 }
+READ = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # Pillow's other decoders run programs, or are seldom looked after
 _LOWEST, _STEP = 1.0, 127.5  # intensity -1 is the pixel value 0, intensity 1 is 255
 
 
@@ -47,14 +48,30 @@ def npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def opened(data: bytes) -> Image.Image:
+    """Open bytes with the decoders of the formats in READ alone, whatever the name of their file.
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: the bytes are no image of these formats.
+    """
+    return Image.open(io.BytesIO(data), formats=READ)
+
+
 def is_whole(data: bytes) -> bool:
     """Whether bytes are those of a whole picture or NPY file: what a power cut leaves of one is not."""
     try:
         if data.startswith(np.lib.format.MAGIC_PREFIX):
             np.load(io.BytesIO(data), allow_pickle=False)
             return True
-        with warnings.catch_warnings(action="error"), Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings(action="error"), opened(data) as image:
             image.load()
-    except (OSError, ValueError, SyntaxError, EOFError, Warning):  # what Pillow and numpy raise for damaged files
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        Warning,
+        Image.DecompressionBombError,
+    ):  # what Pillow and numpy raise for damaged files
         return False
     return True

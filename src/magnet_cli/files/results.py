@@ -24,7 +24,7 @@ import numpy as np
 
 from magnet_cli import __version__
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, documents
+from magnet_cli.files import atomic, documents, opening
 from magnet_cli.files.locks import FileLock
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ class ResultFolder:
         if not names & {self.kind.document, self.kind.started}:
             message = f"the {noun} cannot be written to {self.path}: it holds other files: {_first(names)}"
             raise SampleError(message, "pass another folder as `out`")
+        opening.refuse_links_in(self.path)
         fields = self.read() if self.kind.document in names else documents.read(self.started)
         refuse_other(self.path, noun, spec, fields["spec"], self.kind.remedy)
         return fields
@@ -136,6 +137,7 @@ class ResultFolder:
             SampleError: the document is of another format.
             MagnetError: it is missing or damaged.
         """
+        opening.refuse_links_in(self.path)
         atomic.settle(self.path)
         fields = documents.read(self.document)
         check_format(self.path, self.kind, fields)
@@ -267,16 +269,17 @@ class ResultFolder:
         """Return the sha256 of the files by name."""
         if "files" in self.kind.fields:
             return document["files"]
-        if not self.checksums.is_file() or documents.sha256_file(self.checksums) != document["checksums_sha256"]:
+        data = opening.read(self.checksums, self.path) if self.checksums.is_file() else b""
+        if documents.sha256_bytes(data) != document["checksums_sha256"]:
             message = f"{self.checksums} is missing or changed: the other files cannot be checked"
             raise SampleError(message, "restore it from a copy, or make it again")
-        lines = self.checksums.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = data.decode(errors="replace").splitlines()
         return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
 
     def _problem(self, name: str, hashes: dict[str, str]) -> str:
         if not (self.path / name).is_file():
             return f"{self.path / name} is missing"
-        changed = documents.sha256_file(self.path / name) != hashes[name]
+        changed = documents.sha256_file(self.path / name, self.path) != hashes[name]
         return f"{self.path / name} was changed after it was written" * changed
 
     def _strays(self, hashes: dict[str, str]) -> list[str]:

@@ -31,6 +31,7 @@ from magnet_cli.index.prior_correction import LogPrior as LogPrior
 from magnet_cli.index.prior_correction import ball as ball
 from magnet_cli.index.prior_correction import check_correction as check_correction
 from magnet_cli.index.prior_correction import corrected as corrected
+from magnet_cli.index.prior_correction import has_ball as has_ball
 from magnet_cli.index.prior_correction import is_even as is_even
 from magnet_cli.index.prior_correction import log_prior as log_prior
 from magnet_cli.index.size_table import SOME_RHOS as SOME_RHOS

@@ -100,7 +100,8 @@ def build(volume: Volume, top_k: int, earlier: Index | None = None) -> Index:
             f"{below:.1%} of the rows: there the singular values are rounding"
         )
         largest = _largest_top_k(volume, num_rows)
-        raise VolumeError(message, f"pass `top_k={largest}`, the largest that does not, or less")
+        hint = f"pass `top_k={largest}`, the largest that does not, or less"
+        raise VolumeError(message, hint if largest else "compute it again with `precision=float64`: no k does not")
     return Index(volume.fingerprint, top_k, parts, volumes, real)
 
 

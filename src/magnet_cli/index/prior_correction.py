@@ -61,6 +61,11 @@ def check_correction(spec: VolumeSpec, truncation: float) -> None:
         raise SpecError(message, "compute a volume at that truncation, or leave `correct_prior` out")
 
 
+def has_ball(spec: VolumeSpec) -> bool:
+    """Return whether the prior has no bounds, so that rows compete within a ball."""
+    return spec.prior in {"normal", "mixture"}
+
+
 def ball(
     spec: VolumeSpec,
     prior_mass: float,
@@ -83,7 +88,7 @@ def ball(
     """
     if spec.prior == "mixture" and not equal:
         return Ball(None, prior_mass, _competing(cast(Mixture, mixture), spec, label).lowest(prior_mass))
-    if spec.prior not in {"normal", "mixture"}:
+    if not has_ball(spec):
         return None
     from scipy.special import gammaincinv  # slow to import
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from magnet_cli import __version__
 from magnet_cli.errors import MagnetError
-from magnet_cli.files import atomic, documents, hdf5
+from magnet_cli.files import atomic, documents, hdf5, opening
 from magnet_cli.index.index import Index, Part
 from magnet_cli.index.prior_correction import LogPrior
 from magnet_cli.volume import Volume
@@ -55,8 +55,8 @@ def stored_prior(path: Path, volume: Volume) -> LogPrior | None:
 def _whole(path: Path, about: dict) -> tuple[bytes, dict] | None:
     """The bytes of a file and its mark, if they match each other and the mark has these fields; else None."""
     try:
-        mark, data = documents.read(path.with_suffix(".json")), path.read_bytes()
-    except (MagnetError, OSError):
+        mark, data = documents.read(path.with_suffix(".json")), opening.read(path, path.parent)
+    except MagnetError:
         return None
     whole = mark.get("sha256") == documents.sha256_bytes(data) and about.items() <= mark.items()
     return (data, mark) if whole else None

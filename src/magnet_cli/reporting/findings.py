@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from magnet_cli.errors import MagnetError
-from magnet_cli.files import atomic
+from magnet_cli.files import opening
 from magnet_cli.maths.metrics.class_shares import Tally
 from magnet_cli.maths.metrics.intervals import Estimate
 
@@ -77,8 +77,7 @@ def read(path: Path) -> Evaluation | Attributes:
     Raises:
         MagnetError: the file cannot be read, or holds something else.
     """
-    with atomic.explained("read", path):
-        data = path.read_bytes()
+    data = opening.read(path)
     try:
         fields = json.loads(data)
         if not isinstance(fields, dict) or not {"metrics", "models"} & set(fields):

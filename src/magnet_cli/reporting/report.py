@@ -6,7 +6,7 @@ from pathlib import Path
 
 from magnet_cli import __version__
 from magnet_cli.errors import SampleError
-from magnet_cli.files import atomic, documents
+from magnet_cli.files import atomic, documents, opening
 from magnet_cli.files.locks import FileLock
 from magnet_cli.reporting import page
 
@@ -51,7 +51,7 @@ def finished(out: Path, subject: Subject) -> bool:
     with atomic.explained("read", out):
         if not out.exists():
             return False
-        data = b"" if out.is_dir() else out.read_bytes()
+        data = b"" if out.is_dir() else opening.read(out)
     identity, inputs = page.mark(data, "of"), page.mark(data, "inputs")
     if identity != subject.marks["of"]:
         other = f"a report of another {identity.partition(' ')[0]}" if identity else "another file"

@@ -9,7 +9,7 @@ import numpy as np
 
 from magnet_cli.errors import SampleError
 from magnet_cli.evaluating.kinds import ATTRIBUTES
-from magnet_cli.files import atomic, documents, plots
+from magnet_cli.files import documents, opening, pictures, plots
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.files.text import quoted
 from magnet_cli.index.diagnostics import DISPLACED_WARNING
@@ -173,13 +173,17 @@ def _glance(drawn: SampleSummary) -> str:
 
 
 def _pictures(drawn: SampleSummary) -> str:
-    shown = []
-    for name, caption in _SHEETS.items():
-        path = sheet(drawn.path, name)
-        if path.is_file():
-            with atomic.explained("read", path):
-                text = f"Contact sheet of {drawn.name}: {caption}"
-                shown.append(page.picture(path.read_bytes(), text, f"{path.name}. {caption}"))
+    shown, hashes = [], ResultFolder(drawn.path, SAMPLE).verify()
+    for usual, caption in _SHEETS.items():
+        path = sheet(drawn.path, usual)
+        name = path.relative_to(drawn.path).as_posix()
+        if name in hashes:
+            data = opening.read(path, drawn.path)
+            if documents.sha256_bytes(data) != hashes[name] or not pictures.is_whole(data):
+                message = f"{path} is no image, or was changed after it was written: it is not shown"
+                raise SampleError(message, _HINT)
+            text = f"Contact sheet of {drawn.name}: {caption}"
+            shown.append(page.picture(data, text, f"{path.name}. {caption}"))
     if not shown:
         why = "latents only, no images" if drawn.spec.get("no_images") else "arrays that cannot be shown as images"
         shown = [page.missing(f"This sample holds {why}.")]
@@ -236,10 +240,9 @@ def _other_name(drawn: SampleSummary, other: Comparison) -> str:
 
 def _log_volumes(path: Path) -> np.ndarray:
     values = []
-    with atomic.explained("read", path), path.open(encoding="utf-8") as lines:
-        for line in lines:
-            value = json.loads(line)["log_volume"]
-            values += [] if value is None else [float(value)]
+    for line in opening.read(path, path.parent).splitlines():
+        value = json.loads(line)["log_volume"]
+        values += [] if value is None else [float(value)]
     return np.array(values)[np.isfinite(values)]
 
 

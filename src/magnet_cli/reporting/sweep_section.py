@@ -8,7 +8,7 @@ from pathlib import Path
 from magnet_cli.errors import SampleError
 from magnet_cli.evaluating import units
 from magnet_cli.evaluating.kinds import SWEEP
-from magnet_cli.files import contact_sheet, documents
+from magnet_cli.files import contact_sheet, documents, opening
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.maths.metrics.intervals import Estimate
 from magnet_cli.reporting import findings, page
@@ -185,6 +185,7 @@ def _images(sweep: Sweep) -> list[str]:
     for truncation in sweep.truncations:
         strips = []
         for point in (each for each in sweep.points if each.truncation == truncation):
+            opening.refuse_links(sweep.path / point.sample, sweep.path)
             images = ImageSet.open(sweep.path / point.sample)
             pixels = [image for batch in images.batches(0, min(SHOWN, len(images))) for image in batch]
             shown = [

@@ -16,7 +16,7 @@ import numpy as np
 import PIL
 import torch
 
-from magnet_cli.files import atomic, documents, npz, pictures, results
+from magnet_cli.files import atomic, documents, npz, opening, pictures, results
 from magnet_cli.models import Generator
 from magnet_cli.models.batches import arrays_of, batch_size
 
@@ -99,8 +99,7 @@ def _hashes(out: Path, names: list[str]) -> dict[str, str] | None:
         path = out / name
         if not path.exists():
             return None
-        with atomic.explained("read", path):
-            data = path.read_bytes()
+        data = opening.read(path, out)
         if not pictures.is_whole(data):
             return None
         hashes[name] = documents.sha256_bytes(data)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from magnet_cli.files.results import Kind
 
+LARGEST_RHO = 1e6  # in size: from far smaller ones on, draws are the rows of the largest volumes, in order
 # Contact sheets; loaders of Hugging Face datasets do not look into folders with such a name.
 SHEETS = "__sheets__"
 GRID, MONTAGE = f"{SHEETS}/grid.png", f"{SHEETS}/montage.png"

@@ -3,7 +3,6 @@
 Needs torch only where images are rendered or latents are tempered.
 """
 
-import math
 import time
 from collections.abc import Generator as Steps
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from magnet_cli.files.progress import SILENT, Messages, Progress
 from magnet_cli.files.results import ResultFolder
 from magnet_cli.index import Draw, Index
 from magnet_cli.sampling import sample_folder, select
-from magnet_cli.sampling.kinds import GRID, SAMPLE
+from magnet_cli.sampling.kinds import GRID, LARGEST_RHO, SAMPLE
 from magnet_cli.sampling.sample_folder import Sample, SampleSpec
 from magnet_cli.sampling.select import VolumeRequest
 from magnet_cli.volume import Volume
@@ -55,7 +54,12 @@ class SampleRequest(VolumeRequest):
     force: bool = False
 
     def __post_init__(self) -> None:
-        ranges = {"n": self.n >= 1, "rho": math.isfinite(self.rho), "seed": self.seed >= 0, "mix": 0 <= self.mix <= 1}
+        ranges = {
+            "n": self.n >= 1,
+            "rho": abs(self.rho) <= LARGEST_RHO,
+            "seed": self.seed >= 0,
+            "mix": 0 <= self.mix <= 1,
+        }
         ranges |= {"truncation": 0 < self.truncation <= 1, "classes": self.classes in {"natural", "equal"}}
         ranges["method"] = self.method in {"reweight", "tempered"}
         for name in (name for name, right in ranges.items() if not right):

@@ -287,6 +287,9 @@ def corrected(
     `index.of_labels`.
     """
     index.check_correction(volume.spec, truncation)
+    if prior_mass is not None and not index.has_ball(volume.spec):
+        message = f"`prior_mass` is of priors without bounds, and {volume.spec.generator} has latents that are "
+        raise SpecError(f"{message}{volume.spec.prior}", "leave `prior_mass` out")
     if index.is_even(volume.spec):
         messages.note(index.EVEN_PRIOR)
         return built

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from magnet_cli import __version__
 from magnet_cli.errors import SpecError, VolumeError
-from magnet_cli.files import atomic, documents
+from magnet_cli.files import atomic, documents, opening
 from magnet_cli.volume.spec import FORMAT, VolumeSpec, from_fields
 
 NAME = "volume.json"
@@ -47,6 +47,7 @@ def read(folder: Path) -> Document:
         contents = f"a folder without {NAME}" if folder.is_dir() else contents
         message = f"{folder} is not a volume: found {contents}"
         raise VolumeError(message, "pass the folder that `magnet compute` printed")
+    opening.refuse_links(folder / "shards", folder)
     fields = documents.read(path)
     if fields.get("format") != FORMAT:
         message = f"{folder} is a volume of format {fields.get('format')}; this magnet ({__version__}) reads {FORMAT}"

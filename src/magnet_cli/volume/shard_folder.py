@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 
 from magnet_cli.errors import DamageError, MagnetError
-from magnet_cli.files import atomic, documents
+from magnet_cli.files import atomic, documents, opening
 from magnet_cli.files.locks import Locks
 from magnet_cli.volume.shard import Mark, Shard, mark_document, mark_of, parse, serialise
 from magnet_cli.volume.spec import VolumeSpec
@@ -80,8 +80,7 @@ class ShardFolder:
         return self._read_mark(self.mark_path(shard), shard)
 
     def _read_mark(self, path: Path, shard: int) -> Mark:
-        with atomic.explained("read", path):
-            data = path.read_bytes()
+        data = opening.read(path, self.path)
         try:
             fields = documents.parse(data, path)
         except MagnetError as error:
@@ -212,16 +211,16 @@ class ShardFolder:
         raise DamageError(message, self._remedy)
 
     def _read_bytes(self, path: Path) -> memoryview:
-        with atomic.explained("read", path):
-            try:
-                with path.open("rb") as file:
-                    # numpy's memory is in huge pages where there are any, and writable: arrays are views of it
-                    data = memoryview(cast("bytearray", np.empty(os.fstat(file.fileno()).st_size, np.uint8)))
-                    return data[: file.readinto(data)]
-            except FileNotFoundError as error:
-                if not (self.path / "volume.json").is_file():  # a mount that went away
-                    raise
-                raise DamageError(f"{path} is gone, though its commit mark is there", self._remedy) from error
+        try:
+            with opening.opened(path, self.path) as file:
+                # numpy's memory is in huge pages where there are any, and writable: arrays are views of it
+                data = memoryview(cast("bytearray", np.empty(os.fstat(file.fileno()).st_size, np.uint8)))
+                return data[: file.readinto(data)]
+        except MagnetError as error:
+            is_gone = isinstance(error.__cause__, FileNotFoundError)
+            if not (is_gone and (self.path / "volume.json").is_file()):  # else a mount that went away
+                raise
+            raise DamageError(f"{path} is gone, though its commit mark is there", self._remedy) from error
 
     def _parse(self, data: bytes | memoryview, shard: int, rows: int | None = None) -> Shard:
         path = self.shard_path(shard)
@@ -298,7 +297,9 @@ class ShardFolder:
         shard = int(next_mark.name.partition(".")[0].removeprefix("shard-"))
         path = self.shard_path(shard)
         try:
-            arrived = path.is_file() and self._read_mark(next_mark, shard).sha256 == documents.sha256_file(path)
+            arrived = path.is_file() and self._read_mark(next_mark, shard).sha256 == documents.sha256_file(
+                path, self.path
+            )
         except DamageError:  # the mark in force then tells whether the shard is damaged, too
             arrived = False
         with atomic.explained("write", next_mark):

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from magnet_cli.errors import VolumeError
-from magnet_cli.files import atomic, documents, hdf5
+from magnet_cli.files import atomic, documents, hdf5, opening
 
 PILOT = "pilot.h5"
 MIXTURE = "mixture.h5"
@@ -44,8 +44,7 @@ def read(path: Path, sha256: str, forms: dict[str, hdf5.Form], lost: str) -> dic
     """
     data = b""
     if path.is_file():
-        with atomic.explained("read", path):
-            data = path.read_bytes()
+        data = opening.read(path, path.parent)
     if documents.sha256_bytes(data) != sha256:
         message = f"{path} is damaged or gone: its {len(data):,} bytes are not those the volume was made with"
         raise VolumeError(message, f"restore it from a copy; without it {lost}")

@@ -9,12 +9,12 @@ import numpy as np
 
 from magnet_cli.errors import SpecError
 from magnet_cli.files import documents
+from magnet_cli.files.npy import MOST_CLASSES
 from magnet_cli.files.text import is_name, visible
 from magnet_cli.maths.priors import SPHERES, labels_in_turn
 
 FORMAT = 1
 _MOST = 1 << 31  # rows of a shard: with as many shards, row numbers stay below 2^63
-_MOST_CLASSES = 1 << 20
 _MOST_LATENTS = 1 << 24  # numbers of a latent
 _SOLVER_SIZES = ["solver_size", "solver_power", "solver_sweep"]
 # Where they are empty they are no part of the fingerprint: volumes made before there were such fields keep theirs.
@@ -114,13 +114,17 @@ class VolumeSpec:
         if not is_name(self.generator):
             message = f"generator {visible(self.generator)!r} is no name: files are called by it"
             raise SpecError(message, "pass a generator whose name has no slash and no control characters")
-        if not (1 <= self.input_dim < _MOST_LATENTS and 0 <= self.num_classes < _MOST_CLASSES):
+        if not (1 <= self.input_dim < _MOST_LATENTS and 0 <= self.num_classes < MOST_CLASSES):
             message = (
                 f"{self.input_dim} latents and {self.num_classes} classes are more than the {_MOST_LATENTS:,} and "
             )
-            message += f"{_MOST_CLASSES:,} that there can be, or less than 1 and 0"
+            message += f"{MOST_CLASSES:,} that there can be, or less than 1 and 0"
             raise SpecError(message, "pass another generator")
         if not 1 <= self.top_k <= self.rank:
+            if not self.rank:
+                raise SpecError(
+                    f"{self.generator} normalises its one latent: no image changes", "pass another generator"
+                )
             message = f"top_k {self.top_k} is outside 1..{self.rank}: {self.generator} has {self.input_dim} latents"
             message += (
                 " in w"

@@ -118,8 +118,9 @@ def prune(
 ) -> None:
     """Remove what is no longer of use.
 
-    That is files that no list has, and partial files of transfers that nobody went on with for a day; with --days, what
-    was not used for so long. Volumes that you computed are never removed. Prints what went.
+    That is partial files of transfers that nobody went on with for a day; with --days, what was not used for so long.
+    What is of a list that MAGNET_ARTIFACTS does not name now is kept as well. Volumes that you computed are never
+    removed. Prints what went.
 
     \b
     Examples:

@@ -1,6 +1,5 @@
 """magnet edit."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -54,6 +53,8 @@ Out = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+
+_FARTHEST = 10**6  # units of the space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +134,11 @@ def _check_flags(move: MoveFlags) -> None:
         "--seed": (move.latents and move.seed is not None, "it is for drawn latents, and --latents are given."),
         "--label": (move.latents and move.label, "it is for drawn latents, and --latents are given; pass --labels."),
         "--labels": (move.labels and not move.latents, "they belong to --latents; for drawn latents pass --label."),
-        "--from": (not math.isfinite(move.from_), "it is not a finite number."),
-        "--to": (not math.isfinite(move.to) or move.from_ == move.to, "it is not a finite number other than --from."),
+        "--from": (not abs(move.from_) <= _FARTHEST, f"it is not a number of at most {_FARTHEST:,} in size."),
+        "--to": (
+            not abs(move.to) <= _FARTHEST or move.from_ == move.to,
+            f"it is not a number of at most {_FARTHEST:,} in size, other than --from.",
+        ),
     }
     for flag, (is_wrong, message) in wrong.items():
         if is_wrong:

@@ -17,7 +17,7 @@ from magnet_cli.catalog import references
 from magnet_cli.editing.scored import tables
 from magnet_cli.editing.scored.attribute import Attribute, check_scores, from_labels, from_probabilities, select_names
 from magnet_cli.errors import MagnetError, SampleError, SpecError
-from magnet_cli.files import atomic, documents, npy, npz, results
+from magnet_cli.files import atomic, documents, npy, npz, opening, results
 from magnet_cli.files.scores import member_name
 from magnet_cli.files.text import quoted
 from magnet_cli.sampling.kinds import SAMPLE
@@ -134,7 +134,7 @@ def _open_attributes(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -
     latents = _open_array(path / "latents.npy", spec["n"])
     labels = np.asarray(_open_array(path / "labels.npy", spec["n"])) if "labels.npy" in sums else None
     file = path / "scores.npz"
-    with _open_archive(file) as archive:
+    with _open_archive(file, path) as archive:
         attributes = {
             name: _from_archive(archive, name, spec["n"], cuts.get(name), str(file))
             for name in select_names(names, spec["models"], path)
@@ -162,8 +162,7 @@ def _open_sample(path: Path, names: tuple[str, ...], cuts: dict[str, str]) -> Sc
         raise SampleError(
             f"{path} is a sample without attributes", f"score it first: magnet attributes {quoted(path)} --model NAME"
         )
-    with atomic.explained("read", path):
-        data = (path / "metadata.jsonl").read_bytes()
+    data = opening.read(path / "metadata.jsonl", path)
     selected = select_names(names, list(scored), path)
     try:
         records = tuple(json.loads(line) for line in data.splitlines())
@@ -240,8 +239,8 @@ def _read_archive(path: Path, names: tuple[str, ...], num_rows: int, cuts: dict[
         }
 
 
-def _open_archive(path: Path) -> zipfile.ZipFile:
-    with atomic.explained("read", path):
+def _open_archive(path: Path, below: Path | None = None) -> zipfile.ZipFile:
+    with opening.opened(path, below):
         try:
             return zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
@@ -270,8 +269,7 @@ def _blocks(file: IO[bytes], num_classes: int) -> Iterator[np.ndarray]:
 
 def _open_array(path: Path, num_rows: int) -> np.ndarray:
     try:
-        with atomic.explained("read", path):
-            array = np.lib.format.open_memmap(path, mode="r")
+        array = npy.opened(path, path.parent)
     except npy.DAMAGED as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise MagnetError(f"{path} is damaged: {text}", _RESTORE) from error

@@ -5,6 +5,7 @@ read as data, and nothing in it is run.
 """
 
 import csv
+import io
 import json
 import math
 from collections import defaultdict
@@ -23,7 +24,7 @@ from magnet_cli.editing.scored.attribute import (
     select_names,
 )
 from magnet_cli.errors import SpecError
-from magnet_cli.files import atomic, npy
+from magnet_cli.files import npy, opening
 
 _FORMATS = "pass a NPY dictionary of arrays [N], as published; CSV with a header; or JSON lines, an object a latent"
 _MAX_CLASSES = 1000  # of a column of text: more are names of rows
@@ -60,7 +61,7 @@ def _columns(path: Path, names: tuple[str, ...]) -> tuple[dict[str, list], int]:
 
 
 def _records(path: Path) -> Iterator[dict]:
-    with atomic.explained("read", path), path.open(encoding="utf-8-sig", newline="") as file:
+    with opening.opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", newline="") as file:
         try:
             if path.suffix == ".csv":
                 yield from _csv_records(file, path)
@@ -163,8 +164,7 @@ def _from_array(name: str, array: np.ndarray, cut: str | None, path: Path) -> At
 def _dictionary(path: Path) -> dict[str, np.ndarray]:
     from magnet_cli.files.checkpoints import arrays
 
-    with atomic.explained("read", path):
-        data = path.read_bytes()
+    data = opening.read(path)
     try:
         return arrays.dictionary(data)
     except (UnpicklingError, LookupError, *npy.DAMAGED) as error:

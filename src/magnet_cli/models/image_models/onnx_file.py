@@ -2,16 +2,25 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from magnet_cli.errors import GeneratorError, require
+from magnet_cli.files import onnx
 
 _ERRORS = 3  # of onnxruntime's severities: its warnings are about graphs that work
 
 
 def runner(data: bytes, name: str, outputs: tuple[str, ...]) -> Callable[[Tensor], dict[str, Tensor]]:
     """Return a function from images [B, C, H, W] to the named outputs, or all; ValueError for unsuitable images."""
+    try:
+        is_elsewhere = onnx.has_external_data(data)
+    except ValueError as error:
+        raise GeneratorError(f"{name} cannot be read as ONNX: {error}", "check that the file is whole") from error
+    if is_elsewhere:
+        message = f"{name} has weights in other files, which its sha256 does not cover"
+        raise GeneratorError(message, "save it as one file: onnx.save(model, path, save_as_external_data=False)")
     onnxruntime = require("onnxruntime", "evaluate")
     state = onnxruntime.capi.onnxruntime_pybind11_state
     failures = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
@@ -36,8 +45,8 @@ def runner(data: bytes, name: str, outputs: tuple[str, ...]) -> Callable[[Tensor
     def run(images: Tensor) -> dict[str, Tensor]:
         try:
             values = session.run(names, {inputs[0].name: images.contiguous().numpy()})
-        except failures as error:
+            return {output: torch.from_numpy(np.asarray(each)) for output, each in zip(names, values, strict=True)}
+        except (*failures, TypeError) as error:  # TypeError: of texts, sequences and maps
             raise ValueError(str(error)) from error
-        return {output: torch.from_numpy(array) for output, array in zip(names, values, strict=True)}
 
     return run

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from magnet_cli.catalog import cache, entries, image_model_entry, references
 from magnet_cli.catalog.image_model_entry import Outputs, Preprocess
 from magnet_cli.errors import ArtifactError, GeneratorError
-from magnet_cli.files import atomic, documents
+from magnet_cli.files import documents, opening
 from magnet_cli.models import factories
 from magnet_cli.models.image_models import image_model, onnx_file
 from magnet_cli.models.image_models.preprocess import preprocessed
@@ -99,11 +99,12 @@ class ImageScorer:
             raise GeneratorError(message, f"correct [{self.name}.outputs] in the list of artifacts")
         values = outputs[name].to(device="cpu", dtype=torch.float32)
         finite = bool(torch.isfinite(values).all())
-        if len(values) != len(pixels) or not finite:
-            message = f"{self.name} gives {'×'.join(map(str, values.shape))} numbers for {len(pixels)} {shape} images"
+        if values.ndim == 0 or len(values) != len(pixels) or not finite:
+            numbers = f"{'×'.join(map(str, values.shape)) or 'single'} numbers"
+            message = f"{self.name} gives {numbers} for {len(pixels)} {shape} images"
             message += "" if finite else ", some of them not finite"
             raise GeneratorError(message, "pass a model that gives finite numbers for each image")
-        return values.flatten(1).numpy()
+        return values.reshape(len(values), -1).numpy()
 
 
 def load_scorer(reference: str, device: str = "cpu", *, trust: bool = False) -> ImageScorer:
@@ -186,7 +187,8 @@ def _remembering(run: Run, names: set[str], most: int | None) -> Run:
         new = {digest: i for i, digest in enumerate(digests) if digest not in memory}
         if new:
             outputs = run(images[list(new.values())])
-            if any(len(values) != len(new) for values in outputs.values()) or not names <= outputs.keys():
+            wrong = any(values.ndim == 0 or len(values) != len(new) for values in outputs.values())
+            if wrong or not names <= outputs.keys():
                 return outputs  # which the scorer refuses
             for i, digest in enumerate(new):
                 memory[digest] = {name: outputs[name][i].cpu() for name in names}
@@ -226,8 +228,7 @@ def _of_factory(reference: str, device: str) -> ImageScorer:
 
 def _of_file(path: Path, device: str, *, trust: bool) -> ImageScorer:
     """Return the scorer of a file without an entry: images in [-1, 1] to its first output."""
-    with atomic.explained("read", path):
-        data = path.read_bytes()
+    data = opening.read(path)
     name, sha256 = path.name, documents.sha256_bytes(data)
     if path.suffix == ".onnx":
         run_all = onnx_file.runner(data, name, ())

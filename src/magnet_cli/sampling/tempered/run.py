@@ -12,7 +12,7 @@ import numpy as np
 
 from magnet_cli import __version__
 from magnet_cli.errors import DamageError, MagnetError, SampleError, SpecError, VolumeError
-from magnet_cli.files import atomic, documents, hdf5, results
+from magnet_cli.files import atomic, documents, hdf5, opening, results
 from magnet_cli.files.locks import Locks
 from magnet_cli.files.results import Kind, ResultFolder
 from magnet_cli.files.text import quoted
@@ -211,8 +211,7 @@ class TemperedRun:
         path = self.file(island, number)
         try:
             mark = documents.read(path.with_suffix(".json"))
-            with atomic.explained("read", path):
-                data = path.read_bytes()
+            data = opening.read(path, self.path)
         except MagnetError as error:
             raise DamageError(error.message, _REMEDY) from error
         expected = (FORMAT, self.spec.fingerprint, island, number)
