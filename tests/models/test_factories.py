@@ -260,8 +260,9 @@ def test_every_way_to_write_a_reference_is_answered():
 
 @pytest.mark.slow
 def test_balance_asks_for_the_generator_first(magnet, monkeypatch):
-    """With the line to paste, which works; scores of a module of one's own name it, and are never a reason to run it."""
-    code = "\nclass Bare(nn.Module):\n    def forward(self, z):\n        return torch.sin(z @ torch.ones(6, 192).to(z)).view(-1, 3, 8, 8)\n"
+    """With the line to paste, which works; scores of a module of one's own name it and never run it."""
+    code = "\nclass Bare(nn.Module):\n    def forward(self, z):\n"
+    code += "        return torch.sin(z @ torch.ones(6, 192).to(z)).view(-1, 3, 8, 8)\n"
     code += "\nclass Score(nn.Module):\n    classes = ('dark', 'light')\n    def forward(self, x):\n"
     code += "        return torch.stack([-x.mean((1, 2, 3)), x.mean((1, 2, 3))], 1) * 9\n"
     Path("own.py").write_text(OWN + code)
