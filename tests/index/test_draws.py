@@ -521,7 +521,7 @@ def test_pool_and_mix_on_the_command_line(magnet):
     assert records("short") == found[:10]
     numbers = ("effective_size", "displaced_share", "largest_useful_rho", "top_share", "unique_rows")
     assert {name: fields[name] for name in numbers} == {name: done.json[name] for name in numbers}
-    for word in ("effective size", "displaced share", "largest useful |rho|", "heaviest 1 %", "different rows"):
+    for word in ("effective size", "displaced share", "largest useful rho", "heaviest 1 %", "different rows"):
         assert word in done.err
     check_failure(magnet(*line, "--n", 40, "--pool", 400, "--out", "s"), 1, "pool 500 (asked 400)")
     check_failure(

@@ -213,6 +213,15 @@ def test_displaced_share_of_normal_log_volumes(sd, low, high):
     assert low < index.displaced_share(normal(sd), 1.0, 5000) < high
 
 
+def test_a_useful_draw_is_rounded_down_to_what_is_useful():
+    known = of(np.random.default_rng(0).normal(size=1000) * 3)
+    n, rho = index.useful_draw(known, 64)
+    assert (n, f"{rho:.2g}") == (64, f"{rho:g}")
+    assert 0 < rho <= index.largest_useful_rho(known, 64, 1.0) < 1.1 * rho + 0.01
+    assert index.useful_draw(known, 5000)[0] == 250
+    assert index.useful_draw(of(np.zeros(100)), 8) == (8, 1.0)  # uniform on the manifold, not beyond
+
+
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_largest_useful_rho_is_where_the_share_reaches_the_limit(sign):
     known = normal(2.0)

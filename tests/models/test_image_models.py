@@ -588,7 +588,7 @@ def test_a_number_an_image_or_one_number_for_all(axes):
     graph = helper.make_graph(nodes, "g", [given], [result], [numpy_helper.from_array(np.array(axes), "axes")])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     Path("m.onnx").write_bytes(made.SerializeToString())
-    scorer = image_models.with_memory(image_models.load_scorer("m.onnx"))
+    (scorer,) = image_models.with_memory([image_models.load_scorer("m.onnx")])
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     if len(axes) == 3:
         np.testing.assert_allclose(scorer.features(pixels)[:, 0], (pixels / 127.5 - 1).mean((1, 2, 3)), rtol=1e-3)

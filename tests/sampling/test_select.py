@@ -51,6 +51,36 @@ def test_the_longest_volume_that_fits_is_chosen(magnet, toy, source, messages):
     assert select.find_volume(source, VolumeRequest(solver="auto", precision="auto"), messages).path == Path(long)
 
 
+def test_a_short_volume_of_ones_own_goes_before_the_published_one_with_a_warning(magnet, messages):
+    """The built-in volume of mnist has 20,000 rows."""
+    own = magnet("compute", "mnist", "--n", 100, "--solver", "exact").out.strip()
+    source = Checkpoint.find("mnist")
+    assert select.find_volume(source, VolumeRequest(), messages).path == Path(own)
+    (warning,) = messages.warnings
+    assert f"your own volume {own} of 100 rows goes before the published one of 20,000" in warning
+    published = Path(warning.partition("`volume='")[2].rstrip("'`"))
+    assert select.find_volume(source, VolumeRequest(volume=published), messages).num_rows == 20_000
+    assert select.find_volume(source, VolumeRequest(volume=Path(own)), messages).path == Path(own)
+    assert len(messages.warnings) == 1  # what was named is meant
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--truncation", 0.5, "--top-k", 3]])
+def test_the_commands_that_are_suggested_draw_well_from_that_volume(magnet, toy, more):
+    """Another, longer volume of the same generator is there: what is suggested stays with the one it was about."""
+    magnet("compute", toy, "--n", 400, "--seed", 1)
+    done = magnet("compute", toy, "--n", 300, *more)
+    for command in ("index", "sample"):
+        line = done.err.partition("next: magnet ")[2].split("\n")[0]
+        assert line.startswith(command)
+        done = magnet(*line.split(), "--json")
+        assert done.code == 0, done.err
+        assert "warning" not in done.err
+    assert done.json["pool"] == 300
+    assert done.json["rho"] > 0
+    assert done.json["displaced_share"] <= 0.05
+
+
 def test_where_none_fits_the_command_that_makes_it_is_named(magnet, toy, source, messages):
     magnet("compute", toy, "--n", 30)
     request = VolumeRequest(top_k=4, truncation=0.5, bn_truncation=0.25, precision="float64", nvae_latents="all")

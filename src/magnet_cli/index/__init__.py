@@ -15,6 +15,7 @@ from magnet_cli.index.diagnostics import displaced_share as displaced_share
 from magnet_cli.index.diagnostics import effective_size as effective_size
 from magnet_cli.index.diagnostics import largest_useful_rho as largest_useful_rho
 from magnet_cli.index.diagnostics import top_share as top_share
+from magnet_cli.index.diagnostics import useful_draw as useful_draw
 from magnet_cli.index.draws import Draw as Draw
 from magnet_cli.index.draws import choose as choose
 from magnet_cli.index.draws import draw as draw

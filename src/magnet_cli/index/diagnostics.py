@@ -106,6 +106,17 @@ def _log_t(log_w: np.ndarray, counts: np.ndarray, n: float) -> float:
     return float(log_t)
 
 
+def useful_draw(index: Index, n: int) -> tuple[int, float]:
+    """Return a number of rows up to n, and a rho up to 1 that is useful for them, rounded down to two digits.
+
+    At most a quarter of the rows that compete are drawn.
+    """
+    n = max(1, min(n, index.pool(1.0) // 4))
+    rho = min(largest_useful_rho(index, n, 1.0), 1.0)
+    unit = 10.0 ** (np.floor(np.log10(rho)) - 1) if rho else 1.0
+    return n, float(f"{np.floor(rho / unit + 1e-9) * unit:.2g}")
+
+
 def largest_useful_rho(index: Index, n: int, rho: float, mix: float = 1.0) -> float:
     """Return the largest |rho|, with the sign of rho, whose displaced share for n rows is at most 0.05.
 

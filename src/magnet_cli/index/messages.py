@@ -73,7 +73,7 @@ def density_words(spec: VolumeSpec, *, corrected: bool = False) -> str:
 def warnings(drawn: Draw, rho: float, *, replace: bool) -> list[str]:
     """Return reasons to doubt a draw, as texts that say what helps."""
     n = drawn.num_polarity
-    useful = f"the largest useful |rho| for {n:,} of {drawn.pool:,} rows is {abs(drawn.largest_useful_rho):.2g}"
+    useful = f"the largest useful rho for {n:,} of {drawn.pool:,} rows is {drawn.largest_useful_rho:.2g}"
     if replace:
         if drawn.unique_rows < len(drawn.rows) / 2:
             return [f"only {drawn.unique_rows:,} different rows in {len(drawn.rows):,} draws: most images are copies"]

@@ -160,7 +160,7 @@ def _glance(drawn: SampleSummary) -> str:
         "effective_size": (integer, f"effective size, of {has.get('pool', 0):,.0f} rows"),
         "displaced_share": (short, "displaced share"),
         "unique_rows": (integer, "different latents"),
-        "largest_useful_rho": (lambda value: short(abs(value)), "largest useful |ρ| at this n"),
+        "largest_useful_rho": (short, "largest useful ρ at this n"),
         "top_share": (short, "share of the weight on the heaviest 1 %"),
         "r_hat": (number, "R-hat across islands"),
     }

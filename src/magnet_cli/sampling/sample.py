@@ -154,7 +154,7 @@ def _tell(messages: Messages, report: dict[str, Any], warnings: list[str]) -> No
         "rho {rho:g}, top_k {top_k}: effective size {effective_size:,.1f} of {pool:,} rows, "
         "displaced share {displaced_share:.3f}, {unique_rows:,} different rows in {n:,}; "
         "the heaviest 1 % carry {top_share:.1%} of the weight; ".format(**report)
-        + f"largest useful |rho| {abs(report['largest_useful_rho']):.2g}"
+        + f"largest useful rho {report['largest_useful_rho']:.2g}"
     )
     messages.note(f"target: {report['target']}")
     if report["rescaled"]:

@@ -143,12 +143,25 @@ def find_volume(source: "Source", request: VolumeRequest, messages: Messages) ->
             longest = max(fitting, key=lambda each: each.num_rows)
             others = f", the longest of {len(fitting)}" if len(fitting) > 1 else ""
             messages.note(f"drawing from {longest.path} ({longest.num_rows:,} rows{others})")
+            if candidates is local:
+                _tell_of_longer(longest, source, request, messages)
             return longest
     message = f"there is no volume of {source.name}{f' with{request.flags}' if request.flags else ''}"
     namesakes = (volume.spec.sha256 for volume in local if volume.spec.generator == source.name)
     if not isinstance(source, Checkpoint) and any(sha256 != source.sha256 for sha256 in namesakes):
         message += "; some have other weights: does its factory draw them? Set a seed there: torch.manual_seed(0)"
     raise VolumeError(message, f"make one: magnet compute {reference(source)}{request.flags}")
+
+
+def _tell_of_longer(own: Volume, source: "Source", request: VolumeRequest, messages: Messages) -> None:
+    """Warn of a published volume that serves the request, too, and is longer than the user's own."""
+    published = [each for each in _published(source.name, verified=False) if request.fits(each, source)]
+    longest = max(published, key=lambda each: each.num_rows, default=own)
+    if longest.num_rows > own.num_rows:
+        messages.warning(
+            f"your own volume {own.path} of {own.num_rows:,} rows goes before the published one of "
+            f"{longest.num_rows:,}, whose draws reach further; for that one pass `volume='{longest.path}'`"
+        )
 
 
 def named_volume(reference: str) -> Volume:
@@ -172,6 +185,19 @@ def reference(source: "Source") -> str:
     if isinstance(source, Checkpoint):
         return quoted(source.reference) + source.flags
     return getattr(source, "reference", None) or quoted(source.name)
+
+
+def flags_of(volume: Volume, top_k: int | None = None, label: tuple[int | str, ...] = ()) -> str:
+    """Return the flags, to copy, by which a command takes a volume, and renders images as the volume says."""
+    spec = volume.spec
+    same = VolumeRequest(
+        truncation=spec.truncation,
+        bn_truncation=spec.bn_truncation or None,
+        nvae_latents=spec.nvae_latents or None,
+        label=label,
+        top_k=None if top_k == index.default_top_k(spec.top_k, spec.latent_dim) else top_k,
+    )
+    return f" --volume {quoted(volume.path)}{same.flags}"
 
 
 def _is_of(volume: Volume, source: "Source") -> bool:
@@ -239,11 +265,12 @@ def _local(messages: Messages) -> Iterable[Volume]:
             messages.warning(f"{path.parent} is passed over: {error.message}")
 
 
-def _published(generator: str) -> Iterable[Volume]:
+def _published(generator: str, *, verified: bool = True) -> Iterable[Volume]:
     for artifact in entries.registry().values():
         if artifact.kind == "volume" and artifact.generator == generator and cache.is_cached(artifact):
             path = cache.path_of(artifact)
-            cache.verify(artifact, path)
+            if verified:
+                cache.verify(artifact, path)
             yield Volume.open(path)
 
 

@@ -7,7 +7,6 @@ import typer
 
 from magnet_cli.cli import options, parsers
 from magnet_cli.cli.console import Console
-from magnet_cli.files.text import quoted
 
 if TYPE_CHECKING:
     from magnet_cli.computing import ComputePlan
@@ -140,8 +139,8 @@ def run(
     elif not report["new_rows"] and not report["missing_shards"]:
         console.note(f"{folder} already holds {report['rows']:,} rows")
     console.result(report, str(folder))
-    same = f" --volume {quoted(volume)}" if volume else _same_function(plan)
-    console.hint(f"magnet sample {select.reference(source)} --n 64{same}")
+    if not dry_run:
+        console.hint(f"magnet index {select.reference(source)}{select.flags_of(plan.volume)}")
 
 
 def _computed(plan: "ComputePlan", console: Console) -> dict:
@@ -161,19 +160,3 @@ def _computed(plan: "ComputePlan", console: Console) -> dict:
         safe=lambda _: f"{volume.num_rows:,} of {plan.num_rows:,} rows are safe in {volume.path}",
         count=lambda step: lacking.get(step[0], 0),  # rows of another process count, too
     )
-
-
-def _same_function(plan: "ComputePlan") -> str:
-    """The flags by which `magnet sample` finds the volume."""
-    from magnet_cli.sampling.select import VolumeRequest
-
-    spec = plan.volume.spec
-    request = VolumeRequest(
-        space=spec.space,
-        output=plan.request.output,
-        truncation=spec.truncation,
-        bn_truncation=spec.bn_truncation or None,
-        label=spec.label,
-        nvae_latents=spec.nvae_latents or None,
-    )
-    return request.flags

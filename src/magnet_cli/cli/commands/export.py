@@ -51,4 +51,5 @@ def run(
             for written in exporting.export(source, file):
                 advance(written)
     console.result({"file": str(file), "rows": rows, "volume": str(source.path)}, str(file))
-    console.hint(f"magnet import {quoted(file)} {quoted(source.spec.generator)}")
+    again = quoted(f"{file.stem}-again.vol")
+    console.hint(f"magnet import {quoted(file)} {quoted(source.spec.generator)} --volume {again}")

@@ -69,6 +69,6 @@ def run(
     if last.kind == "generator":
         console.hint(f"magnet compute {quoted(last.name)} --n 512")
     elif last.generator:
-        console.hint(f"magnet sample {quoted(last.generator)} --rho 0.5")
+        console.hint(f"magnet index {quoted(last.generator)}")
     elif last.kind == "volume":
         console.hint(f"magnet info {quoted(fetched[-1]['path'])}")

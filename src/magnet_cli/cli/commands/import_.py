@@ -50,6 +50,7 @@ def run(
       magnet import digits.npz mnist
       magnet import digits.npz mnist --volume digits-again.vol --json
     """
+    from magnet_cli.sampling import select
     from magnet_cli.sharing import importing
 
     console = Console(as_json=json, quiet=quiet)
@@ -74,7 +75,7 @@ def run(
     )
     _describe(plan, console)
     console.result(report, str(path))
-    console.hint(f"magnet index {quoted(generator)}" + (f" --volume {quoted(volume)}" if volume else ""))
+    console.hint(f"magnet index {quoted(generator)}{select.flags_of(plan.volume)}")
 
 
 def _describe(plan: "ImportPlan", console: Console) -> None:

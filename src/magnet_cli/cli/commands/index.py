@@ -1,7 +1,5 @@
 """magnet index."""
 
-import dataclasses
-
 from magnet_cli.cli import options
 from magnet_cli.cli.console import Console
 
@@ -31,8 +29,8 @@ def run(generator: options.GeneratorFlags, volume: options.VolumeFlags, output: 
     _show(console, fields)
     paths = {"index": str(resolved.index_path), "volume": str(resolved.volume.path)}
     console.result(paths | fields, str(resolved.index_path))
-    same = dataclasses.replace(request, top_k=built.top_k).flags
-    console.hint(f"magnet sample {select.reference(source)} --n 64{same} --rho 0.5")
+    same, (n, rho) = select.flags_of(resolved.volume, built.top_k, request.label), index.useful_draw(built, 64)
+    console.hint(f"magnet sample {select.reference(source)} --n {n}{same} --rho {rho:g}")
 
 
 def _show(console: Console, fields: dict) -> None:
