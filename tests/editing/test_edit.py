@@ -183,6 +183,9 @@ def test_in_w_drawn_latents_are_mapped_and_given_ones_taken(magnet, tmp_path):
     assert again.code == 0, again.err
     np.testing.assert_array_equal(images("e"), images("r"))
     np.testing.assert_array_equal(images("e")[0], next(iter(batches.each_image(network, z[:1], 1.0, 2))))
+    told = magnet("edit", path, "--direction", "d.npy", "--n", 2, "--out", "z")
+    assert (told.code, "whether it moves z or w" in told.err) == (0, True)
+    assert "whether it moves" not in magnet(*line, "--dry-run", "--out", "dry").err
     np.save("w.npy", w)
     assert magnet(*line, "--latents", "w.npy", "--out", "taken", "-q").code == 0
     np.testing.assert_array_equal(images("taken"), images("e"))

@@ -147,6 +147,11 @@ def plan(source: "Source", request: EditRequest, messages: Messages = SILENT) ->
     generator = select.load(source, device)
     labels.check_names(generator.name, generator.num_classes)
     check(generator, spec, learned)
+    if not request.space and "space" not in origin and generator.style_dim == generator.latent_dim:
+        messages.warning(
+            f"nothing beside {request.direction} says whether it moves z or w, which are equally long: z is taken; "
+            "pass `space='w'` if it is of w"
+        )
     if latents is None:
         base, classes = generator.prior.draw_shard(spec.seed, 0, spec.n, spec.label)
     else:

@@ -118,8 +118,8 @@ def contents(plan: TemperedPlan, messages: Messages) -> tuple[Contents, dict]:
     temperatures = max(len(rhos) for rhos in outcome.schedule)
     messages.note(
         f"rho {schedule.rho:g}, top_k {run.spec.top_k}: {outcome.jacobians:,} Jacobians, {temperatures} temperatures, "
-        f"log-volume {outcome.mean:.2f} ± {outcome.error:.2f}, R-hat {r_hat:.3f} across {len(outcome.schedule)} islands "
-        "(a lag that all islands share is not in it: compare with twice the `particles`)"
+        f"log-volume {outcome.mean:.2f} ± {outcome.error:.2f}, R-hat {r_hat:.3f} across {len(outcome.schedule)} "
+        "islands (a lag that all of them share is not in it: compare with twice the `particles`)"
     )
     if not outcome.converged:
         largest = f"the largest rho that is: {outcome.converged_rho:.3g}"
