@@ -201,7 +201,7 @@ def test_arguments_are_literals_of_python(magnet):
 def test_a_command_to_copy_has_the_arguments(magnet):
     done = magnet("compute", "own.py:G(ngf=8)", "--n", 2, "--solver", "exact")
     assert done.code == 0, done.err
-    assert "next: magnet sample 'own.py:G(ngf=8)' --n 64" in done.err
+    assert "next: magnet index 'own.py:G(ngf=8)' --volume " in done.err
     done = magnet("sample", "own.py:G")
     assert (done.code, "there is no volume of own-G" in done.err) == (1, True)
     assert magnet("sample", "own.py:G(ngf=8)", "--n", 1, "--rho", 0).code == 0

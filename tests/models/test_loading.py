@@ -182,7 +182,7 @@ def test_of_two_networks_that_fit_one_is_asked_for(magnet):
     computed = magnet(
         "compute", "some.pt", "--family", "dcgan", "--n", 4, "--solver", "exact", "--precision", "float64"
     )
-    assert "magnet sample some.pt --family dcgan" in computed.err
+    assert "magnet index some.pt --family dcgan" in computed.err
     assert magnet("sample", "some.pt", "--family", "dcgan", "--n", 2, "--rho", 0).code == 0
     wrong = magnet("info", "some.pt", "--family", "progan")
     assert wrong.code == 1

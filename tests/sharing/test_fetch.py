@@ -62,7 +62,7 @@ def test_published_arrays_become_a_volume_that_sample_finds(magnet, toy, home, l
         assert path.name == "volume"
         assert (fetched["downloaded"], fetched["sha256"]) == (True, artifact.sha256)
         assert fetched["size"] == sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-        assert "magnet sample toy" in done.err
+        assert "magnet index toy" in done.err
         assert not (path.parent / "toy.npz").exists()  # the volume has all of it
         assert hidden(home) == []
         again = magnet("fetch", "toy-volume", "--json").json["artifacts"][0]

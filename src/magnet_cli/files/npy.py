@@ -109,7 +109,9 @@ def opened(path: Path, below: Path | None = None) -> np.ndarray:
         header = npz.read_header(file)
         size = math.prod(header.shape) * header.dtype.itemsize
         there = os.fstat(file.fileno()).st_size - file.tell()
-        if header.dtype.hasobject or not size or size > there:
+        if header.dtype.hasobject:
+            raise ValueError("it holds Python objects, which are not read")
+        if not size or size > there:
             raise ValueError(f"{header.dtype} of shape {list(header.shape)} in {there:,} bytes")
         order: Literal["F", "C"] = "F" if header.fortran else "C"
         return np.memmap(file, header.dtype, "r", file.tell(), header.shape, order)

@@ -50,7 +50,6 @@ def run(
       magnet import digits.npz mnist
       magnet import digits.npz mnist --volume digits-again.vol --json
     """
-    from magnet_cli.sampling import select
     from magnet_cli.sharing import importing
 
     console = Console(as_json=json, quiet=quiet)
@@ -73,12 +72,13 @@ def run(
         unit="rows",
         safe=lambda done: f"{before + done:,} of {rows:,} rows are safe in {path}",
     )
-    _describe(plan, console)
     console.result(report, str(path))
-    console.hint(f"magnet index {quoted(generator)}{select.flags_of(plan.volume)}")
+    _describe(plan, generator, console)
 
 
-def _describe(plan: "ImportPlan", console: Console) -> None:
+def _describe(plan: "ImportPlan", generator: str, console: Console) -> None:
+    from magnet_cli.sampling import select
+
     counts = plan.counts
     if not plan.num_missing:
         console.note(f"{plan.volume.path} already holds these {counts['rows']:,} rows")
@@ -89,3 +89,4 @@ def _describe(plan: "ImportPlan", console: Console) -> None:
     if plan.spec.top_k < plan.archive.svds.width:
         family = plan.spec.family
         console.note(f"the last singular value is left out: {family} normalises z, along which no image changes")
+    console.hint(f"magnet index {quoted(generator)}{select.flags_of(plan.volume)}")
