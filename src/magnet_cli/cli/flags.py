@@ -46,7 +46,7 @@ def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
 
 
-def _fields(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401
+def _fields(group: Any) -> list[inspect.Parameter]:
     hints = typing.get_type_hints(group, include_extras=True)
     parameters = []
     for field in dataclasses.fields(group):
@@ -71,7 +71,7 @@ def request(kind: type[R], *groups: object, **values: object) -> R:
     return kind(**{k: plain(v) for k, v in ({k: v for k, v in fields.items() if k in names} | values).items()})
 
 
-def plain(value: object) -> Any:  # noqa: ANN401
+def plain(value: object) -> Any:
     """Return what was typed as a plain value: a choice as its name, a class as number or name, a list as a tuple."""
     if isinstance(value, StrEnum):
         return value.value

@@ -26,7 +26,7 @@ class Terminated(KeyboardInterrupt):
 class Command(TyperCommand):
     """A command whose options are shown under their headings, the ones without a heading first."""
 
-    def invoke(self, ctx: Any) -> object:  # noqa: ANN401
+    def invoke(self, ctx: Any) -> object:
         """Run the command, once its numbers are bounded; its messages name its flags."""
         for name, value in ctx.params.items():
             if isinstance(value, int) and value > (most := _LARGEST.get(name, _MOST)):
@@ -36,7 +36,7 @@ class Command(TyperCommand):
         console.show_as(FlagNames(self.params))
         return super().invoke(ctx)
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options, as the base class does, under headings."""
         parameters = self.get_params(ctx)
         _sections(formatter, ((_heading(p), p.get_help_record(ctx)) for p in parameters))
@@ -45,7 +45,7 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """Commands under their headings."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands, as the base class does, under headings."""
         commands: list[tuple[str, Any]] = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         limit = formatter.width - 6 - max(len(name) for name, _ in commands)
@@ -56,11 +56,11 @@ class Group(TyperGroup):
 class Root(Group):
     """The command `magnet`: shows the errors of its commands, and gives their exit codes."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line; `magnet help COMMAND` is `magnet COMMAND --help`."""
         return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
 
-    def invoke(self, ctx: Any) -> object:  # noqa: ANN401
+    def invoke(self, ctx: Any) -> object:
         """Run a command, and exit with 1 after an expected failure, 130 after Ctrl-C, 143 after SIGTERM."""
         try:
             return super().invoke(ctx)
@@ -73,13 +73,13 @@ class Root(Group):
             raise typer.Exit(130) from stop
 
 
-def _heading(parameter: Any) -> str:  # noqa: ANN401
+def _heading(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return "Arguments"
     return OUTPUT if parameter.name == "help" else parameter.rich_help_panel or "Options"
 
 
-def _sections(formatter: Any, rows: Iterable[tuple[str, tuple[str, str] | None]]) -> None:  # noqa: ANN401
+def _sections(formatter: Any, rows: Iterable[tuple[str, tuple[str, str] | None]]) -> None:
     """Write rows under headings: arguments, options without a heading, others as they come up, then the last ones."""
     sections: dict[str, list] = {"Arguments": [], "Options": []}
     for heading, row in rows:

@@ -102,7 +102,7 @@ def compute_steps(
     *,
     path: str | Path | None = None,
     messages: Messages = SILENT,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> Steps[tuple[int, int], None, Volume]:
     """Compute a volume as `compute`, and yield after each shard; to stop is to drop the generator.
 

@@ -148,14 +148,8 @@ def run(plan: BalancePlan, command: list[str]) -> Steps[int, None, dict]:
         SpecError: a latent is not finite.
         MagnetError: no space, no permission.
     """
-    folder, force = ResultFolder(plan.out, SAMPLE), plan.request.force
-    with folder.writing(plan.spec, force=force) as done:
-        if done:
-            return done
-        if force:
-            folder.discard()
-        folder.begin(plan.spec)
-        return (yield from _write(plan, folder, command))
+    folder = ResultFolder(plan.out, SAMPLE)
+    return (yield from folder.write(plan.spec, _write(plan, folder, command), force=plan.request.force))
 
 
 def _write(plan: BalancePlan, folder: ResultFolder, command: list[str]) -> Steps[int, None, dict]:

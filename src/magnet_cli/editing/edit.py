@@ -168,14 +168,8 @@ def run(plan: EditPlan, command: list[str]) -> Steps[int, None, dict]:
     Raises:
         MagnetError: no space, no permission.
     """
-    folder, force = ResultFolder(plan.out, EDIT), plan.request.force
-    with folder.writing(plan.spec, force=force) as done:
-        if done:
-            return done
-        if force:
-            folder.discard()
-        folder.begin(plan.spec)
-        return (yield from _write(plan, folder, command))
+    folder = ResultFolder(plan.out, EDIT)
+    return (yield from folder.write(plan.spec, _write(plan, folder, command), force=plan.request.force))
 
 
 def _write(plan: EditPlan, folder: ResultFolder, command: list[str]) -> Steps[int, None, dict]:

@@ -123,7 +123,7 @@ def panels(
     columns = min(_COLUMNS, len(drawn))
     rows = -(-len(drawn) // columns)
 
-    def draw(grid: Any) -> None:  # noqa: ANN401  # one Axes, or an array of them
+    def draw(grid: Any) -> None:  # one Axes, or an array of them
         every = np.atleast_1d(grid).ravel()
         for axes, line in zip(every, drawn, strict=False):
             _draw_line(axes, line, 0, shade=_SHADE, log_y=False)
@@ -364,7 +364,7 @@ def _crosses(names: Sequence[str]) -> list[tuple[Any, str]]:
     return [(line([], [], **style), label_text(name)) for name in names]
 
 
-def _level_line() -> Any:  # noqa: ANN401  # a Line2D of matplotlib, which is loaded late
+def _level_line() -> Any:  # a Line2D of matplotlib, which is loaded late
     return require("matplotlib.lines", "report").Line2D([], [], color=COLOURS["soft"], linewidth=1, linestyle=_LEVEL)
 
 

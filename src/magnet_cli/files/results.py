@@ -14,6 +14,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Generator as Steps
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -164,6 +165,22 @@ class ResultFolder:
             with contextlib.suppress(OSError):  # not empty
                 for path in made:
                     path.rmdir()
+
+    def write(
+        self, spec: "DataclassInstance", steps: Steps[int, None, dict], *, force: bool = False
+    ) -> Steps[int, None, dict]:
+        """Hold the folder, begin it, anew with `force`, and take the steps that write it; return the report.
+
+        Raises:
+            SampleError, MagnetError: as `writing` and `begin`.
+        """
+        with self.writing(spec, force=force) as done:
+            if done:
+                return done
+            if force:
+                self.discard()
+            self.begin(spec)
+            return (yield from steps)
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[dict]:

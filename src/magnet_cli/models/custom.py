@@ -87,7 +87,7 @@ class CustomNetwork(nn.Module):
         return (x - low) * (2 / (high - low)) - 1
 
 
-def from_factory(factory: str, *, reference: str = "", **settings: Any) -> CustomModule:  # noqa: ANN401
+def from_factory(factory: str, *, reference: str = "", **settings: Any) -> CustomModule:
     """Call a factory, whose code is run, and check what it makes; settings go before the module's attributes.
 
     Args:
@@ -110,7 +110,7 @@ def from_factory(factory: str, *, reference: str = "", **settings: Any) -> Custo
         return _seen(dataclasses.replace(source, module=None), stated=stated)
 
 
-def from_module(module: nn.Module, **settings: Any) -> CustomModule:  # noqa: ANN401
+def from_module(module: nn.Module, **settings: Any) -> CustomModule:
     """Check a copy of a module that is passed from Python; settings and errors as for `from_factory`."""
     name = type(module).__name__
     check_weights(name, module)

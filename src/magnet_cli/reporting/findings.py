@@ -144,7 +144,7 @@ def _estimate(fields: dict) -> Estimate:
     return Estimate(*(_number(fields[key]) for key in ("value", "low", "high")))
 
 
-def _number(value: Any) -> float:  # noqa: ANN401  # from JSON
+def _number(value: Any) -> float:  # from JSON
     if type(value) not in {int, float} or not math.isfinite(value):
         raise ValueError(f"{value!r} is not a number")
     return float(value)

@@ -151,16 +151,15 @@ def plan(source: "Source", request: RenderRequest) -> RenderPlan:
 def run(plan: RenderPlan, command: list[str]) -> Steps[int, None, dict[str, Any]]:
     """Make a planned rendering that is not done; yield as `fill`, and return the report."""
     assert plan.generator is not None, "a rendering that is done has no generator"  # noqa: S101
-    folder, force = ResultFolder(plan.folder, RENDERING), plan.request.force
-    with folder.writing(plan.spec, force=force) as done:
-        if done:
-            return done
-        if force:
-            folder.discard()
-        yield from fill(plan.folder, plan.spec, plan.generator, plan.latents, plan.labels, plan.request.batch_size)
-        report = plan.report | {"seconds": round(time.monotonic() - plan.start, 3)}
-        finish(plan.folder, plan.spec, command, report)
-        return report
+    steps = _write(plan, plan.generator, command)
+    return (yield from ResultFolder(plan.folder, RENDERING).write(plan.spec, steps, force=plan.request.force))
+
+
+def _write(plan: RenderPlan, generator: Generator, command: list[str]) -> Steps[int, None, dict[str, Any]]:
+    yield from fill(plan.folder, plan.spec, generator, plan.latents, plan.labels, plan.request.batch_size)
+    report = plan.report | {"seconds": round(time.monotonic() - plan.start, 3)}
+    finish(plan.folder, plan.spec, command, report)
+    return report
 
 
 def check_latents(generator: Generator, latents: np.ndarray, space: str, *, labelled: bool) -> None:

@@ -206,7 +206,7 @@ def sample_steps(
     rho: float = 1.0,
     *,
     messages: Messages = SILENT,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Steps[int, None, Sample]:
     """Draw a sample as `sample` does, step by step.
 
@@ -240,7 +240,7 @@ def sample(
     top_k: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Sample:
     """Draw n latents with weight exp(rho · log-volume), render them, and write them into a folder.
 

@@ -226,7 +226,7 @@ def _of_same_function(volumes: list[Volume], source: "Source") -> list[Volume]:
     return same
 
 
-def load(source: "Source", device: str | None = None, **settings: Any) -> "Generator":  # noqa: ANN401
+def load(source: "Source", device: str | None = None, **settings: Any) -> "Generator":
     """Load the generator of a source on a device, by default the fastest; one that is loaded already stays as it is."""
     from magnet_cli import models
 

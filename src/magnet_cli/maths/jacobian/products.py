@@ -46,7 +46,7 @@ _CAUSES = (
 class _Mathematical(TorchFunctionMode):
     """Runs recurrent layers in torch's own arithmetic: those of oneDNN and cuDNN have no forward mode."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func not in _RECURRENT:
             return func(*args, **(kwargs or {}))
         with warnings.catch_warnings(), torch.backends.cudnn.flags(enabled=False):

@@ -46,7 +46,7 @@ def radii(points: np.ndarray, k: int, dealt: np.ndarray, advance: Callable[[int]
 
 
 def _others(
-    search: Any,  # noqa: ANN401
+    search: Any,
     points: np.ndarray,
     rows: np.ndarray,
     count: int,
