@@ -371,7 +371,7 @@ def test_the_models_that_others_published(magnet):
 
     names = ("dcgan-digiface", "gender", "age", "efficientnet-lite0")
     assert magnet("fetch", *names).code == 0
-    network, _ = image_model.build(entries.find("efficientnet-lite0"))
+    network, *_ = image_model.build(entries.find("efficientnet-lite0"))
     how = image_model_entry.preprocess(entries.find("efficientnet-lite0").preprocess)
     for picture, number in (("china.jpg", 698), ("flower.jpg", 985)):
         image = (

@@ -50,7 +50,7 @@ def measure_of(function, latent_dim, prior, tmp_path, exaggerated=1.0, label=())
     network.num_classes = prior.num_classes
     generator = Generator("map", "own", "0" * 64, network.image_shape, prior, network)
     volume = Volume(tmp_path / "planned", computing.volume_spec(generator, solver="exact"))
-    measure = tempered.Measure(volume, generator, volume.spec.top_k, BatchPlan(1000), label=label)
+    measure = tempered.Measure(volume, generator, volume.spec.top_k, BatchPlan(4096), label=label)
     if exaggerated != 1:
         honest = measure.log_volume
         measure.log_volume = lambda latents, labels: exaggerated * honest(latents, labels)
@@ -224,8 +224,9 @@ def sphere_p_value(measure, seed):
 
 
 @pytest.mark.slow
-def test_half_sphere(tmp_path):
+def test_half_sphere(tmp_path, monkeypatch):
     """Uniform on the half sphere, over 50 seeds (docs/method.md#known-manifolds); not with weights exp(0.9 L)."""
+    monkeypatch.setattr("magnet_cli.sampling.tempered.measure.batch_size", lambda _: 4096)  # three numbers are no image
     honest = measure_of(half_sphere, 2, "uniform", tmp_path)
     p_values = [sphere_p_value(honest, seed) for seed in range(50)]
     assert stats.kstest(p_values, "uniform").pvalue > 1e-3
